@@ -1,0 +1,51 @@
+"""`embedcache`: the commands, and what happens when one fails.
+
+Nothing heavy is imported here: each command reaches embedcache through its lazy public names.
+"""
+
+import sys
+
+import typer
+
+from embedcache_cli import demo, doctor, extract, ids, labels, ls, plan, probe, rm, show, splits, verify
+from embedcache_cli.output import fail, fail_unexpectedly, wants_json
+
+app = typer.Typer(
+    name="embedcache",
+    help="Run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (plan, extract, ls, show, rm, verify, doctor, demo):
+    app.command(module.NAME)(module.command)
+for module in (labels, probe, splits, ids):
+    app.add_typer(module.app, name=module.NAME)
+
+
+def main() -> None:
+    """Run the command line. Errors become one line (one JSON line under --json) and an exit code, never a traceback."""
+    from embedcache.errors import EmbedcacheError
+
+    as_json = wants_json(sys.argv[1:])
+    try:
+        code = app(standalone_mode=False)
+    except EmbedcacheError as error:
+        fail(str(error), type(error).__name__, error.exit_code, as_json)
+    except typer.TyperException as error:  # a wrong argument
+        fail(error.format_message(), "UsageError", 2, as_json)
+    except typer.Abort:
+        fail("stopped", "Abort", 130, as_json)
+    except KeyboardInterrupt:
+        fail(
+            "stopped at once; what was committed stays, and the same command resumes", "KeyboardInterrupt", 130, as_json
+        )
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:  # a full disk, a folder that may not be written
+        fail(f"{error.strerror or error} ({type(error).__name__})", type(error).__name__, 2, as_json)
+    except Exception as error:  # noqa: BLE001 a traceback at a user is a bug, so even a bug is one line
+        fail_unexpectedly(error, as_json)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,156 @@
+"""embedcache: run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop.
+
+Every public name is imported when it is first used: `import embedcache` costs milliseconds, and torch is only imported
+by an extraction that has work to do.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ArraySpec": "embedcache.types",
+    "BackboneInfo": "embedcache.types",
+    "DatasetInfo": "embedcache.types",
+    "DatasetOptions": "embedcache.datasets.base",
+    "EmbedcacheError": "embedcache.errors",
+    "ExtractConfig": "embedcache.extraction.config",
+    "ExtractReport": "embedcache.extraction.job",
+    "FeatureCache": "embedcache.store.reader",
+    "Features": "embedcache.store.features",
+    "Labels": "embedcache.types",
+    "Listener": "embedcache.extraction.progress",
+    "ProbeConfig": "embedcache.evaluation.question",
+    "Recipe": "embedcache.types",
+    "Result": "embedcache.types",
+    "Sample": "embedcache.types",
+    "Samples": "embedcache.types",
+    "Split": "embedcache.types",
+    "Task": "embedcache.types",
+    "Volume": "embedcache.types",
+    "Window": "embedcache.types",
+    "describe_backbone": "embedcache.backbones",
+    "describe_labels": "embedcache.datasets.describe",
+    "doctor": "embedcache.extraction.doctor",
+    "draw_result": "embedcache.evaluation.figures",
+    "export_key": "embedcache.datasets.identifiers",
+    "export_splits": "embedcache.evaluation.split_files",
+    "extract": "embedcache.extraction.job",
+    "import_key": "embedcache.datasets.identifiers",
+    "import_splits": "embedcache.evaluation.split_files",
+    "list_backbones": "embedcache.backbones",
+    "list_datasets": "embedcache.datasets",
+    "list_results": "embedcache.evaluation.results",
+    "list_stores": "embedcache.store.catalog",
+    "make_splits": "embedcache.evaluation.split_files",
+    "open_dataset": "embedcache.datasets",
+    "plan": "embedcache.extraction.job",
+    "probe": "embedcache.evaluation.probe:run_probe",
+    "read_result": "embedcache.evaluation.results",
+    "remove_store": "embedcache.store.catalog",
+    "reveal": "embedcache.datasets.reveal",
+    "run_demo": "embedcache.testing.demo",
+    "show_store": "embedcache.store.catalog",
+    "sync_labels": "embedcache.extraction.sync",
+    "verify": "embedcache.store.verify:verify_store",
+}
+
+__all__ = [
+    "ArraySpec",
+    "BackboneInfo",
+    "DatasetInfo",
+    "DatasetOptions",
+    "EmbedcacheError",
+    "ExtractConfig",
+    "ExtractReport",
+    "FeatureCache",
+    "Features",
+    "Labels",
+    "Listener",
+    "ProbeConfig",
+    "Recipe",
+    "Result",
+    "Sample",
+    "Samples",
+    "Split",
+    "Task",
+    "Volume",
+    "Window",
+    "__version__",
+    "describe_backbone",
+    "describe_labels",
+    "doctor",
+    "draw_result",
+    "export_key",
+    "export_splits",
+    "extract",
+    "import_key",
+    "import_splits",
+    "list_backbones",
+    "list_datasets",
+    "list_results",
+    "list_stores",
+    "make_splits",
+    "open_dataset",
+    "plan",
+    "probe",
+    "read_result",
+    "remove_store",
+    "reveal",
+    "run_demo",
+    "show_store",
+    "sync_labels",
+    "verify",
+]
+
+if TYPE_CHECKING:
+    from embedcache.backbones import describe_backbone, list_backbones
+    from embedcache.datasets import list_datasets, open_dataset
+    from embedcache.datasets.base import DatasetOptions
+    from embedcache.datasets.describe import describe_labels
+    from embedcache.datasets.identifiers import export_key, import_key
+    from embedcache.datasets.reveal import reveal
+    from embedcache.errors import EmbedcacheError
+    from embedcache.evaluation.figures import draw_result
+    from embedcache.evaluation.probe import run_probe as probe
+    from embedcache.evaluation.question import ProbeConfig
+    from embedcache.evaluation.results import list_results, read_result
+    from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
+    from embedcache.extraction.config import ExtractConfig
+    from embedcache.extraction.doctor import doctor
+    from embedcache.extraction.job import ExtractReport, extract, plan
+    from embedcache.extraction.progress import Listener
+    from embedcache.extraction.sync import sync_labels
+    from embedcache.store.catalog import list_stores, remove_store, show_store
+    from embedcache.store.features import Features
+    from embedcache.store.reader import FeatureCache
+    from embedcache.store.verify import verify_store as verify
+    from embedcache.testing.demo import run_demo
+    from embedcache.types import (
+        ArraySpec,
+        BackboneInfo,
+        DatasetInfo,
+        Labels,
+        Recipe,
+        Result,
+        Sample,
+        Samples,
+        Split,
+        Task,
+        Volume,
+        Window,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'embedcache' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

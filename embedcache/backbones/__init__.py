@@ -1,0 +1,110 @@
+"""Frozen backbones, one file per family: described from their configuration without torch, loaded when they must run.
+
+A family registers one function, `describe(weights, *, compute_dtype, attention) -> BackboneInfo`, under its
+`model_type`; the info's `loader` names the function that makes the torch model. Other packages add families through
+the entry-point group `embedcache.backbones`.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from embedcache.backbones.weights import find_weights
+from embedcache.errors import InputError, MissingPackageError, suggest
+from embedcache.registry import Registry
+from embedcache.types import ArraySpec, BackboneInfo, Fit, ImageRecipe, Window
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILIES = Registry(
+    "backbone family",
+    "embedcache.backbones",
+    {
+        "dinov2": "embedcache.backbones.dinov2:describe",
+        "dinov2_with_registers": "embedcache.backbones.dinov2:describe",
+    },
+)
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
+"""float16 and bfloat16 are autocast over float32 weights: norms and softmax stay in float32."""
+ATTENTIONS = ("sdpa", "eager")
+
+
+class Backbone(Protocol):
+    """A loaded frozen model."""
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What it was loaded from."""
+        ...
+
+    def tokens(self, x: "torch.Tensor", arrays: Sequence[ArraySpec]) -> "dict[str, torch.Tensor]":
+        """The asked tokens of a batch `x` (n, 3, H, W) float32, by ArraySpec.path, each float32 on x's device.
+
+        Shapes: (n, E) for cls_token and patch_mean, (n, y, x, E) for patch_tokens. Every layer, counted from 1,
+        has passed through the model's own final norm.
+        """
+        ...
+
+
+def list_backbones() -> list[str]:
+    """The families that there are, by the `model_type` of their `config.json`."""
+    return FAMILIES.names()
+
+
+def describe_backbone(
+    name: str, *, revision: str | None = None, compute_dtype: str = "float32", attention: str = "sdpa"
+) -> BackboneInfo:
+    """What is known of backbone `name` (a local folder or a hub name) before its weights are loaded.
+
+    Imports no torch. Reads the weights once for their digest, which is then remembered beside them. Raises
+    InputError for files that are absent or not reachable, UnknownNameError for a family that is not registered.
+    """
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise suggest("compute dtype", compute_dtype, COMPUTE_DTYPES)
+    if attention not in ATTENTIONS:
+        raise suggest("attention implementation", attention, ATTENTIONS)
+    weights = find_weights(name, revision)
+    describe = FAMILIES.load(str(weights.config.get("model_type", "")))
+    info: BackboneInfo = describe(weights, compute_dtype=compute_dtype, attention=attention)
+    return info
+
+
+def load_backbone(info: BackboneInfo, device: str = "cpu") -> Backbone:
+    """The model of `info` in evaluation mode on `device` (`cpu`, `cuda`, `cuda:1`); imports torch here."""
+    module, function = info.loader.split(":")
+    try:
+        load = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as e:
+        raise MissingPackageError(
+            f"running a backbone needs {e.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
+        ) from e
+    backbone: Backbone = load(info, device)
+    return backbone
+
+
+def image_recipe(
+    info: BackboneInfo, window: Window, fit: Fit = "squash", size: tuple[int, int] | None = None
+) -> ImageRecipe:
+    """How stored pixels become the input of `info`: its own mean, standard deviation and, if none is given, size.
+
+    Raises InputError for a size that the patches do not divide, and under `fit=processor` for a size other than the
+    processor's own crop, or a processor that does not resize bicubically.
+    """
+    wanted = info.size if size is None else size
+    info.grid(wanted)
+    if fit == "processor" and wanted != info.size:
+        raise InputError(
+            f"fit=processor is {info.name}'s own {info.size[0]}x{info.size[1]} crop. Got size "
+            f"{wanted[0]}x{wanted[1]}; leave the size out, or use fit=squash or fit=pad."
+        )
+    if fit == "processor" and info.processor["resample"] != 3:
+        raise InputError(f"{info.name}'s processor does not resize bicubically; use fit=squash or fit=pad.")
+    return ImageRecipe(
+        window=window,
+        size=wanted,
+        mean=info.mean,
+        std=info.std,
+        fit=fit,
+        processor=info.processor if fit == "processor" else {},
+    )

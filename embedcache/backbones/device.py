@@ -1,0 +1,26 @@
+"""The device, set so that equal work gives equal bits."""
+
+import torch
+
+from embedcache.errors import InputError
+
+
+def prepare_device(device: str, threads: int) -> torch.device:
+    """`device` (`cpu`, `cuda`, `cuda:1`) with `threads` CPU threads, TF32 and cuDNN autotune off, for this process.
+
+    TF32 keeps 10 bits of a float32's mantissa, and autotune picks kernels by timing: both would make tokens depend
+    on the moment. Raises InputError for a device that is not there.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or threads < 1:
+        raise InputError(f"device must be cpu, cuda or cuda:N, with at least 1 thread. Got {device!r}, {threads}.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"no CUDA device is visible to torch {torch.__version__}; use --device cpu.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"there are {torch.cuda.device_count()} CUDA devices, counted from 0. Got {device!r}.")
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return torch.device(device)

@@ -1,0 +1,147 @@
+"""A backbone's files on this machine: found by name, named by what they hold. No torch and no transformers.
+
+A name is a local folder, or a hub name that `huggingface_hub` resolves to its snapshot on disk (its cache, its
+mirrors, its tokens and its `HF_HUB_OFFLINE`). Nothing of a checkpoint is ever executed: only configurations and
+weights are fetched.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcache.backbones.digest import weights_digest
+from embedcache.errors import InputError, MissingPackageError
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""In the order in which transformers takes them; an index lists its shards."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of one model, and what they are called in a recipe."""
+
+    name: str
+    """As the user gave it."""
+    folder: Path
+    source: str
+    """The hub name, or the base name of the local folder."""
+    revision: str
+    """The commit of a hub snapshot, "" for a local folder."""
+    digest: str
+    """SHA-256 over the weight files and `config.json`; the folder's path has no part in it."""
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any]
+    """`preprocessor_config.json`, empty where there is none."""
+
+
+def find_weights(name: str, revision: str | None = None) -> Weights:
+    """The files of `name`, a folder or a hub name; `revision` (branch, tag or commit) goes with a hub name only.
+
+    Raises InputError with one line where they are not there, not reachable or not complete.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        if revision is not None:
+            raise InputError(f"{name} is a local folder, which has no revision {revision!r}; leave --revision out.")
+        folder, source, commit = local, Path(os.path.abspath(local)).name, ""
+    else:
+        folder = _snapshot(name, revision)
+        source, commit = name, folder.name
+    config = _mapping(folder / CONFIG, name)
+    if config is None:
+        raise InputError(f"{name} holds no {CONFIG}; a backbone is a Hugging Face folder: {CONFIG} and {WEIGHTS[0]}.")
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"{name} holds an adapter (adapter_config.json), which would change the model unrecorded; "
+                         "give the folder of the base model.")  # fmt: skip
+    files = weight_files(folder, name)
+    return Weights(
+        name=name,
+        folder=folder,
+        source=source,
+        revision=commit,
+        digest=weights_digest(folder, files, CONFIG),
+        config=config,
+        processor=_mapping(folder / PROCESSOR, name) or {},
+    )
+
+
+def weight_files(folder: Path, name: str) -> tuple[str, ...]:
+    """The names of the files that transformers will load from `folder`, an index first, then its shards."""
+    first = next((file for file in WEIGHTS if (folder / file).exists()), None)
+    if first is None:
+        raise InputError(f"{name} holds no weights; expected {WEIGHTS[0]} (or {WEIGHTS[2]}) beside {CONFIG}.")
+    if not first.endswith(".index.json"):
+        return (first,)
+    index = _mapping(folder / first, name) or {}
+    shards = sorted(set(index.get("weight_map", {}).values()))
+    absent = [shard for shard in shards if not (folder / shard).exists()]
+    if absent or not shards:
+        raise InputError(f"{name}: {first} lists {len(shards)} files of weights, absent: {', '.join(absent) or 'all'}.")
+    return (first, *shards)
+
+
+def _mapping(file: Path, name: str) -> dict[str, Any] | None:
+    """A JSON object as a mapping, None where the file is absent."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        raise InputError(f"{name}: {file.name} is no JSON ({e}); fetch it again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{name}: {file.name} must hold a JSON object. Got a {type(value).__name__}.")
+    return value
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    """The folder of a hub name's snapshot, fetched if it may and must be; its base name is the commit."""
+    try:  # only a hub name needs this package
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError:
+        raise MissingPackageError(
+            f"{name!r} is no folder here, and a hub name needs huggingface_hub: pip install 'embedcache[cpu]'."
+        ) from None
+
+    def fetch(*patterns: str) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, PROCESSOR, *patterns]))
+
+    wanted = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        folder = fetch("model*.safetensors", WEIGHTS[1])
+        if not any((folder / file).exists() for file in WEIGHTS[:2]):
+            folder = fetch("pytorch_model*.bin", WEIGHTS[3])
+        return folder
+    except HFValidationError:
+        raise InputError(
+            f"backbone {name!r} is neither a folder here nor a hub name such as facebook/dinov2-small."
+        ) from None
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"backbone {wanted} is no folder here, not in the hub's cache, and the hub is offline or not reachable: "
+            f"put {CONFIG}, {PROCESSOR} and {WEIGHTS[0]} into a folder and give its path."
+        ) from None
+    except GatedRepoError:
+        raise InputError(f"backbone {wanted} is gated: accept its licence on its page, then `hf auth login`.") from None
+    except RevisionNotFoundError:
+        raise InputError(f"backbone {name!r} has no revision {revision!r}; give a branch, a tag or a commit.") from None
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"backbone {wanted} is no folder here and not on the hub; check the name (or `hf auth login`)."
+        ) from None
+    except HfHubHTTPError as e:
+        raise InputError(
+            f"backbone {wanted} could not be fetched: the hub answered {e.response.status_code}."
+        ) from None

@@ -1,0 +1,43 @@
+"""Datasets: what there is to look at, and what is known of it. One file per dataset, found by name or entry point."""
+
+from embedcache.datasets.base import Adapter, Dataset, DatasetOptions
+from embedcache.errors import InputError
+from embedcache.registry import Registry
+from embedcache.types import DatasetInfo
+
+REGISTRY = Registry(
+    "dataset",
+    "embedcache.datasets",
+    {
+        "table": "embedcache.datasets.table:open_table",
+        "folder": "embedcache.datasets.folder:open_folder",
+        "nih-cxr14": "embedcache.datasets.nih_cxr14:open_nih_cxr14",
+    },
+)
+
+_DEFAULT_OPTIONS = DatasetOptions()
+
+
+def list_datasets() -> list[DatasetInfo]:
+    """What every registered dataset says of itself, sorted by name."""
+    return [_adapter(name).info for name in REGISTRY.names()]
+
+
+def open_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIONS) -> Dataset:
+    """The dataset `name` at `root`: a table's file, or the folder that a dataset lies in.
+
+    Raises UnknownNameError for a name that is not registered, InputError for whatever is wrong with the data.
+    """
+    return _adapter(name)(root, options)
+
+
+def _adapter(name: str) -> Adapter:
+    found = REGISTRY.load(name)
+    if not isinstance(found, Adapter):
+        raise InputError(
+            f"dataset {name!r} is registered as something else than an Adapter; its package must mend that."
+        )
+    return found
+
+
+__all__ = ["REGISTRY", "Adapter", "Dataset", "DatasetOptions", "list_datasets", "open_dataset"]

@@ -1,0 +1,177 @@
+"""What a dataset is to everything else, and the checks that every dataset passes."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError
+from embedcache.types import DatasetInfo, Labels, Part, Samples, StringArray
+
+Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""Per column one value per sample: float64 with NaN for missing, or strings with "" for missing."""
+
+
+class Dataset(Protocol):
+    """A list of samples with what is known of them, by the dataset's own (natural) ids."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Its name and where it comes from."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should be told: a subset, files that were skipped, patients that are not known."""
+
+    def samples(self) -> Samples:
+        """All samples in the dataset's order, with absolute paths."""
+
+    def labels(self) -> Labels:
+        """All labels, for the ids of `samples`."""
+
+    def columns(self) -> Columns:
+        """The columns that `--where` may name, aligned with `samples`."""
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How the user wants a dataset to be read; the name of each switch is given where it is not the field's own."""
+
+    name: str | None = None
+    """Instead of the dataset's own name (`--name`): the folder of its stores."""
+    root_dir: str | None = None
+    """What the relative paths of a table start from; the table's own folder unless given."""
+    path_column: str | None = None
+    id_column: str | None = None
+    patient_column: str | None = None
+    split_column: str | None = None
+    mask_column: str | None = None
+    tasks: tuple[str, ...] = ()
+    """`--task NAME=KIND[:COLUMN[,COLUMN...]]`, see `embedcache.datasets.tasks`."""
+    positive: tuple[str, ...] = ()
+    """`--positive TASK=VALUE`."""
+    sep: str | None = None
+    """What separates the labels in a cell."""
+    level: str | None = None
+    """What the labels attach to: patient, study, sample or slice."""
+    label_table: str | None = None
+    """`--labels FILE`: a second table that holds the labels."""
+    join_on: str | None = None
+    """Its column of sample ids or of patients."""
+    slice_column: str | None = None
+    """Its column of slice numbers, for labels at the level of slices."""
+
+    def only(self, dataset: str, *taken: str) -> None:
+        """Raise InputError if an option is set that `dataset` does not take, rather than ignore it in silence."""
+        for field in fields(self):
+            if field.name not in taken and getattr(self, field.name) not in (None, ()):
+                switch = {"tasks": "task", "label_table": "labels"}.get(field.name, field.name.replace("_", "-"))
+                raise InputError(f"dataset {dataset} does not take --{switch}: it knows its own columns; leave it out.")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A registered dataset: what it says of itself before any data is there, and how to open it."""
+
+    info: DatasetInfo
+    open: Callable[[Path, DatasetOptions], Dataset]
+
+    def __call__(self, root: str, options: DatasetOptions) -> Dataset:
+        """Open it at `root`."""
+        return self.open(Path(root).absolute(), options)
+
+
+def adapter(info: DatasetInfo) -> Callable[[Callable[[Path, DatasetOptions], Dataset]], Adapter]:
+    """Make an Adapter of a function that opens a dataset."""
+    return lambda function: Adapter(info, function)
+
+
+@dataclass(frozen=True)
+class ListedDataset:
+    """A dataset whose samples were listed; labels are made when they are asked for."""
+
+    info: DatasetInfo
+    notices: tuple[str, ...]
+    listed: Samples
+    make_labels: Callable[[], Labels]
+    table: Columns
+
+    def samples(self) -> Samples:
+        """All samples in the dataset's order."""
+        return self.listed
+
+    def labels(self) -> Labels:
+        """All labels, by natural ids."""
+        return self.make_labels()
+
+    def columns(self) -> Columns:
+        """The columns that `--where` may name."""
+        return self.table
+
+
+def named(info: DatasetInfo, options: DatasetOptions, natural_name: str) -> DatasetInfo:
+    """`info` under the name that the user gave, or else `natural_name` with what a folder's name can not hold as `-`.
+
+    Raises InputError if the given name is no folder name.
+    """
+    if options.name is not None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
+            raise InputError(
+                f"a dataset's name is letters, digits, `.`, `_` and `-`, and no more than 100. Got --name {options.name!r}."
+            )
+        return replace(info, name=options.name)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", natural_name).strip("-._")[:100]
+    if not name:
+        raise InputError("the dataset has no name that could be a folder's; give one with --name.")
+    return replace(info, name=name)
+
+
+SPLIT_WORDS: Mapping[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""How tables and folders call the parts, in lower case."""
+
+
+def check_samples(samples: Samples, id_switch: str = "--id-column") -> None:
+    """Raise InputError if two samples have one id, or a patient is in two parts; both named by their rows."""
+    pair = first_pair(samples.id)
+    if pair:
+        raise InputError(
+            f"{samples.where(pair[0])} and {samples.where(pair[1])} have the same id; make ids unique, or name another "
+            f"column with {id_switch}."
+        )
+    parts, part = np.unique(samples.split, return_inverse=True)
+    _, patient = np.unique(samples.patient_id, return_inverse=True)
+    known = np.flatnonzero(samples.split != "")
+    if not len(known):
+        return
+    # the first known part of each patient, against the part of each of its samples
+    first = np.full(int(patient.max()) + 1, -1, dtype=np.int64)
+    first[patient[known[::-1]]] = known[::-1]
+    torn = known[part[known] != part[first[patient[known]]]]
+    if len(torn):
+        j = int(torn[0])
+        i = int(first[patient[j]])
+        raise InputError(
+            f"one patient is in two splits: {samples.where(i)} is in {parts[part[i]]}, {samples.where(j)} in "
+            f"{parts[part[j]]}; put all rows of a patient into one split."
+        )
+
+
+def first_pair(values: StringArray) -> tuple[int, int] | None:
+    """The positions of the first value that is there twice (the earliest repetition), or None."""
+    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    if len(distinct) == len(values):
+        return None
+    repeated = np.flatnonzero(first[inverse] != np.arange(len(values)))
+    return int(first[inverse[repeated[0]]]), int(repeated[0])

@@ -1,0 +1,74 @@
+"""What `labels show` prints: which columns were taken as labels, what was found in them, and how to have it otherwise."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.datasets.base import Dataset, DatasetOptions
+from embedcache.datasets.columns import Table, read_table
+from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
+from embedcache.datasets.table import TableDataset, find_roles
+from embedcache.types import Labels
+
+_DEFAULT_OPTIONS = DatasetOptions()
+
+
+def describe_labels(what: Dataset | str | Path, options: DatasetOptions = _DEFAULT_OPTIONS) -> list[dict[str, Any]]:
+    """One JSON-able line per column of a table (a path, or a table dataset), or per task of another dataset.
+
+    Keys: column, task, kind, level, positive, classes (name → count of ones), missing, reason, switch. A column that is
+    not taken has task None. Counts are of the table's rows, or of samples (patients, slices). Needs no image and no
+    column of paths. Raises InputError as `find_tasks` does.
+    """
+    if isinstance(what, str | Path):
+        table = read_table(Path(what))
+        return _of_table(table, find_tasks(table, find_roles(table, options).columns(), options))
+    if isinstance(what, TableDataset):
+        return _of_table(what.joined.table if what.joined else what.table, what.findings)
+    return _of_labels(what.labels())
+
+
+def _of_table(table: Table, findings: Sequence[ColumnFinding]) -> list[dict[str, Any]]:
+    lines = []
+    for finding in findings:
+        task = finding.task
+        line: dict[str, Any] = {"column": finding.column, "task": task.name if task else None}
+        if task:
+            values = answers(finding, table)
+            if task.kind == "multiclass":
+                counts = [int((values == k).sum()) for k in range(len(task.classes))]
+            else:
+                counts = [int((column == 1).sum()) for column in values.T]
+            line |= {
+                "kind": task.kind,
+                "level": task.level,
+                "positive": task.positive,
+                "classes": dict(zip(task.classes, counts, strict=False)),
+                "missing": int(np.isnan(values).any(axis=1).sum()),
+            }
+        lines.append(line | {"reason": finding.reason, "switch": finding.switch})
+    return lines
+
+
+def _of_labels(labels: Labels) -> list[dict[str, Any]]:
+    lines = []
+    for task in labels.tasks:
+        mine = labels.task == task.name
+        ones, names = labels.value[mine] == 1, labels.klass[mine]
+        missing = np.isnan(labels.value[mine]) & ((names == names[0]) | (names == ""))
+        lines.append(
+            {
+                "column": task.column,
+                "task": task.name,
+                "kind": task.kind,
+                "level": task.level,
+                "positive": task.positive,
+                "classes": {name: int((ones & (names == name)).sum()) for name in task.classes},
+                "missing": int(missing.sum()),
+                "reason": "the dataset's own",
+                "switch": "",
+            }
+        )
+    return lines

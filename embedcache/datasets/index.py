@@ -1,0 +1,238 @@
+"""The private index of a dataset's folder in a cache: which file is behind an id, and what its content was.
+
+It lies in the user's data directory, never in the cache: a Parquet file, and beside it a journal to which a running
+extraction appends a line before each commit. A lost line costs one reading of the file, never a wrong answer.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcache.datasets.columns import locate
+from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
+from embedcache.errors import ImageError, StoreError
+from embedcache.images import stat_source
+from embedcache.store.files import locked, replace_file
+from embedcache.types import IntArray, Samples, StringArray, strings
+
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "path": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "digest": pa.string(),
+        "slices": pa.int32(),
+    },
+    metadata={b"embedcache": b'{"format": "embedcache-index", "version": 1}'},
+)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """What is known of one sample's source."""
+
+    id: str
+    """The store's id."""
+    path: str
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    digest: str
+    """SHA-256 of its content, "" while it was not read yet."""
+    slices: int
+
+
+class PrivateIndex:
+    """The index of one dataset folder, as of when it was opened; `put` and `save` change it.
+
+    What Parquet holds stays in columns, so that 10^6 rows open in a second; what came after lies above it by id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stored = _read_columns(path)
+        self._newer = _read_journal(path, self._stored)
+        self._changed: dict[str, IndexRow] = {}
+
+    @classmethod
+    def open(cls, dataset_folder: Path) -> "PrivateIndex":
+        """The index of a dataset's folder in a cache, empty if there is none yet. Writes nothing.
+
+        Raises StoreError if the index is damaged.
+        """
+        name = hashlib.sha256(str(dataset_folder.resolve()).encode()).hexdigest()[:16]
+        return cls(data_dir() / "index" / f"{name}.parquet")
+
+    def __len__(self) -> int:
+        return len(self._stored) + sum(i not in self._stored.place for i in self._newer)
+
+    def get(self, sample_id: str) -> IndexRow | None:
+        """What is known of one sample."""
+        return self._newer.get(sample_id) or self._stored.get(sample_id)
+
+    def lookup(self, ids: StringArray) -> dict[str, npt.NDArray[Any]]:
+        """What is known of many, by column, each of shape (n,): `found` (bool), `path`, `size`, `mtime_ns`, `digest`,
+        `slices`; where `found` is False, texts are "" and numbers -1.
+        """
+        place = locate(ids, self._stored.columns["id"])
+        found = place >= 0
+        columns: dict[str, npt.NDArray[Any]] = {"found": found}
+        for name, values in self._stored.columns.items():
+            if name != "id":
+                columns[name] = np.full(len(ids), "" if values.dtype.kind == "T" else -1, dtype=values.dtype)
+                columns[name][found] = values[place[found]]
+        if self._newer:
+            newer = list(self._newer.values())
+            above = locate(ids, strings([row.id for row in newer]))
+            for i in np.flatnonzero(above >= 0).tolist():
+                row = newer[above[i]]
+                found[i] = True
+                for name in ("path", "size", "mtime_ns", "digest", "slices"):
+                    columns[name][i] = getattr(row, name)
+        return columns
+
+    def put(self, rows: Iterable[IndexRow]) -> None:
+        """Note rows, to be written by `save`; a row replaces the one of its id."""
+        for row in rows:
+            if self.get(row.id) != row:
+                self._newer[row.id] = self._changed[row.id] = row
+
+    def save(self) -> None:
+        """Write what was put, merged with what other processes wrote meanwhile; nothing if there is nothing to write."""
+        journal = _journal(self._path)
+        if not self._changed and not (journal.exists() and journal.stat().st_size):
+            return
+        with locked(self._lock(), FILE_MODE):
+            stored = _read_columns(self._path)
+            stored = stored.merged(_read_journal(self._path, stored) | self._changed)
+            replace_file(self._path, stored.encode(), FILE_MODE)
+            # cut short, not removed: another process may be about to append to this very file
+            if journal.exists():
+                os.truncate(journal, 0)
+        self._stored, self._newer, self._changed = stored, {}, {}
+
+    def note_digest(self, sample_id: str, size: int, mtime_ns: int, digest: str) -> None:
+        """Append to the journal what a source was when its pixels were read; for a sample that was put and saved."""
+        line = json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}) + "\n"
+        with locked(self._lock(), FILE_MODE):
+            fd = os.open(_journal(self._path), os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+            try:
+                end = os.fstat(fd).st_size
+                # a killed process may have left half a line: it must not swallow this one
+                torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"
+                os.write(fd, ("\n" + line if torn else line).encode())
+            finally:
+                os.close(fd)
+        old = self.get(sample_id)
+        if old is not None:
+            self._newer[sample_id] = replace(old, size=size, mtime_ns=mtime_ns, digest=digest)
+
+    def suspects(self, samples: Samples) -> IntArray:
+        """Positions of the samples whose source has another size or time than was noted, or is no longer there.
+
+        Only what the index knows can be suspected. A suspicion is decided by the content's digest.
+        """
+        known = self.lookup(samples.id)
+        changed = [
+            i
+            for i in np.flatnonzero(known["found"]).tolist()
+            if _state(str(samples.path[i])) != (int(known["size"][i]), int(known["mtime_ns"][i]))
+        ]
+        return np.array(changed, dtype=np.int64)
+
+    def _lock(self) -> Path:
+        private_folder(data_dir())
+        return private_folder(self._path.parent) / f"{self._path.stem}.lock"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the Parquet file holds, by column, sorted by id."""
+
+    columns: dict[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        return {sample_id: i for i, sample_id in enumerate(self.columns["id"].tolist())}
+
+    def get(self, sample_id: str) -> IndexRow | None:
+        i = self.place.get(sample_id)
+        return (
+            None
+            if i is None
+            else IndexRow(**{name: values[i : i + 1].tolist()[0] for name, values in self.columns.items()})
+        )
+
+    def merged(self, rows: Mapping[str, IndexRow]) -> "_Stored":
+        """With `rows` in the place of those of the same ids."""
+        kept = locate(self.columns["id"], strings(list(rows))) < 0
+        columns = {
+            name: np.concatenate([values[kept], np.array([getattr(row, name) for row in rows.values()], values.dtype)])
+            for name, values in self.columns.items()
+        }
+        order = np.argsort(columns["id"], kind="stable")
+        return _Stored({name: values[order] for name, values in columns.items()})
+
+    def encode(self) -> bytes:
+        """The Parquet file."""
+        table = pa.table({name: values.tolist() for name, values in self.columns.items()}, schema=_SCHEMA)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return bytes(sink.getvalue().to_pybytes())
+
+
+def _read_columns(path: Path) -> _Stored:
+    try:
+        table = pq.read_table(path) if path.exists() else _SCHEMA.empty_table()
+        columns = {
+            name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
+            for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)
+        }
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(
+            f"the private index {path.name} is damaged; delete it, and the next extraction reads its sources anew."
+        ) from error
+    return _Stored(columns)
+
+
+def _read_journal(path: Path, stored: _Stored) -> dict[str, IndexRow]:
+    """The stored rows that the journal changes, as they are now."""
+    journal = _journal(path)
+    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.exists() else []
+    rows: dict[str, IndexRow] = {}
+    for line in lines:
+        try:
+            noted = json.loads(line)
+            old = stored.get(noted["id"])
+            state = {name: noted[name] for name in ("size", "mtime_ns", "digest")}
+        except (ValueError, KeyError, TypeError):  # half a line of a killed process
+            continue
+        if old is not None:
+            rows[old.id] = replace(old, **state)
+    return rows
+
+
+def _journal(path: Path) -> Path:
+    return path.with_suffix(".jsonl")
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    try:
+        state = stat_source(path)
+    except ImageError:
+        return None
+    return state.size, state.mtime_ns

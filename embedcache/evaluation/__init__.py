@@ -1,0 +1,1 @@
+"""Evaluation: splits, metrics with intervals, results, figures. Reads caches, never imports torch or a backbone."""

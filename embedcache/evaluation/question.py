@@ -1,0 +1,214 @@
+"""What a probe is asked, settled before any feature is read: task, classes, split, grid, and the digests of it all."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+import embedcache
+from embedcache.errors import InputError, suggest
+from embedcache.evaluation import splits
+from embedcache.probes import REGISTRY
+from embedcache.probes.base import Probe, ProbeKind
+from embedcache.store.fingerprint import canonical, sha256
+from embedcache.store.reader import FeatureCache
+from embedcache.types import Labels, Split, Task, strings
+
+_LATER = {"numeric": "ridge regression", "segmentation": "`patch-linear`"}
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What to fit on what. Paths say where things lie and never enter a result."""
+
+    probe: str
+    """A registered probe: `logistic`, `knn`."""
+    store: Path
+    task: str | None = None
+    """Which of the labels' tasks; None is the only one."""
+    features: str = "auto"
+    """`cls`, `mean`, `cls+mean`, `pooled`, or `auto`: validation chooses among `cls` and `cls+mean`, where stored."""
+    layers: tuple[int, ...] | Literal["last"] = "last"
+    pool: str | None = "mean"
+    """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
+    standardize: bool | None = None
+    """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no)."""
+    labels: Path | None = None
+    split: Path | None = None
+    validation: float = 0.2
+    test: float = 0.2
+    seed: int = 0
+    """Of the drawn split and of the bootstrap."""
+    classes: tuple[str, ...] | None = None
+    """Multilabel: only these findings, and the macro average over them."""
+    C: tuple[float, ...] | None = None
+    """Grid of the logistic probe; None is its own."""
+    k: tuple[int, ...] | None = None
+    """Grid of the kNN probe; None is its own."""
+    results: Path | None = None
+    """Folder of the results; None is `<cache>/results`, or `results` beside a store that lies in no cache."""
+    force: bool = False
+    """Fit again although the result is there, and write it beside the old one."""
+    resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class Question:
+    """All that decides the answer, before any feature was read."""
+
+    cache: FeatureCache
+    labels: Labels
+    task: Task
+    kind: ProbeKind
+    split: Split
+    probe: Probe
+    choices: tuple[str, ...]
+    layers: tuple[int, ...]
+    columns: npt.NDArray[np.int64]
+    """Which of the task's classes are asked for."""
+    classes: tuple[str, ...]
+    standardize: bool
+    inputs: Mapping[str, Any]
+
+
+def ask(config: ProbeConfig) -> Question:
+    """Open the cache, settle task, split, features and grid, and name the inputs by their digests."""
+    cache = FeatureCache.open(config.store)
+    labels = cache.labels(config.labels)
+    task, kind = _task(labels, config.task)
+    columns = _columns(task, config.classes)
+    probe = _probe(config)
+    split = _split(cache, labels, config)
+    layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
+    choices = _feature_choices(cache, config.features, layers)
+    standardize = probe.standardize if config.standardize is None else config.standardize
+    classes = tuple(task.classes[j] for j in columns.tolist())
+    inputs = {
+        "store": cache.fingerprint,
+        "plan": cache.plan_digest,
+        "passes": sorted(p.id for p in cache.passes),
+        "labels": labels_digest(labels, task),
+        "split": splits.split_digest(split),
+        "config": {
+            "probe": config.probe,
+            "options": asdict(probe),
+            "task": task.name,
+            "classes": classes,
+            "features": choices,
+            "layers": layers,
+            "pool": config.pool,
+            "standardize": standardize,
+            "seed": config.seed,
+            "resamples": config.resamples,
+        },
+        "version": embedcache.__version__,
+    }
+    return Question(
+        cache, labels, task, kind, split, probe, choices, layers, columns, classes, standardize, plain(inputs)
+    )
+
+
+def _task(labels: Labels, name: str | None) -> tuple[Task, ProbeKind]:
+    names = [t.name for t in labels.tasks]
+    if name is None and len(names) != 1:
+        what = f"the labels hold {len(names)} tasks: {', '.join(names)}; choose one with --task." if names else (
+            "the labels hold no task; give a table that has one with --labels FILE."
+        )  # fmt: skip
+        raise InputError(what)
+    task = labels.get(name if name is not None else names[0])
+    for kind in get_args(ProbeKind):
+        if task.kind == kind:
+            return task, kind
+    raise InputError(
+        f"task {task.name!r} is a {task.kind} task; these probes classify, and {_LATER[task.kind]}, which answers it, "
+        "comes in a later version."
+    )
+
+
+def _columns(task: Task, classes: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
+    """Positions of the asked findings, in the task's order."""
+    if classes is None:
+        return np.arange(len(task.classes))
+    if task.kind != "multilabel":
+        raise InputError(f"classes restrict a multilabel task; {task.name!r} is {task.kind}, so leave --classes out.")
+    for name in classes:
+        if name not in task.classes:
+            raise suggest(f"class of task {task.name!r}", name, task.classes)
+    if not classes:
+        raise InputError("--classes names no class; leave it out for all of them.")
+    return np.array([j for j, name in enumerate(task.classes) if name in classes])
+
+
+def _probe(config: ProbeConfig) -> Probe:
+    factory = REGISTRY.load(config.probe)
+    probe: Probe = factory()
+    for name, grid in (("C", config.C), ("k", config.k)):
+        if grid is None:
+            continue
+        if probe.parameter != name:
+            raise InputError(f"probe {config.probe!r} has no {name}; its hyper-parameter is {probe.parameter}.")
+        if not grid or min(grid) <= 0:
+            raise InputError(f"{name} must be one or several positive numbers. Got {list(grid)}.")
+        probe = factory(**{name: grid})
+    return probe
+
+
+def _split(cache: FeatureCache, labels: Labels, config: ProbeConfig) -> Split:
+    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients."""
+    samples = cache.samples()
+    if config.split is None:
+        usable = ~samples.superseded
+        ids, patients = samples.id[usable], samples.patient_id[usable]
+        given = splits.given_parts(ids, patients, labels)
+        return splits.make_split(ids, patients, given, validation=config.validation, test=config.test, seed=config.seed)
+    file = splits.read_split(config.split, samples.id)
+    patient = dict(zip(samples.id.tolist(), samples.patient_id.tolist(), strict=True))
+    split = Split(
+        file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
+    )
+    splits.check_split(split)
+    for part in ("train", "validation", "test"):
+        if part not in split.part.tolist():
+            raise InputError(
+                f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
+            )
+    return split
+
+
+def _feature_choices(cache: FeatureCache, features: str, layers: tuple[int, ...]) -> tuple[str, ...]:
+    if features != "auto":
+        return (features,)
+    stored = {(a.layer, a.kind) for p in cache.passes for a in p.arrays}
+    has_cls = bool(layers) and all((layer, "cls_token") in stored for layer in layers)
+    has_mean = bool(layers) and (layers[-1], "patch_mean") in stored
+    if has_cls:
+        return ("cls", "cls+mean") if has_mean else ("cls",)
+    return ("mean",) if has_mean else ("pooled",)
+
+
+def labels_digest(labels: Labels, task: Task) -> str:
+    """SHA-256 over the task and its labels; other tasks and the split column do not enter."""
+    of_task = labels.task == task.name
+    value = labels.value[of_task].tolist()
+    rows = sorted(
+        zip(
+            labels.sample[of_task].tolist(),
+            labels.patient[of_task].tolist(),
+            labels.slice[of_task].tolist(),
+            labels.klass[of_task].tolist(),
+            [None if v != v else v for v in value],
+            strict=True,
+        ),
+        key=lambda row: row[:4],
+    )
+    return sha256(canonical([asdict(task), rows]))
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read back from JSON: lists for tuples."""
+    document: dict[str, Any] = json.loads(canonical(dict(value)))
+    return document

@@ -1,0 +1,91 @@
+"""`embedcache splits make|export|import`: splits of a store's samples as CSV files."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedcache.errors import InputError
+from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
+from embedcache.store.labels import LABELS
+from embedcache.store.reader import FeatureCache
+from embedcache.types import Split
+
+SPLITS = "splits"
+"""The folder of imported splits beside a dataset's stores."""
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """A split that was written."""
+
+    path: str
+    digest: str
+    samples: dict[str, int]
+    patients: dict[str, int]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{part} {n} samples of {self.patients[part]} patients" for part, n in self.samples.items())
+        return f"{self.path}: {counts}"
+
+
+def make_splits(
+    store: str | Path,
+    out: str | Path,
+    *,
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    redraw: bool = False,
+) -> SplitReport:
+    """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`."""
+    cache = FeatureCache.open(store)
+    samples = cache.samples()
+    given = None
+    if not redraw and cache.dataset_folder is not None:
+        given = given_parts(samples.id, samples.patient_id, cache.labels())
+    split = make_split(samples.id, samples.patient_id, given, validation=validation, test=test, seed=seed)
+    return _written(split, Path(out))
+
+
+def export_splits(store: str | Path, out: str | Path) -> SplitReport:
+    """Write down the parts that the dataset itself names. Raises InputError if it names none."""
+    cache = FeatureCache.open(store)
+    samples = cache.samples()
+    parts = given_parts(samples.id, samples.patient_id, cache.labels())
+    named = parts != ""
+    if not named.any():
+        raise InputError(f"the labels of {cache.path.name} name no parts; `embedcache splits make` draws them.")
+    return _written(Split(samples.id[named], samples.patient_id[named], parts[named]), Path(out))
+
+
+def import_splits(file: str | Path, store: str | Path, name: str) -> SplitReport:
+    """Check a split against a store's samples and keep it as `<dataset>/splits/<name>.csv`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"a split's name is letters, digits, `.`, `_` and `-`. Got {name!r}.")
+    cache = FeatureCache.open(store)
+    if cache.dataset_folder is None:
+        raise InputError(
+            f"no {LABELS} lies beside {cache.path.name}, so there is no place for a split; give the file to --split."
+        )
+    split = read_split(Path(file), cache.samples().id)
+    folder = cache.dataset_folder / SPLITS
+    folder.mkdir(exist_ok=True)
+    return _written(split, folder / f"{name}.csv")
+
+
+def find_split(split: Path, cache: FeatureCache) -> Path:
+    """A split file as given, or the imported one of that name."""
+    if cache.dataset_folder is not None and not split.exists() and split.parent == Path():
+        named = cache.dataset_folder / SPLITS / f"{split.name}.csv"
+        if named.exists():
+            return named
+    return split
+
+
+def _written(split: Split, path: Path) -> SplitReport:
+    check_split(split)
+    write_split(split, path)
+    samples = Counter(split.part.tolist())
+    patients = Counter(part for _, part in set(zip(split.patient.tolist(), split.part.tolist(), strict=True)))
+    return SplitReport(str(path), split_digest(split), dict(samples), dict(patients))

@@ -1,0 +1,200 @@
+"""Who trains, validates and tests. A split is a file, and a patient is in one part of it.
+
+Draws take patients, sorted by their ids, from numpy's default generator, so the order of samples decides nothing.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError, suggest
+from embedcache.store.files import replace_file
+from embedcache.store.fingerprint import canonical, sha256
+from embedcache.types import PARTS, Labels, Split, StringArray, strings
+
+COLUMNS = ("sample", "patient", "split", "draw", "seed")
+
+
+def make_split(
+    samples: StringArray,
+    patients: StringArray,
+    given: StringArray | None = None,
+    *,
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    name: str = "",
+) -> Split:
+    """Keep the parts that are given and draw those that are missing, by patient.
+
+    `given` names a part per sample, "" where unknown; a patient with a part passes it on to its other samples, and
+    the patients left are for training. Without a given test part, `test` of the training patients are drawn for it; then,
+    without a given validation part, `validation` of those left (rounded, at least one). Raises InputError for a
+    patient in two parts, or if a part would be empty.
+    """
+    for what, share in (("validation", validation), ("test", test)):
+        if not 0 < share < 1:
+            raise InputError(f"the share of {what} patients must lie between 0 and 1. Got {share}.")
+    parts = given if given is not None else strings([""] * len(samples))
+    part_of: dict[str, str] = {}
+    for patient, part in zip(patients.tolist(), parts.tolist(), strict=True):
+        if part:
+            part_of.setdefault(patient, part)
+    known = parts != ""
+    check_split(Split(samples[known], patients[known], parts[known]))
+    random = np.random.default_rng(seed)
+    drawn = False
+    for wanted, share in (("test", test), ("validation", validation)):
+        if wanted in part_of.values():
+            continue
+        drawn = True
+        free = sorted({p for p in patients.tolist() if part_of.get(p, "train") == "train"})
+        if len(free) < 2:
+            raise InputError(
+                f"{len(free)} training patients are too few to draw a {wanted} part from; "
+                "give a split with --split FILE, or more patients."
+            )
+        count = min(max(1, round(share * len(free))), len(free) - 1)
+        for i in random.choice(len(free), count, replace=False).tolist():
+            part_of[free[i]] = wanted
+    part = strings([part_of.get(p, "train") for p in patients.tolist()])
+    split = Split(samples, patients, part, seed=seed if drawn else None, name=name)
+    check_split(split)
+    return split
+
+
+def systematic(
+    samples: StringArray, patients: StringArray, *, test_every: int, validation_every: int, name: str = ""
+) -> Split:
+    """Patients sorted by id: every `test_every`-th tests, every `validation_every`-th of the rest validates."""
+    if test_every < 2 or validation_every < 2:
+        raise InputError(f"a systematic split takes every n-th, n at least 2. Got {test_every} and {validation_every}.")
+    everyone = sorted(set(patients.tolist()))
+    tests = set(everyone[test_every - 1 :: test_every])
+    rest = [p for p in everyone if p not in tests]
+    validates = set(rest[validation_every - 1 :: validation_every])
+    part = ["test" if p in tests else "validation" if p in validates else "train" for p in patients.tolist()]
+    return Split(samples, patients, strings(part), name=name)
+
+
+def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> StringArray:
+    """The part that the labels name for each sample, "" where they name none."""
+    by_sample: dict[str, str] = {}
+    by_patient: dict[str, str] = {}
+    for sample, patient, part in zip(
+        labels.sample.tolist(), labels.patient.tolist(), labels.split.tolist(), strict=True
+    ):
+        if part and sample:
+            by_sample[sample] = part
+        elif part:  # the rows of a patient-level task name no sample
+            by_patient[patient] = part
+    pairs = zip(samples.tolist(), patients.tolist(), strict=True)
+    return strings([by_sample.get(s) or by_patient.get(p, "") for s, p in pairs])
+
+
+def check_split(split: Split, known: StringArray | None = None) -> None:
+    """Raise InputError for an unknown part, a sample twice, a patient in two parts, or samples that are not in `known`."""
+    where = f"split {split.name!r}" if split.name else "the split"
+    for part in np.unique(split.part).tolist():
+        if part not in PARTS:
+            raise suggest(f"part in {where}", part, PARTS)
+    first: dict[str, tuple[str, str]] = {}
+    seen: set[str] = set()
+    for sample, patient, part in zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True):
+        if sample in seen:
+            raise InputError(f"{where} has sample {sample!r} twice; keep one of the two rows.")
+        seen.add(sample)
+        other, other_part = first.setdefault(patient, (sample, part))
+        if other_part != part:
+            raise InputError(
+                f"{where} has one patient in two parts: sample {other!r} in {other_part} and sample {sample!r} in {part}; "
+                "put all samples of a patient into one part."
+            )
+    if known is not None:
+        unknown = sorted(seen - set(known.tolist()))
+        if unknown:
+            raise InputError(
+                f"{where} names {len(unknown)} samples that the store does not hold, {unknown[0]!r} for one; "
+                "make it for this store with `embedcache splits make`."
+            )
+
+
+def split_digest(split: Split) -> str:
+    """SHA-256 over (sample, patient, part) in sorted order; draw, seed and name say how it came about, not what it is."""
+    rows = sorted(zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True))
+    return sha256(canonical(rows))
+
+
+def members(split: Split) -> dict[str, str]:
+    """Sample id → part."""
+    return dict(zip(split.sample.tolist(), split.part.tolist(), strict=True))
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write the CSV, rows sorted by sample: whole or not at all, and the same bytes for the same split."""
+    check_split(split)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    seed = "" if split.seed is None else split.seed
+    for sample, patient, part in sorted(
+        zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True)
+    ):
+        writer.writerow([sample, patient, part, split.draw, seed])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text.getvalue().encode())
+
+
+def read_split(path: Path, known: StringArray | None = None) -> Split:
+    """Read and check a CSV with columns sample, patient, split and, if they are there, draw and seed.
+
+    `known`: the sample ids of the store, to refuse a split of something else. Raises InputError.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"there is no split file {path}; `embedcache splits make` writes one.") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{path.name} is no CSV file of text; a split has columns {', '.join(COLUMNS)}.") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = reader.fieldnames or []
+    absent = [c for c in COLUMNS[:3] if c not in header]
+    if absent:
+        raise InputError(f"{path.name} has no column {absent[0]!r}; a split has columns {', '.join(COLUMNS)}.")
+    rows = list(reader)
+    if not rows:
+        raise InputError(f"{path.name} has no rows; a split names the part of each sample.")
+    for i, row in enumerate(rows, start=1):
+        if any(row[c] is None for c in COLUMNS[:3]):
+            raise InputError(f"row {i} of {path.name} is too short; it needs sample, patient and split.")
+    split = Split(
+        strings([row["sample"] for row in rows]),
+        strings([row["patient"] for row in rows]),
+        strings([row["split"] for row in rows]),
+        draw=_one_number(rows, "draw", path.name) or 0,
+        seed=_one_number(rows, "seed", path.name),
+        name=path.stem,
+    )
+    check_split(split, known)
+    return split
+
+
+def _one_number(rows: list[dict[str, str]], column: str, name: str) -> int | None:
+    """The number that all rows agree on; None where the column is absent or empty."""
+    texts = {row.get(column) or "" for row in rows}
+    if len(texts) > 1:
+        raise InputError(f"{name} has {len(texts)} values in column {column!r}; a split file holds one {column}.")
+    text = texts.pop()
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise InputError(f"{name} has {text!r} in column {column!r}, which must be a whole number.") from None
+
+
+def part_rows(split: Split, sample_id: StringArray) -> npt.NDArray[np.str_]:
+    """The part of each row by its sample id, "" for samples that the split does not name."""
+    part = members(split)
+    return np.array([part.get(s, "") for s in sample_id.tolist()], dtype="U10")

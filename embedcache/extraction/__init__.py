@@ -1,0 +1,1 @@
+"""Extraction: plan what is missing, decode once, run every backbone, commit whole shards."""

@@ -1,0 +1,129 @@
+"""What an extraction is asked to do: one frozen configuration, and its words parsed at the boundary."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from embedcache.datasets.base import DatasetOptions
+from embedcache.errors import InputError, suggest
+from embedcache.types import ArraySpec, BackboneInfo, Fit, FloatName, TokenKind
+
+TOKEN_WORDS: dict[str, TokenKind] = {"cls": "cls_token", "mean": "patch_mean", "patch": "patch_tokens"}
+BATCH_SIZES = {"cpu": 8, "cuda": 64}
+"""A constant per device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """One extraction: which images, which backbones, which tokens, and where they go."""
+
+    dataset: str
+    """`nih-cxr14`, `table`, `folder`, …: see `embedcache.list_datasets()`."""
+    root: str
+    """The dataset's folder, or the table."""
+    backbones: tuple[str, ...]
+    """Hub names or local folders; all of them share one reading of the images."""
+    cache: str = "cache"
+    tokens: str = "cls,mean"
+    """Of `cls`, `mean`, `patch`, with commas."""
+    layers: str = "last"
+    """`last`, `last:4`, `all`, or numbers with commas: blocks from 1, negative from the end."""
+    dtype: FloatName = "float16"
+    """Of what is stored."""
+    window: str = "auto"
+    fit: Fit = "squash"
+    size: int | tuple[int, int] | None = None
+    """Input size in pixels (height, width); None is each backbone's own."""
+    revision: str | None = None
+    compute_dtype: str = "float32"
+    attention: str = "sdpa"
+    limit: int | None = None
+    where: str | None = None
+    sample_list: str | None = None
+    options: DatasetOptions = field(default_factory=DatasetOptions)
+    ids: Literal["pseudonym", "keep"] = "pseudonym"
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
+    batch_size: int | None = None
+    """None is 8 on a CPU and 64 on a GPU. Fixed for a pass once it is planned."""
+    threads: int | None = None
+    """CPU threads of the forward pass; None is all cores. Fixed for a pass once it is planned."""
+    rows_per_shard: int | None = None
+    """A power of two; None is the largest that FORMAT.md allows. Smaller shards lose less work to a kill."""
+    workers: int | None = None
+    """Decode processes; None is half the cores on a CPU, one core less than all on a GPU."""
+    decode_timeout: float = 120.0
+    """Seconds after which a decoder that gives no answer is replaced and its sample set aside."""
+    mixed: bool = False
+    """Allow one pass to hold shards of several device kinds or library versions."""
+    wait: bool = False
+    """Wait for another process that holds a store, in place of stopping."""
+
+    def __post_init__(self) -> None:
+        if not self.backbones:
+            raise InputError("no backbone was named; give at least one with --backbone.")
+        for name in ("limit", "batch_size", "threads", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1. Got {value}.")
+        if self.rows_per_shard is not None and (
+            self.rows_per_shard < 1 or self.rows_per_shard & (self.rows_per_shard - 1)
+        ):
+            raise InputError(f"rows_per_shard must be a power of two. Got {self.rows_per_shard}.")
+        if self.dtype not in ("float16", "float32"):
+            raise suggest("stored dtype", self.dtype, ("float16", "float32"))
+
+    @property
+    def cache_folder(self) -> Path:
+        """The cache as an absolute path."""
+        return Path(self.cache).expanduser().resolve()
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
+    """The arrays that the configuration asks of one backbone, in canonical order."""
+    grid = info.grid(size)
+    found = []
+    for layer in parse_layers(config.layers, info):
+        for kind in parse_tokens(config.tokens, info):
+            shape = (*grid, info.hidden_size) if kind == "patch_tokens" else (info.hidden_size,)
+            found.append(ArraySpec(layer, kind, config.dtype, shape))
+    return tuple(sorted(found, key=lambda a: (a.layer, a.kind)))
+
+
+def parse_tokens(text: str, info: BackboneInfo) -> list[TokenKind]:
+    """The token kinds that `text` names. Raises InputError for one that the backbone has not."""
+    kinds = []
+    for word in (w.strip() for w in text.split(",")):
+        if word not in TOKEN_WORDS:
+            raise suggest("token kind", word, TOKEN_WORDS)
+        if TOKEN_WORDS[word] not in info.kinds:
+            raise InputError(f"{info.name} has no {TOKEN_WORDS[word]}; it has {', '.join(info.kinds)}.")
+        kinds.append(TOKEN_WORDS[word])
+    return sorted(set(kinds))
+
+
+def parse_layers(text: str, info: BackboneInfo) -> list[int]:
+    """The layers that `text` names, counted from 1, ascending. Raises InputError for one that is not there."""
+    depth = info.layers
+    if text == "all":
+        return list(range(1, depth + 1))
+    if text == "last":
+        text = "last:1"
+    try:
+        if text.startswith("last:"):
+            asked = [-i for i in range(1, int(text[5:]) + 1)]
+        else:
+            asked = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"layers must be like `last`, `last:4`, `all` or `-1,-4`. Got {text!r}.") from None
+    for number in asked:
+        if number == 0 or abs(number) > depth:
+            raise InputError(f"{info.name} has layers 1 to {depth} (or -1 to -{depth}). Got {number}.")
+    if not asked:
+        raise InputError(f"layers names none. Got {text!r}.")
+    return sorted({n if n > 0 else depth + 1 + n for n in asked})

@@ -1,0 +1,108 @@
+"""One decode process: reads requests from stdin, writes pixels into shared memory, answers on stdout.
+
+Run as `python -m embedcache.extraction.decoder FD`, never imported by the parent. It is a plain child process and no
+`multiprocessing` worker, so that a caller's script needs no `__main__` guard, no thread is forked, torch is not
+imported, and it ends by itself when its parent dies (its stdin closes). Messages are JSON lines; nothing is pickled.
+"""
+
+import json
+import mmap
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from embedcache.errors import ImageError
+from embedcache.images.source import OpenedImage, open_image
+from embedcache.types import Volume, Window
+
+
+@dataclass
+class Opened:
+    """The image that was opened last: pieces of one volume come one after another."""
+
+    path: str
+    image: OpenedImage
+
+
+def main() -> None:
+    """Answer requests until stdin closes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole process group; the parent decides when a run ends
+        signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter(
+        "ignore"
+    )  # what matters of a file is in `Volume.warnings`; a library's text may name a patient
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a decoder that prints must not break the protocol
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    serve(sys.stdin, answers)
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer one JSON line for each request line."""
+    opened: Opened | None = None
+    for line in requests:
+        request = json.loads(line)
+        try:
+            if opened is None or opened.path != request["path"]:
+                opened = None  # let go of the last volume before the next one is read
+                opened = Opened(request["path"], open_image(request["path"]))
+            answer = read_piece(opened.image, request)
+        except ImageError as error:
+            answer = {"count": 1, "stage": error.stage, "reason": error.reason}
+        except MemoryError:
+            answer = {"count": 1, "stage": "decode", "reason": "the image needs more memory than there is"}
+        except Exception as error:  # noqa: BLE001 a decoder may raise anything on rubbish; one bad file must not end the run
+            # the text of a foreign exception may hold a path or a tag's value, so only its type is passed on
+            answer = {"count": 1, "stage": "decode", "reason": f"its decoder failed with {type(error).__name__}"}
+        answers.write(json.dumps({"request": request["request"], **answer}) + "\n")
+
+
+def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
+    """Read as many of the asked slices as fit the slot; the answer says how many."""
+    start, stop = request["start"], request["stop"]
+    if image.n_slices != request["slices"]:
+        raise ImageError(f"it has {image.n_slices} slices where the plan has {request['slices']}", "open")
+    try:
+        volume = image.read(start, stop)
+    except ImageError:
+        if stop - start == 1:
+            raise
+        volume = image.read(start, start + 1)  # one bad slice must not take its neighbours with it
+    slice_bytes = volume.pixels[:1].nbytes
+    count = min(len(volume.pixels), request["slot_bytes"] // slice_bytes)
+    if count == 0:
+        return {"count": 0, "need": slice_bytes}
+    window = Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
+    limits = image.limits(window, start, start + count)
+    pixels = np.ascontiguousarray(volume.pixels[:count])
+    with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
+        memory[: pixels.nbytes] = pixels.tobytes()
+    return {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count)}
+
+
+def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Any]:
+    """All of a piece but its pixels, as JSON values."""
+    c = volume.calibration
+    return {
+        "shape": pixels.shape,
+        "dtype": pixels.dtype.str,
+        "slope": c.slope[:count].tolist(),
+        "intercept": c.intercept[:count].tolist(),
+        "invert": c.invert,
+        "padding": c.padding,
+        "kind": volume.kind,
+        "modality": volume.modality,
+        "warnings": volume.warnings,
+        "digest": image.digest,
+        "size": image.state.size,
+        "mtime_ns": image.state.mtime_ns,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped.
+
+Orientation: the voxel grid is turned to the closest canonical axes by the header's affine (axes permuted and flipped,
+nothing is resampled; as `nibabel.as_closest_canonical`), so axes are Right, Anterior, Superior. Slices then run along
+Superior, from feet to head; in a slice the top row is anterior and the left column is the patient's right, as a
+radiologist sees an axial image. So volume[slice, y, x] is canonical[-1 - x, -1 - y, slice].
+"""
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from embedcache.errors import ImageError
+from embedcache.images.parsed import Parsed, reading
+from embedcache.types import Calibration
+
+_HEADER_BYTES = 540
+"""The longer of the two headers; a NIfTI-1 file is never shorter either, but for a volume of a few voxels."""
+
+_GZIP_RATIO = 1032
+"""Deflate packs at most so many bytes into one: a header that says more lies, and is not given the memory."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    affine: npt.NDArray[np.float64] | None
+    """Stored voxel (i, j, k) to RAS mm; None where the header has neither sform nor qform."""
+    orientation: npt.NDArray[np.float64]
+    """nibabel's (3, 2) table that turns the stored axes to canonical ones."""
+    zooms: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def n_slices(self) -> int:
+        return self.shape[int(np.flatnonzero(self.orientation[:, 0] == 2)[0])]
+
+
+def count_slices(file: BinaryIO) -> int:
+    """Slices of the NIfTI `file`, from its first bytes. Raises ImageError(stage="open")."""
+    head = file.read(1 << 16)
+    if head.startswith(b"\x1f\x8b"):
+        with reading("the gzip file is damaged.", "open"):
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
+    return _header(head).n_slices
+
+
+def parse_nifti(data: bytes) -> Parsed:
+    """The first time point of the volume in `data`. Raises ImageError(stage="open")."""
+    if data.startswith(b"\x1f\x8b"):
+        header = _header(_unzipped(data, _HEADER_BYTES, all_of_it=False))
+        needed = _needed(header)
+        content = _unzipped(data, needed)
+    else:
+        header = _header(data[:_HEADER_BYTES])
+        needed = _needed(header)
+        content = data
+    if len(content) < needed:
+        raise ImageError(
+            f"its voxel data is cut short: {max(len(content) - header.offset, 0):,} of the "
+            f"{needed - header.offset:,} bytes that its header says.",
+            "open",
+        )
+    stored = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset).reshape(
+        header.shape, order="F"
+    )
+    canonical = apply_orientation(stored, header.orientation)
+    volume = canonical[::-1, ::-1].transpose(2, 1, 0)
+    affine, spacing = _geometry(header)
+    return Parsed(
+        "nifti",
+        volume.shape[0],
+        Calibration(np.full(volume.shape[0], header.slope), np.full(volume.shape[0], header.intercept)),
+        lambda start, stop: _native(volume[start:stop]),
+        spacing=spacing,
+        affine=affine,
+        warnings=header.notes,
+    )
+
+
+def _native(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return pixels.astype(pixels.dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _unzipped(data: bytes, n: int, all_of_it: bool = True) -> bytes:
+    """The first `n` bytes of a gzip file, and no more: a header decides how much memory is taken."""
+    reason = "the gzip file is cut short or damaged."
+    if n > _GZIP_RATIO * len(data):
+        raise ImageError(reason, "open")
+    with reading(reason, "open"), gzip.GzipFile(fileobj=BytesIO(data)) as file:
+        content = file.read(n)
+        if all_of_it:
+            file.read(1)  # at the end of a member its checksum is verified
+        return content
+
+
+def _needed(header: _Header) -> int:
+    return header.offset + math.prod(header.shape) * header.dtype.itemsize
+
+
+def _header(head: bytes) -> _Header:
+    with reading("the NIfTI header can not be read: the file is cut short or damaged.", "open"):
+        return _understood(head)
+
+
+def _understood(head: bytes) -> _Header:
+    size = head[:4]
+    kind: Any = Nifti2Header if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else Nifti1Header
+    magic = head[4:8] if kind is Nifti2Header else head[344:348]
+    if magic in (b"ni1\0", b"ni2\0"):
+        raise ImageError("this is the header of a two-file NIfTI (.hdr and .img); save it as one .nii file.", "open")
+    if magic not in (b"n+1\0", b"n+2\0"):
+        raise ImageError("the file has no NIfTI header (Analyze 7.5, or another gzip file?); save it as .nii.", "open")
+    # check=False: nibabel would print what it finds wrong to standard error
+    header = kind(head[: kind.sizeof_hdr], check=False)
+    dtype = header.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ImageError(
+            "its voxels are colours or complex numbers; only real numbers of up to 64 bits are read from NIfTI.", "open"
+        )
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if not shape or min(shape) < 1:
+        raise ImageError(f"the NIfTI header says the shape {shape}, which holds no voxel.", "open")
+    if any(n > 1 for n in shape[4:]):
+        raise ImageError(f"the NIfTI file holds vectors (shape {shape}); only series of volumes are read.", "open")
+    offset = int(header.get_data_offset())
+    if offset < kind.sizeof_hdr:
+        raise ImageError(f"the NIfTI header says that its voxels begin inside itself, at byte {offset}.", "open")
+    notes = []
+    if len(shape) > 3 and shape[3] > 1:
+        notes.append(f"only the first of {shape[3]} time points is read")
+    shape = (*shape, 1, 1)[:3]
+    slope, intercept = header.get_slope_inter()
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    told = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    orientation = io_orientation(affine) if np.all(np.isfinite(affine)) else np.full((3, 2), np.nan)
+    if np.any(np.isnan(orientation)):
+        told, orientation = False, np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    if not told:
+        notes.append("the header does not say how the volume is oriented")
+    return _Header(
+        shape=shape,
+        dtype=dtype,
+        offset=offset,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        affine=affine if told else None,
+        orientation=orientation,
+        zooms=tuple(float(z) for z in (*header.get_zooms()[:3], 1.0, 1.0)[:3]),
+        notes=tuple(notes),
+    )
+
+
+def _geometry(header: _Header) -> tuple[npt.NDArray[np.float64] | None, tuple[float, float, float] | None]:
+    """Affine of voxel (slice, y, x), and spacing in mm in the same order."""
+    axes = [int(np.flatnonzero(header.orientation[:, 0] == axis)[0]) for axis in (2, 1, 0)]
+    if header.affine is None:
+        zooms = [header.zooms[axis] for axis in axes]
+        return None, (zooms[0], zooms[1], zooms[2]) if min(zooms) > 0 else None
+    canonical = header.affine @ inv_ornt_aff(header.orientation, header.shape)
+    right, anterior, _ = (header.shape[axis] for axis in reversed(axes))
+    to_canonical = np.array(
+        [[0, 0, -1, right - 1], [0, -1, 0, anterior - 1], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
+    )
+    affine = canonical @ to_canonical
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return affine, (float(lengths[0]), float(lengths[1]), float(lengths[2]))

@@ -1,0 +1,65 @@
+"""PNG, JPEG, TIFF and BMP through Pillow: grey stays in its stored dtype, colour becomes 8-bit RGB.
+
+Alpha is laid over black, EXIF orientation is applied, a palette becomes its colours. A damaged or cut file fails as
+a whole: Pillow raises for it as long as nobody sets ImageFile.LOAD_TRUNCATED_IMAGES, which is checked.
+"""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps
+
+from embedcache.errors import ImageError
+from embedcache.images.parsed import Parsed, plain_calibration, reading
+
+_GREY_DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": np.int32, "F": np.float32}
+
+
+def parse_raster(data: bytes) -> Parsed:
+    """An image of one slice. Raises ImageError(stage="open") where Pillow knows no header in `data`."""
+    notes = []
+    with reading("the image file is damaged: its header can not be read.", "open"):
+        try:
+            image = Image.open(BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP"))
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"the image's header claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow's "
+                "guard against decompression bombs refuses.",
+                "open",
+            ) from error
+        if getattr(image, "n_frames", 1) > 1:
+            notes.append(f"only the first of {image.n_frames} pages or frames is read")  # type: ignore[attr-defined]
+        if image.mode not in _GREY_DTYPES and any(";16" in str(tile) for tile in image.tile):
+            notes.append("16-bit colour or alpha is read in 8 bits, all that Pillow gives")
+    return Parsed("raster", 1, plain_calibration(1), lambda start, stop: _decode(image), warnings=tuple(notes))
+
+
+def _decode(image: Image.Image) -> npt.NDArray[Any]:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ImageError("this process allows Pillow to read cut files (LOAD_TRUNCATED_IMAGES); switch that off.")
+    with reading("the image file is cut short or damaged: its pixels can not be decoded.", "decode"):
+        image.load()
+        return np.array(_stored(ImageOps.exif_transpose(image)))[np.newaxis]
+
+
+def _stored(image: Image.Image) -> npt.NDArray[Any]:
+    """(y, x) in the stored dtype, or (y, x, 3) uint8."""
+    mode = image.mode
+    if mode in _GREY_DTYPES:
+        pixels = np.asarray(image)
+        return pixels.astype(_GREY_DTYPES[mode], copy=False)
+    if mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.has_transparency_data:
+        if mode in ("L", "LA"):
+            return _over_black(np.asarray(image.convert("LA")))[..., 0]
+        return _over_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if mode in ("L", "RGB") else image.convert("RGB"))
+
+
+def _over_black(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Colour times alpha, rounded; the last channel of `pixels` is alpha."""
+    colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
+    return ((colour * alpha + 127) // 255).astype(np.uint8)

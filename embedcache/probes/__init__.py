@@ -1,0 +1,12 @@
+"""Probes: small models over frozen features, numpy arrays in and out, without any knowledge of a cache."""
+
+from embedcache.registry import Registry
+
+REGISTRY = Registry(
+    "probe",
+    "embedcache.probes",
+    {
+        "logistic": "embedcache.probes.logistic:LogisticProbe",
+        "knn": "embedcache.probes.knn:NearestNeighbourProbe",
+    },
+)

@@ -1,0 +1,108 @@
+"""What a probe is: options that were frozen, a grid of one hyper-parameter, and a fit for all its values at once.
+
+A whole path (45 values of C, all k) is one call, because the values share most of their work: a decomposition and
+warm starts, or one neighbour search.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix: TypeAlias = npt.NDArray[np.float64]
+Features: TypeAlias = npt.NDArray[np.floating[Any]]
+ProbeKind = Literal["binary", "multilabel", "multiclass"]
+"""The task kinds that a classifying probe answers."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a fit has to say of itself."""
+
+    warnings: tuple[str, ...] = ()
+    """Plain lines for the result."""
+    not_converged: tuple[float, ...] = ()
+    """Values of the hyper-parameter whose solver stopped before its tolerance."""
+    software: dict[str, str] = field(default_factory=dict)
+    """What did the work, and its version: `{"neighbours": "faiss 1.15.1"}`."""
+
+
+class FittedPath(Protocol):
+    """One fitted model per value of the hyper-parameter."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The hyper-parameter's values, in the order of `scores`."""
+
+    @property
+    def threshold(self) -> float:
+        """Binary and multilabel: a score above it says positive. (Multiclass: the highest score wins.)"""
+
+    @property
+    def score_name(self) -> str:
+        """What a score is: `log-odds`, `log-probability`, `vote share`."""
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """Warnings and software of the fit."""
+
+    def scores(self, X: Features) -> Matrix:
+        """Shape (n_values, n, n_classes), float64; NaN in the column of a label that could not be fitted."""
+
+
+class Probe(Protocol):
+    """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def parameter(self) -> str:
+        """Name of the hyper-parameter, as its field calls it: `C`, `k`."""
+
+    @property
+    def standardize(self) -> bool:
+        """Whether features are standardised on the training rows unless the user says otherwise."""
+
+    def grid(self, n_train: int) -> tuple[float, ...]:
+        """Values to try with `n_train` rows, from the smoothest model to the most flexible: a tie goes to the earlier."""
+
+    def fit_path(
+        self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int
+    ) -> FittedPath:
+        """Fit every one of `values`.
+
+        X (n, d). y (n,) or (n, n_classes) of 0, 1 and NaN for missing; multiclass: (n,) class numbers as floats.
+        `n_classes` is the number of score columns: 1 for binary.
+        """
+
+
+def label_matrix(y: Features, kind: ProbeKind, n_classes: int) -> Matrix:
+    """`y` as (n, n_classes) of 0, 1 and NaN for missing; multiclass numbers become one column per class."""
+    if kind == "multiclass":
+        numbers = np.asarray(y, dtype=np.float64)
+        matrix: Matrix = (numbers[:, None] == np.arange(n_classes)).astype(np.float64)
+        matrix[np.isnan(numbers)] = np.nan
+        return matrix
+    return np.asarray(y, dtype=np.float64).reshape(len(y), n_classes)
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Centre and scale of each feature, learned from training rows only. A constant feature is centred, not scaled."""
+
+    mean: Matrix
+    std: Matrix
+
+    @classmethod
+    def fit(cls, X: Features) -> "Standardizer":
+        """Mean and standard deviation (divided by n) of the rows of X (n, d), in float64."""
+        mean = X.mean(axis=0, dtype=np.float64)
+        std = X.std(axis=0, dtype=np.float64)
+        # Rounding leaves a constant column of float32 with a std of about 1e-7 of its size, which must not be blown up.
+        constant = std <= 1e-6 * np.abs(mean)
+        return cls(mean, np.where(constant | (std == 0), 1.0, std))
+
+    def apply(self, X: Features) -> npt.NDArray[np.float32]:
+        """(X - mean) / std, shape (n, d), float32."""
+        return ((X - self.mean) / self.std).astype(np.float32)

@@ -1,0 +1,205 @@
+"""From token arrays and labels to `X, y, groups`: choose vectors, drop bad rows, pool slices, join a task."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError, suggest
+from embedcache.store import layout
+from embedcache.types import PARTS, Labels, StringArray, Task
+
+if TYPE_CHECKING:
+    from embedcache.store.reader import FeatureCache, TokenArray
+
+VECTORS = {
+    "cls": ("cls_token",),
+    "mean": ("patch_mean",),
+    "cls+mean": ("cls_token", "patch_mean"),
+    "pooled": ("pooled",),
+}
+POOLS = ("mean", "max", "mean+max", "middle")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features with their labels, a row per sample or per slice; unpacks as `X, y, groups`."""
+
+    X: npt.NDArray[np.float32]
+    """(n, d)."""
+    y: npt.NDArray[np.float64]
+    """(n,) or, for a multilabel task, (n, labels); NaN where missing; a class number for multiclass; (n, 0) without a task."""
+    groups: StringArray
+    """(n,): the patient of each row."""
+    sample_id: StringArray
+    """(n,)."""
+    slice_index: npt.NDArray[np.int32]
+    """(n,): position in the source volume, -1 where slices were pooled."""
+    classes: tuple[str, ...]
+    """Of the task; () without one."""
+    incomplete: StringArray
+    """Samples that were pooled from fewer slices than they have, since some are quarantined or pending."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.X, self.y, self.groups))
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+
+def assemble(
+    cache: "FeatureCache",
+    kinds: str,
+    layers: int | tuple[int, ...] | None,
+    pool: str | None,
+    task: str | None,
+    split: str | Iterable[str] | None,
+    labels: Labels | None,
+) -> Features:
+    """See `FeatureCache.features`."""
+    if pool is not None and pool not in POOLS:
+        raise suggest("pooling", pool, POOLS)
+    arrays = vectors(cache, kinds, layers)
+    known = labels if labels is not None or (task is None and not isinstance(split, str)) else cache.labels()
+    wanted = known.get(task) if known is not None and task is not None else None
+    if wanted is not None and wanted.level == "slice" and pool is not None:
+        raise InputError(f"task {wanted.name!r} has a label per slice, so slices can not be pooled; use pool=None.")
+
+    plan = cache.index.plan
+    owner = plan.owner()
+    ok = (cache.row_status == layout.OK) & (owner >= 0)
+    for token_array in arrays:
+        ok &= finished_rows(token_array)
+    ok[ok] = (chosen_samples(cache, split, known) & ~cache.index.superseded)[owner[ok]]
+    rows = np.flatnonzero(ok)
+    rows = rows[np.lexsort((rows, owner[rows]))]  # by sample, slices in order, wherever the sample lies
+    if not len(rows):
+        raise InputError(
+            f"no row of {cache.path.name} is left for split {split!r}; `embedcache show` counts what there is."
+        )
+
+    X = gather(arrays, rows, cache.root.rows)
+    if pool is None:
+        sample, slice_index = owner[rows], plan.slice_index[rows]
+        incomplete = np.empty(0, dtype=np.int64)
+    else:
+        sample, first, count = np.unique(owner[rows], return_index=True, return_counts=True)
+        X = pool_slices(X, first, count, pool)
+        slice_index = np.full(len(sample), -1, dtype=np.int32)
+        incomplete = sample[count < plan.slice_count[sample]]
+    ids, groups = plan.sample_id[sample], plan.patient_id[sample]
+    if wanted is None or known is None:
+        return Features(X, np.empty((len(X), 0)), groups, ids, slice_index, (), plan.sample_id[incomplete])
+    y = join(known, wanted, ids, groups, slice_index)
+    return Features(X, y, groups, ids, slice_index, wanted.classes, plan.sample_id[incomplete])
+
+
+def vectors(cache: "FeatureCache", kinds: str, layers: int | tuple[int, ...] | None) -> "list[TokenArray]":
+    """The arrays that `kinds` and `layers` mean, in the order in which they are concatenated."""
+    if kinds not in VECTORS:
+        raise suggest("vector", kinds, VECTORS)
+    if kinds == "pooled":
+        return [cache.tokens(0, "pooled")]
+    asked = (-1,) if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
+    if not asked:
+        raise InputError("layers must name at least one layer. Got ().")
+    numbers = sorted({cache.layer_number(n) for n in asked})
+    found = []
+    for kind in VECTORS[kinds]:
+        # DINOv2's rule: CLS of all asked blocks, the mean patch token of the last one only
+        found += [cache.tokens(n, kind) for n in (numbers if kind == "cls_token" else numbers[-1:])]
+    return found
+
+
+def finished_rows(tokens: "TokenArray") -> npt.NDArray[np.bool_]:
+    """Shape (rows,): rows whose shard is committed; all of them in a finished pass."""
+    cache, p = tokens.cache, tokens.stored_pass
+    if cache.root.complete[p.id]:
+        return np.ones(cache.root.rows, dtype=np.bool_)
+    done = np.zeros(cache.root.rows, dtype=np.bool_)
+    for commit in cache.commits(p.id):
+        done[slice(*commit.rows)] = True
+        done[[bad.row for bad in commit.quarantined]] = False
+    return done
+
+
+def chosen_samples(
+    cache: "FeatureCache", split: str | Iterable[str] | None, labels: Labels | None
+) -> npt.NDArray[np.bool_]:
+    """Shape (samples,): whether each sample is asked for."""
+    ids = cache.index.plan.sample_id
+    if split is None:
+        return np.ones(len(ids), dtype=np.bool_)
+    if isinstance(split, str):
+        assert labels is not None  # assemble loads them for a named part
+        if split not in PARTS:
+            raise suggest("split", split, PARTS)
+        wanted = set(labels.sample[labels.split == split].tolist())
+        if not wanted:
+            raise InputError(
+                f"the labels of {cache.path.name} name no {split} samples; make a split with `embedcache splits make`."
+            )
+    else:
+        wanted = set(map(str, split))
+    return np.fromiter((i in wanted for i in ids.tolist()), dtype=np.bool_, count=len(ids))
+
+
+def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.float32]:
+    """The given rows of the arrays, side by side in float32: shape (len(rows), sum of widths)."""
+    X = np.empty((len(rows), sum(a.spec.shape[-1] for a in arrays)), dtype=np.float32)
+    place = np.full(total, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    column = 0
+    for array in arrays:
+        width = array.spec.shape[-1]
+        for start, block in array.shards():
+            to = place[start : start + len(block)]
+            used = to >= 0
+            X[to[used], column : column + width] = block[used]
+        column += width
+    return X
+
+
+def pool_slices(
+    X: npt.NDArray[np.float32], first: npt.NDArray[np.int64], count: npt.NDArray[np.int64], pool: str
+) -> npt.NDArray[np.float32]:
+    """Pool runs of rows [first, first + count) into one row each: (n, d), or (n, 2 d) for `mean+max`."""
+    if pool == "middle":
+        return X[first + count // 2]
+    if pool == "max":
+        return np.asarray(np.maximum.reduceat(X, first, axis=0))
+    mean = (np.add.reduceat(X, first, axis=0) / count[:, None]).astype(np.float32)
+    return mean if pool == "mean" else np.concatenate([mean, np.maximum.reduceat(X, first, axis=0)], axis=1)
+
+
+def join(
+    labels: Labels, task: Task, ids: StringArray, patients: StringArray, slice_index: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """The task's y for rows that are named by sample id, patient and slice, at the task's own level."""
+    of_task = labels.task == task.name
+    value, klass = labels.value[of_task], labels.klass[of_task]
+    if task.level == "patient":
+        named: list[Any] = labels.patient[of_task].tolist()
+        wanted: list[Any] = patients.tolist()
+    elif task.level == "slice":
+        named = list(zip(labels.sample[of_task].tolist(), labels.slice[of_task].tolist(), strict=True))
+        wanted = list(zip(ids.tolist(), slice_index.tolist(), strict=True))
+    else:
+        named, wanted = labels.sample[of_task].tolist(), ids.tolist()
+    number = {name: i for i, name in enumerate(dict.fromkeys(wanted))}
+    unit = np.fromiter((number.get(n, -1) for n in named), dtype=np.int64, count=len(named))
+    hit = unit >= 0
+    column_of = {c: j for j, c in enumerate(task.classes)}
+    column = np.fromiter((column_of.get(c, 0) for c in klass.tolist()), dtype=np.int64, count=len(klass))
+    width = len(task.classes) if task.kind == "multilabel" else 1
+    table = np.full((len(number), width), np.nan)
+    if task.kind == "multiclass":
+        true = hit & (value == 1)
+        table[unit[true], 0] = column[true]
+    else:
+        table[unit[hit], column[hit] if width > 1 else 0] = value[hit]
+    back = np.fromiter((number[w] for w in wanted), dtype=np.int64, count=len(wanted))
+    y = table[back]
+    return y if task.kind == "multilabel" else y[:, 0]

@@ -1,0 +1,43 @@
+"""A store as other libraries see it. Each is imported only when asked for."""
+
+from typing import TYPE_CHECKING
+
+from embedcache.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import xarray
+
+    from embedcache.store.reader import FeatureCache
+
+
+def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
+    """Token arrays as lazily read variables `layer_<n>_<kind>` over (slice, feature) or (slice, y, x, feature).
+
+    Coordinates over `slice`: `sample` and `patient` ("" in padding rows), `slice_index` and `row_status`; keep rows with
+    `ds.where(ds.row_status == 1, drop=True)`.
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise MissingPackageError("to_xarray needs xarray: pip install 'embedcache[xarray]'.") from error
+    parts = []
+    for p in cache.passes:
+        for spec in p.arrays:
+            group = xarray.open_zarr(cache.path, group=f"layer_{spec.layer}" if spec.layer else None, chunks=None)
+            # widths may differ between layers, so each has a feature dimension of its own
+            names = {spec.kind: spec.path.replace("/", "_"), "feature": f"feature_{spec.layer}"}
+            names |= {"y": f"y_{spec.layer}", "x": f"x_{spec.layer}"}
+            one = group[[spec.kind]]
+            parts.append(
+                one.rename({old: new for old, new in names.items() if old in one.variables or old in one.dims})
+            )
+    plan = cache.index.plan
+    owner = plan.owner()
+    coordinates = {
+        "sample": ("slice", [str(plan.sample_id[i]) if i >= 0 else "" for i in owner]),
+        "patient": ("slice", [str(plan.patient_id[i]) if i >= 0 else "" for i in owner]),
+        "slice_index": ("slice", plan.slice_index),
+        "row_status": ("slice", cache.row_status),
+    }
+    merged: xarray.Dataset = xarray.merge(parts)
+    return merged.assign_coords(coordinates)

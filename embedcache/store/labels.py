@@ -1,0 +1,289 @@
+"""The label table of a dataset: `labels.parquet` and `labels.sha256` beside the backbones' folders.
+
+One long row per (task, sample or patient, slice, class); FORMAT.md, section 9. The folder of a dataset copied to another
+machine can be probed there, because everything a probe asks of the dataset is in these two files.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedcache.errors import InputError, NewerFormatError, StoreError
+from embedcache.store.files import locked, replace_file
+from embedcache.types import Labels, StringArray, Task, strings
+
+LABELS = "labels.parquet"
+DIGEST = "labels.sha256"
+LOCK = ".labels.lock"
+
+FORMAT = "embedcache-labels"
+VERSION = 1
+METADATA_KEY = b"embedcache"
+ROW_GROUP = 1 << 20
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_COLUMNS = {
+    "task": _TEXT,
+    "level": _TEXT,
+    "sample": _TEXT,
+    "slice": pa.int32(),
+    "class": _TEXT,
+    "value": pa.float64(),
+    "split": _TEXT,
+    "patient": _TEXT,
+}
+
+
+def write_labels(folder: Path, labels: Labels) -> str:
+    """Merge `labels` into the table in `folder`, and return the table's SHA-256 (hex).
+
+    New rows of a task and sample (of a patient, in a patient-level task) replace the old ones; a task that is defined
+    anew replaces all of its rows; a sample's split and patient are the newest. Equal content has equal bytes, whatever
+    the order of the rows given, and nothing is written when the content is what is there.
+    Raises InputError if two rows label the same thing, StoreError if the table that is there is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if _unchanged(folder, labels):
+        return _digest((folder / LABELS).read_bytes())
+    with locked(folder / LOCK):
+        old = read_labels(folder) if (folder / LABELS).exists() else None
+        data = encode_labels(labels if old is None else merge_labels(old, labels))
+        digest = _digest(data)
+        # Two renames are not one. Between them the digest file names both tables, and a reader takes either.
+        replaced = [_digest((folder / LABELS).read_bytes())] if old is not None else []
+        replace_file(folder / DIGEST, _digest_lines([digest, *replaced]))
+        replace_file(folder / LABELS, data)
+        replace_file(folder / DIGEST, _digest_lines([digest]))
+    return digest
+
+
+def read_labels(path: Path) -> Labels:
+    """The label table at `path`: a dataset's folder, or the file itself.
+
+    Raises StoreError if there is none, if it is damaged, or if it is not the one that `labels.sha256` beside it names.
+    """
+    file = path / LABELS if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise StoreError(
+            f"there is no {file.name} in {file.parent.name}; `embedcache labels sync` writes it, or name one with --labels."
+        ) from None
+    known = _named_digests(file.parent / DIGEST) if file.name == LABELS else []
+    if known and _digest(data) not in known:
+        raise StoreError(
+            f"{file.name} of {file.parent.name} is not the one that {DIGEST} names: it was changed or damaged; "
+            f"delete both files and run `embedcache labels sync`."
+        )
+    return decode_labels(data, f"{file.name} of {file.parent.name}")
+
+
+def merge_labels(old: Labels, new: Labels) -> Labels:
+    """What is known after `new` came in: see `write_labels`."""
+    tasks = {t.name: t for t in old.tasks} | {t.name: t for t in new.tasks}
+    redefined = [t.name for t in old.tasks if tasks[t.name] != t]
+    stale = _among(old.task, redefined) | _among(_keys(old), _keys(new))
+    kept = _rows(old, ~stale)
+    # rows of a patient-level task have no sample, and follow their patient's split
+    of_sample = kept.sample != ""
+    patient = np.where(of_sample, _renewed(kept.patient, kept.sample, new.patient, new.sample), kept.patient)
+    split = np.where(
+        of_sample,
+        _renewed(kept.split, kept.sample, new.split, new.sample),
+        _renewed(kept.split, kept.patient, new.split, new.patient),
+    )
+    both = Labels(
+        tasks=tuple(tasks[name] for name in sorted(tasks)),
+        task=np.concatenate([kept.task, new.task]),
+        sample=np.concatenate([kept.sample, new.sample]),
+        patient=np.concatenate([patient, new.patient]),
+        slice=np.concatenate([kept.slice, new.slice]),
+        klass=np.concatenate([kept.klass, new.klass]),
+        value=np.concatenate([kept.value, new.value]),
+        split=np.concatenate([split, new.split]),
+    )
+    # the row that stands for a sample without any label goes when a label comes
+    unlabelled = both.task == ""
+    return _rows(both, ~(unlabelled & _among(both.sample, both.sample[~unlabelled])))
+
+
+def encode_labels(labels: Labels) -> bytes:
+    """The Parquet file of `labels`: rows sorted by task, sample, patient, slice and class, equal for equal content."""
+    ordered = _sorted(labels)
+    levels = {t.name: t.level for t in ordered.tasks} | {"": "sample"}
+    columns = {
+        "task": _to_arrow(ordered.task),
+        "level": _to_arrow(strings([levels[name] for name in ordered.task.tolist()])),
+        "sample": _to_arrow(ordered.sample),
+        "slice": pa.array(ordered.slice, pa.int32(), mask=ordered.slice < 0),
+        "class": _to_arrow(ordered.klass),
+        "value": pa.array(ordered.value, pa.float64(), mask=np.isnan(ordered.value)),
+        "split": _to_arrow(ordered.split),
+        "patient": _to_arrow(ordered.patient),
+    }
+    described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in ordered.tasks]}
+    metadata = {METADATA_KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
+    table = pa.table(columns, schema=pa.schema(list(_COLUMNS.items()), metadata=metadata))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=ROW_GROUP, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode_labels(data: bytes, name: str = LABELS) -> Labels:
+    """The labels in the bytes of a label table. `name` is what messages call it. Raises StoreError if it is none."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{name} is damaged: it can not be read as Parquet ({type(error).__name__}).") from error
+    tasks = _tasks((table.schema.metadata or {}).get(METADATA_KEY), name)
+    for column, expected in _COLUMNS.items():
+        found = table.schema.field(column).type if column in table.column_names else None
+        if found != expected:
+            raise StoreError(f"{name} is damaged: column {column!r} must be {expected}. Got {found}.")
+    slices = pc.fill_null(table["slice"], -1).to_numpy().astype(np.int32)
+    values = pc.fill_null(table["value"], np.nan).to_numpy().astype(np.float64)
+    text = {column: _from_arrow(table[column]) for column, kind in _COLUMNS.items() if kind == _TEXT}
+    unknown = set(np.unique(text["task"]).tolist()) - {t.name for t in tasks} - {""}
+    if unknown:
+        raise StoreError(f"{name} is damaged: it has rows of task {min(unknown)!r}, which it does not define.")
+    return Labels(
+        tasks, text["task"], text["sample"], text["patient"], slices, text["class"], values, text["split"]
+    )  # fmt: skip
+
+
+def _tasks(metadata: bytes | None, name: str) -> tuple[Task, ...]:
+    if metadata is None:
+        raise StoreError(f"{name} is no label table of embedcache: its schema has no metadata `embedcache`.")
+    try:
+        described: dict[str, Any] = json.loads(metadata)
+        if described["format"] != FORMAT:
+            raise StoreError(f"{name} is no label table of embedcache: its format is {described['format']!r}.")
+        if described["version"] > VERSION:
+            raise NewerFormatError(
+                f"{name} has format version {described['version']}, this embedcache reads up to {VERSION}; install a newer one."
+            )
+        return tuple(
+            Task(**{**t, "classes": tuple(t["classes"]), "missing": tuple(t["missing"])}) for t in described["tasks"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{name} is damaged: its task definitions can not be read.") from error
+
+
+def _unchanged(folder: Path, labels: Labels) -> bool:
+    """Whether merging `labels` would change nothing, the digest file included."""
+    if not (folder / LABELS).exists():
+        return False
+    old = read_labels(folder)
+    merged = _sorted(merge_labels(old, labels))
+    old = _sorted(old)
+    same = (
+        merged.tasks == old.tasks
+        and np.array_equal(merged.value, old.value, equal_nan=True)
+        and np.array_equal(merged.slice, old.slice)
+        and all(
+            np.array_equal(getattr(merged, c), getattr(old, c)) for c in ("task", "sample", "patient", "klass", "split")
+        )
+    )
+    return same and len(_named_digests(folder / DIGEST)) == 1
+
+
+def _sorted(labels: Labels) -> Labels:
+    """In the canonical order. Raises InputError if two rows label the same thing."""
+    patient = np.where(labels.sample == "", labels.patient, "")
+    place = labels.slice.astype(np.int64)
+    # for lexsort the last key decides first
+    keys = [_codes(labels.klass), place, _codes(patient), _codes(labels.sample), _codes(labels.task)]
+    order = np.lexsort(keys)
+    stacked = np.stack([key[order] for key in keys])
+    twice = np.flatnonzero((stacked[:, 1:] == stacked[:, :-1]).all(axis=0))
+    if len(twice):
+        i = order[twice[0]]
+        raise InputError(
+            f"task {str(labels.task[i])!r} has two rows for class {str(labels.klass[i])!r} of sample "
+            f"{str(labels.sample[i])!r}; a sample has one label per task, slice and class."
+        )
+    ordered = _rows(labels, order)
+    return Labels(
+        tuple(sorted(labels.tasks, key=lambda t: t.name)), ordered.task, ordered.sample, ordered.patient,
+        ordered.slice, ordered.klass, ordered.value, ordered.split,
+    )  # fmt: skip
+
+
+def _rows(labels: Labels, index: npt.NDArray[Any]) -> Labels:
+    return Labels(
+        labels.tasks, labels.task[index], labels.sample[index], labels.patient[index], labels.slice[index],
+        labels.klass[index], labels.value[index], labels.split[index],
+    )  # fmt: skip
+
+
+def _keys(labels: Labels) -> StringArray:
+    """What a new row replaces: everything of its task and sample (or patient, where there is no sample)."""
+    subject = np.where(labels.sample == "", np.strings.add("\0", labels.patient), labels.sample)
+    return np.strings.add(np.strings.add(labels.task, "\0"), subject)
+
+
+def _renewed(values: StringArray, of: StringArray, newest: StringArray, whose: StringArray) -> StringArray:
+    """`values` as `newest` has them for the same keys."""
+    known = dict(zip(whose.tolist(), newest.tolist(), strict=True))
+    return strings([known.get(key, value) for key, value in zip(of.tolist(), values.tolist(), strict=True)])
+
+
+def _among(values: StringArray, known: StringArray | list[str]) -> npt.NDArray[np.bool_]:
+    """Shape (n,): which of `values` are among `known`."""
+    found = pc.is_in(_texts(values.tolist()), value_set=_texts(list(known)))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _codes(values: StringArray) -> npt.NDArray[np.int64]:
+    """Shape (n,): the rank of each value among the distinct ones, so that sorting need not compare texts."""
+    encoded = _texts(values.tolist()).dictionary_encode()
+    rank = np.argsort(np.argsort(strings(encoded.dictionary.to_pylist())))
+    codes: npt.NDArray[np.int64] = rank[encoded.indices.to_numpy()]
+    return codes
+
+
+def _texts(values: Iterable[str]) -> pa.Array:
+    return pa.array(values, pa.string())
+
+
+def _to_arrow(values: StringArray) -> pa.Array:
+    return _texts(values.tolist()).dictionary_encode()
+
+
+def _from_arrow(column: pa.ChunkedArray) -> StringArray:
+    whole = column.unify_dictionaries().combine_chunks()
+    chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
+    parts = [strings(c.dictionary.to_pylist())[c.indices.to_numpy(zero_copy_only=False)] for c in chunks]
+    return np.concatenate([strings([]), *parts])
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest_lines(digests: list[str]) -> bytes:
+    """In the format of `sha256sum`."""
+    return "".join(f"{digest}  {LABELS}\n" for digest in digests).encode()
+
+
+def _named_digests(path: Path) -> list[str]:
+    """The digests that the file names; [] if there is no such file."""
+    try:
+        lines = path.read_text("ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    digests = [line.split()[0] for line in lines if line.endswith(f"  {LABELS}")]
+    if not digests:
+        raise StoreError(f"{DIGEST} of {path.parent.name} is damaged: it names no {LABELS}; delete it to go without.")
+    return digests

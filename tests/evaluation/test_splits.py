@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedcache.errors import InputError, UnknownNameError
+from embedcache.evaluation.splits import (
+    check_split,
+    make_split,
+    members,
+    read_split,
+    split_digest,
+    systematic,
+    write_split,
+)
+from embedcache.types import Split, strings
+
+
+def people(n: int, each: int = 3) -> tuple[object, object]:
+    return strings([f"s{i:03d}" for i in range(n * each)]), strings([f"p{i // each:03d}" for i in range(n * each)])
+
+
+@given(st.integers(3, 40), st.integers(1, 4), st.integers(0, 10**6), st.randoms(use_true_random=False))
+@settings(max_examples=50)
+def test_patients_stay_together_and_order_decides_nothing(n: int, each: int, seed: int, random: object) -> None:
+    samples, patients = people(n, each)
+    split = make_split(samples, patients, seed=seed)
+    parts = {p: set(split.part[split.patient == p].tolist()) for p in set(patients.tolist())}
+    assert all(len(found) == 1 for found in parts.values())
+    assert {"train", "validation", "test"} == set(split.part.tolist())
+    order = list(range(n * each))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert members(make_split(samples[order], patients[order], seed=seed)) == members(split)
+
+
+def test_shares_are_of_patients_and_the_seed_draws_them() -> None:
+    samples, patients = people(100)
+    split = make_split(samples, patients, validation=0.25, test=0.2, seed=3)
+    count = {part: len(set(split.patient[split.part == part].tolist())) for part in ("train", "validation", "test")}
+    assert count == {"test": 20, "validation": 20, "train": 60}
+    assert members(make_split(samples, patients, seed=4)) != members(make_split(samples, patients, seed=3))
+
+
+def test_official_parts_are_kept_and_validation_comes_out_of_training() -> None:
+    samples, patients = people(50)
+    official = strings(["test" if p >= "p040" else "train" for p in patients.tolist()])
+    split = make_split(samples, patients, official)
+    assert (split.part == "test").tolist() == (official == "test").tolist()
+    assert len(set(split.patient[split.part == "validation"].tolist())) == 8
+    assert split.seed == 0
+    whole = strings(["test" if p >= "p040" else "validation" if p >= "p030" else "train" for p in patients.tolist()])
+    kept = make_split(samples, patients, whole)
+    assert kept.part.tolist() == whole.tolist()
+    assert kept.seed is None  # nothing was drawn
+
+
+def test_a_patient_passes_its_part_on_to_samples_without_one() -> None:
+    samples, patients = people(10, 2)
+    official = strings(["test", *[""] * 19])
+    assert make_split(samples, patients, official).part.tolist()[:2] == ["test", "test"]
+
+
+def test_a_patient_in_two_official_parts_is_refused_without_naming_it() -> None:
+    samples, patients = people(10, 2)
+    official = strings(["test", "train", *["train"] * 18])
+    with pytest.raises(InputError, match="sample 's000' in test and sample 's001' in train") as caught:
+        make_split(samples, patients, official)
+    assert "p000" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_patients_are_refused() -> None:
+    samples, patients = people(2)
+    with pytest.raises(InputError, match="too few"):
+        make_split(samples, patients)
+
+
+def test_systematic_takes_every_nth_patient() -> None:
+    samples, patients = people(12, 2)
+    split = systematic(samples, patients, test_every=3, validation_every=4)
+    by_patient = dict(zip(split.patient.tolist(), split.part.tolist(), strict=True))
+    assert [p for p in by_patient if by_patient[p] == "test"] == ["p002", "p005", "p008", "p011"]
+    assert [p for p in by_patient if by_patient[p] == "validation"] == ["p004", "p010"]
+
+
+def test_a_file_reads_back_and_its_bytes_are_the_splits(tmp_path: Path) -> None:
+    samples, patients = people(20)
+    split = make_split(samples, patients, seed=5)
+    write_split(split, tmp_path / "a.csv")
+    back = read_split(tmp_path / "a.csv", samples)
+    assert members(back) == members(split)
+    assert (back.seed, back.draw, back.name) == (5, 0, "a")
+    order = np.random.default_rng(0).permutation(len(samples))
+    write_split(Split(split.sample[order], split.patient[order], split.part[order], seed=5), tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert split_digest(back) == split_digest(split)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+
+
+def test_the_digest_is_of_who_is_where() -> None:
+    samples, patients = people(20)
+    split = make_split(samples, patients)
+    part = split.part.copy()
+    part[part == "validation"] = "train"
+    assert split_digest(Split(samples, patients, part)) != split_digest(split)
+    assert split_digest(Split(samples, patients, split.part, draw=3, seed=9, name="x")) == split_digest(split)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sample,split\na,train\n", "has no column 'patient'"),
+        ("sample,patient,split\n", "has no rows"),
+        ("sample,patient,split\na,p,train\na,p,train\n", "sample 'a' twice"),
+        ("sample,patient,split\na,p,train\nb,p,test\n", "one patient in two parts"),
+        ("sample,patient,split\na,p\n", "row 1 of bad.csv is too short"),
+        ("sample,patient,split,draw,seed\na,p,train,0,x\n", "whole number"),
+        ("sample,patient,split,draw,seed\na,p,train,0,1\nb,q,test,1,1\n", "one draw"),
+        ("sample,patient,split\nzzz,p,train\n", "the store does not hold"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        read_split(tmp_path / "bad.csv", strings(["a", "b"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_part_suggests_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'train'"):
+        check_split(Split(strings(["a"]), strings(["p"]), strings(["trian"])))
+    with pytest.raises(InputError, match="no split file"):
+        read_split(tmp_path / "none.csv")

@@ -1,0 +1,52 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embedcache.errors import UnknownNameError
+from embedcache.probes import REGISTRY
+from embedcache.probes.base import Standardizer, label_matrix
+
+
+def test_standardised_training_rows_have_mean_0_and_std_1() -> None:
+    X = (np.random.default_rng(0).normal(size=(200, 5)) * [1, 10, 0.1, 3, 1] + [0, 100, -5, 2, 0]).astype(np.float32)
+    Z = Standardizer.fit(X).apply(X)
+    assert Z.dtype == np.float32
+    np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-4)  # float32 around 100
+    np.testing.assert_allclose(Z.std(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1234.567, -3e-5])
+def test_a_constant_feature_is_centred_and_not_blown_up(value: float) -> None:
+    X = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
+    X[:, 1] = value
+    scale = Standardizer.fit(X)
+    assert scale.std[1] == 1
+    assert np.abs(scale.apply(X)[:, 1]).max() < 1e-3
+    assert scale.apply(X + np.float32([0, 2]))[0, 1] == pytest.approx(2, abs=1e-3)
+
+
+def test_training_rows_alone_decide_the_scale() -> None:
+    X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    scale = Standardizer.fit(X[:40])
+    np.testing.assert_array_equal(scale.apply(X)[:40], scale.apply(X[:40]))
+    assert not np.allclose(scale.mean, Standardizer.fit(X).mean)
+
+
+def test_labels_become_one_column_per_class() -> None:
+    found = label_matrix(np.array([2.0, 0, np.nan]), "multiclass", 3)
+    np.testing.assert_array_equal(found, [[0, 0, 1], [1, 0, 0], [np.nan] * 3])
+    assert label_matrix(np.array([1.0, 0, np.nan]), "binary", 1).shape == (3, 1)
+
+
+def test_probes_are_found_by_name_and_load_nothing_heavy() -> None:
+    assert {"knn", "logistic"} <= set(REGISTRY.names())
+    with pytest.raises(UnknownNameError, match="did you mean 'logistic'"):
+        REGISTRY.load("logistics")
+    program = (
+        "import sys; from embedcache.probes import REGISTRY; [REGISTRY.load(n)() for n in ('knn', 'logistic')];"
+        "print({'torch', 'sklearn', 'faiss', 'transformers', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
