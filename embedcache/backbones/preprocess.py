@@ -14,8 +14,8 @@ from embedcache.errors import InputError
 from embedcache.images.geometry import place
 from embedcache.types import FloatArray, ImageRecipe, Volume
 
-PIXELS_AT_ONCE = 1 << 24
-"""Slices are taken in groups of about this many pixels, so that a long volume needs 64 MiB a step, not gigabytes."""
+PIXELS_AT_ONCE = 1 << 22
+"""Slices are taken in groups of about this many pixels, so that a long volume needs 16 MiB a step, not gigabytes."""
 EXACT_IN_FLOAT32 = ("b1", "u1", "i1", "u2", "i2", "f2", "f4")
 """Stored dtypes whose every value is a float32; wider ones are calibrated and windowed in float64 (torch on the CPU
 and on CUDA has both), then rounded."""

@@ -56,8 +56,10 @@ def find_weights(name: str, revision: str | None = None) -> Weights:
     if config is None:
         raise InputError(f"{name} holds no {CONFIG}; a backbone is a Hugging Face folder: {CONFIG} and {WEIGHTS[0]}.")
     if (folder / "adapter_config.json").exists():
-        raise InputError(f"{name} holds an adapter (adapter_config.json), which would change the model unrecorded; "
-                         "give the folder of the base model.")  # fmt: skip
+        raise InputError(
+            f"{name} holds an adapter (adapter_config.json), which would change the model unrecorded; give the folder "
+            "of the base model."
+        )
     files = weight_files(folder, name)
     return Weights(
         name=name,

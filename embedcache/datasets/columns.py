@@ -123,9 +123,12 @@ def read_table(path: Path) -> Table:
         raise InputError(f"there is no table {path.name}; give the path of a CSV or Parquet file.")
     try:
         data = pq.read_table(path) if _is_parquet(path) else _read_csv(path)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        reason = str(error).splitlines()[0].replace(str(path), path.name)
-        raise InputError(f"{path.name} can not be read as CSV or Parquet: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 text; save it as CSV in UTF-8, or as Parquet.") from error
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own words may hold a whole row, and with it a patient
+        reason = "its text is not UTF-8" if "UTF8" in str(error) else f"it is damaged ({type(error).__name__})"
+        raise InputError(f"{path.name} can not be read as CSV or Parquet: {reason}; save it anew.") from None
     repeated = {name for name in data.column_names if data.column_names.count(name) > 1}
     if repeated:
         raise InputError(f"{path.name} has two columns called {min(repeated)!r}; rename one.")
@@ -146,11 +149,26 @@ def _read_csv(path: Path) -> pa.Table:
         raise InputError(f"{path.name} is empty: it has no header line.")
     counts = {mark: header.count(mark) for mark in (",", ";", "\t")}
     delimiter = max(counts, key=lambda mark: counts[mark])
-    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    uneven: list[pyarrow.csv.InvalidRow] = []
+
+    def refuse(row: pyarrow.csv.InvalidRow) -> str:
+        uneven.append(row)
+        return "skip"
+
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse)
     with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
         names = reader.schema.names
+    uneven.clear()
     as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=as_text)
+    in_order = pyarrow.csv.ReadOptions(use_threads=False)  # else Arrow does not know the number of a row
+    table = pyarrow.csv.read_csv(path, in_order, parse, as_text)
+    if uneven:
+        row = uneven[0]
+        raise InputError(
+            f"row {row.number - 1} of {path.name} has {row.actual_columns} cells, the header has {row.expected_columns}; "
+            f"quote cells that hold {delimiter!r}."
+        )
+    return table
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -185,12 +203,3 @@ class TableColumns(Mapping[str, npt.NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self.table.names)
-
-
-def locate(values: StringArray, among: StringArray) -> IntArray:
-    """Shape (n,): the first position of each of `values` in `among`, -1 where it is not there.
-
-    By hashing in Arrow: numpy's searchsorted on its own string arrays ends the process (numpy 2.4).
-    """
-    found = pc.index_in(pa.array(values.tolist(), pa.string()), pa.array(among.tolist(), pa.string()))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from embedcache.datasets.base import first_pair
 from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import InputError
 from embedcache.store.files import locked, replace_file
+from embedcache.store.texts import factorise
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
 
 KEY_FILE = "ids.key"
@@ -42,13 +42,10 @@ class Key:
         message = f"{kind}\0{len(dataset)}\0{dataset}\0{natural_id}".encode()
         return hmac.digest(self.secret, message, "sha256").hex()[:32]
 
-    def pseudonyms(self, kind: IdKind, dataset: str, natural_ids: Iterable[str]) -> StringArray:
+    def pseudonyms(self, kind: IdKind, dataset: str, natural_ids: StringArray) -> StringArray:
         """The pseudonym of each id; equal ids are computed once."""
-        known: dict[str, str] = {}
-        for natural_id in natural_ids:
-            if natural_id not in known:
-                known[natural_id] = self.pseudonym(kind, dataset, natural_id)
-        return strings([known[natural_id] for natural_id in natural_ids])
+        words, codes = factorise(natural_ids)
+        return strings([self.pseudonym(kind, dataset, word) for word in words.tolist()])[codes]
 
 
 def load_key(create: bool = True) -> Key:
@@ -125,19 +122,17 @@ def assign_ids(
         return samples, labels, samples.id
     if key is None:
         raise InputError(f"dataset {info.name} needs a key for its pseudonyms; or keep its ids with --ids keep.")
-    ids = key.pseudonyms("sample", info.name, samples.id.tolist())
+    ids = key.pseudonyms("sample", info.name, samples.id)
     order = np.argsort(ids, kind="stable")
-    renamed = replace(
-        samples, id=ids, patient_id=key.pseudonyms("patient", info.name, samples.patient_id.tolist())
-    ).take(order)
+    renamed = replace(samples, id=ids, patient_id=key.pseudonyms("patient", info.name, samples.patient_id)).take(order)
     pair = first_pair(renamed.id)
     if pair:
         raise InputError(f"{renamed.where(pair[0])} and {renamed.where(pair[1])} have the same id; make ids unique.")
-    sample = key.pseudonyms("sample", info.name, labels.sample.tolist())
+    sample = key.pseudonyms("sample", info.name, labels.sample)
     mapped = replace(
         labels,
         sample=np.where(labels.sample == "", "", sample),
-        patient=key.pseudonyms("patient", info.name, labels.patient.tolist()),
+        patient=key.pseudonyms("patient", info.name, labels.patient),
     )
     return renamed, mapped, samples.id[order]
 

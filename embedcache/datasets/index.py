@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcache.datasets.columns import locate
 from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import ImageError, StoreError
 from embedcache.images import stat_source
 from embedcache.store.files import locked, replace_file
+from embedcache.store.texts import locate
 from embedcache.types import IntArray, Samples, StringArray, strings
 
 _SCHEMA = pa.schema(
@@ -61,8 +61,7 @@ class PrivateIndex:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stored = _read_columns(path)
-        self._newer = _read_journal(path, self._stored)
+        self._stored, self._newer = _read(path)
         self._changed: dict[str, IndexRow] = {}
 
     @classmethod
@@ -114,8 +113,8 @@ class PrivateIndex:
         if not self._changed and not (journal.exists() and journal.stat().st_size):
             return
         with locked(self._lock(), FILE_MODE):
-            stored = _read_columns(self._path)
-            stored = stored.merged(_read_journal(self._path, stored) | self._changed)
+            stored, noted = _read(self._path)
+            stored = stored.merged(noted | self._changed)
             replace_file(self._path, stored.encode(), FILE_MODE)
             # cut short, not removed: another process may be about to append to this very file
             if journal.exists():
@@ -195,24 +194,12 @@ class _Stored:
         return bytes(sink.getvalue().to_pybytes())
 
 
-def _read_columns(path: Path) -> _Stored:
-    try:
-        table = pq.read_table(path) if path.exists() else _SCHEMA.empty_table()
-        columns = {
-            name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
-            for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)
-        }
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(
-            f"the private index {path.name} is damaged; delete it, and the next extraction reads its sources anew."
-        ) from error
-    return _Stored(columns)
-
-
-def _read_journal(path: Path, stored: _Stored) -> dict[str, IndexRow]:
-    """The stored rows that the journal changes, as they are now."""
+def _read(path: Path) -> tuple[_Stored, dict[str, IndexRow]]:
+    """What is on disk: the Parquet file's columns, and those of its rows that the journal changes, as they are now."""
+    # the journal first: if a save moves its lines into the Parquet file meanwhile, they are seen twice, not never
     journal = _journal(path)
     lines = journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.exists() else []
+    stored = _read_columns(path)
     rows: dict[str, IndexRow] = {}
     for line in lines:
         try:
@@ -223,7 +210,22 @@ def _read_journal(path: Path, stored: _Stored) -> dict[str, IndexRow]:
             continue
         if old is not None:
             rows[old.id] = replace(old, **state)
-    return rows
+    return stored, rows
+
+
+def _read_columns(path: Path) -> _Stored:
+    try:
+        # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between
+        table = pq.read_table(pa.BufferReader(path.read_bytes())) if path.exists() else _SCHEMA.empty_table()
+        columns = {
+            name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
+            for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)
+        }
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(
+            f"the private index {path.name} is damaged; delete it, and the next extraction reads its sources anew."
+        ) from error
+    return _Stored(columns)
 
 
 def _journal(path: Path) -> Path:

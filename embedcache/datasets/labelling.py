@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions, first_pair
-from embedcache.datasets.columns import Table, locate, read_table
+from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.errors import InputError
+from embedcache.store.texts import factorise, locate
 from embedcache.types import IntArray, Labels, Samples, StringArray, Task, strings
 
 JOIN_COLUMNS = (
@@ -41,7 +42,7 @@ def long_rows(
     place = np.full(len(values), -1, dtype=np.int32) if slices is None else slices
     return Labels(
         tasks=(task,),
-        task=strings(np.full(len(value), task.name, dtype=object)),
+        task=np.full(len(value), task.name, dtype=sample.dtype),
         sample=np.repeat(sample, k),
         patient=np.repeat(patient, k),
         slice=np.repeat(place, k),
@@ -53,7 +54,7 @@ def long_rows(
 
 def all_rows(parts: Sequence[Labels], samples: Samples) -> Labels:
     """The rows of several tasks, and for each sample that is in none of them one row without a task."""
-    labelled = np.concatenate([strings([]), *(part.sample for part in parts)])
+    labelled, _ = factorise(np.concatenate([strings([]), *(part.sample for part in parts)]))
     bare = samples.take(locate(samples.id, labelled) < 0)
     none = strings([""] * len(bare))
     parts = [
@@ -73,14 +74,6 @@ def all_rows(parts: Sequence[Labels], samples: Samples) -> Labels:
         value=np.concatenate([part.value for part in parts]),
         split=np.concatenate([part.split for part in parts]),
     )
-
-
-def rows_of(labels: Labels, index: IntArray) -> Labels:
-    """The rows of `labels` at `index`, with all of its tasks."""
-    return Labels(
-        labels.tasks, labels.task[index], labels.sample[index], labels.patient[index], labels.slice[index],
-        labels.klass[index], labels.value[index], labels.split[index],
-    )  # fmt: skip
 
 
 def labels_from(table: Table, findings: Sequence[ColumnFinding], samples: Samples, row: IntArray) -> list[Labels]:

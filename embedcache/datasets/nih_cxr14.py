@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import Dataset, DatasetOptions, ListedDataset, adapter, check_samples, named
-from embedcache.datasets.columns import Table, TableColumns, locate, read_table
+from embedcache.datasets.columns import Table, TableColumns, read_table
 from embedcache.datasets.labelling import all_rows, join_labels, long_rows
 from embedcache.errors import InputError
+from embedcache.store.texts import locate
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, Task, strings
 
 FINDINGS = (

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import Columns
-from embedcache.datasets.columns import locate, read_table
-from embedcache.datasets.labelling import rows_of
+from embedcache.datasets.columns import read_table
 from embedcache.errors import InputError, suggest
+from embedcache.store.labels import rows_of
+from embedcache.store.texts import locate
 from embedcache.types import IntArray, Labels, Samples, strings
 
 _TOKENS = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`([^`]*)`""")
@@ -205,8 +206,8 @@ def _listed(samples: Samples, path: Path) -> npt.NDArray[np.bool_]:
     unknown = np.flatnonzero(found < 0)
     if len(unknown):
         raise InputError(
-            f"{len(unknown)} of the {len(ids)} ids in {path.name} are no sample of the dataset, the first is on row "
-            f"{int(unknown[0]) + 1}: {str(ids[unknown[0]])!r}; take them out."
+            f"{len(unknown)} of the {len(ids)} ids in {path.name} are no sample of the dataset, the first is id "
+            f"{int(unknown[0]) + 1} of the list; take them out."
         )
     wanted = np.zeros(len(samples), dtype=bool)
     wanted[found] = True

@@ -115,10 +115,8 @@ def parse_layers(text: str, info: BackboneInfo) -> list[int]:
     if text == "last":
         text = "last:1"
     try:
-        if text.startswith("last:"):
-            asked = [-i for i in range(1, int(text[5:]) + 1)]
-        else:
-            asked = [int(word) for word in text.split(",")]
+        last = text.startswith("last:")
+        asked = [-i for i in range(1, int(text[5:]) + 1)] if last else [int(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"layers must be like `last`, `last:4`, `all` or `-1,-4`. Got {text!r}.") from None
     for number in asked:

@@ -23,6 +23,7 @@ from embedcache.extraction.plan import (
     Tell,
     choose_device,
     forecast,
+    id_scheme,
     new_plan,
     paths_of,
     prepare,
@@ -161,7 +162,7 @@ def open_stores(prepared: Prepared, unfinished: list[StorePlan], tell: Tell) -> 
                 fresh, learned = new_plan(prepared.samples, prepared.sources, tell)
                 remember(prepared, fresh, learned)
             weights = {"licence": store.info.licence, "citation": store.info.citation}
-            scheme = "public" if prepared.dataset.public_ids else prepared.config.ids.replace("keep", "kept")
+            scheme = id_scheme(prepared.dataset, prepared.config)
             key_id = prepared.key.id if prepared.key else ""
             root = new_root(store.recipe, prepared.dataset, weights, scheme, key_id, fresh, prepared.selection)
             create_store(store.files, root, fresh)

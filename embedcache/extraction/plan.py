@@ -149,7 +149,9 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
             name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
         )
         recipe = Recipe(image_recipe(info, window, config.fit, config.input_size), info.model)
-        stores.append(plan_store(config, opened.info, samples, info, recipe, device_kind))
+        stores.append(
+            plan_store(config, opened.info, samples, info, recipe, device_kind, id_scheme(opened.info, config), key)
+        )
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
     return Prepared(
@@ -174,6 +176,8 @@ def plan_store(
     info: BackboneInfo,
     recipe: Recipe,
     device_kind: str,
+    scheme: str,
+    key: Key | None,
 ) -> StorePlan:
     """Compare what is asked of one backbone with its store."""
     name = f"{fingerprint(recipe)[:12]}.zarr"
@@ -184,6 +188,7 @@ def plan_store(
     root, index = load(files)
     if root.fingerprint != fingerprint(recipe):
         raise StoreError(f"{name} is named by another recipe than it holds; run `embedcache verify`.")
+    check_identifiers(f"{info.store_name}/{name}", root, scheme, key)
     unknown = sorted(set(samples.id.tolist()) - set(index.plan.sample_id.tolist()))
     if unknown:
         raise InputError(
@@ -207,6 +212,25 @@ def plan_store(
                 f"resume it with --device {p.device_kind}, or allow both with --mixed."
             )
     return StorePlan(info, recipe, files, root, index, missing, unfinished)
+
+
+def id_scheme(dataset: DatasetInfo, config: ExtractConfig) -> str:
+    """Whose ids the samples have, as FORMAT.md names it."""
+    return "public" if dataset.public_ids else "kept" if config.ids == "keep" else "pseudonym"
+
+
+def check_identifiers(name: str, root: Root, scheme: str, key: Key | None) -> None:
+    """Raise InputError if the store's ids are of another scheme, or were made under another key."""
+    if root.id_scheme != scheme:
+        switch = {"kept": "--ids keep", "pseudonym": "--ids pseudonym"}.get(root.id_scheme, "its own dataset name")
+        raise InputError(
+            f"store {name} has {root.id_scheme} ids and this run has {scheme} ones; use {switch}, or another --cache."
+        )
+    if key is not None and root.key_id != key.id:
+        raise InputError(
+            f"the pseudonyms of store {name} were made under key {root.key_id}, and the key here is {key.id}; "
+            "bring that key with `embedcache ids key import`, or use another --cache."
+        )
 
 
 def new_plan(samples: Samples, sources: PrivateIndex, tell: Tell) -> tuple[Plan, list[IndexRow]]:
@@ -251,16 +275,17 @@ def check_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> None:
         sample = samples[int(i)]
         known = sources.get(sample.id)
         assert known is not None
+        if not known.digest:
+            continue  # nothing of it was committed yet, so there is nothing to contradict
         try:
             image = open_image(sample.path)
         except ImageError:
             changed.append(f"{sample.id} ({sample.where}: it can no longer be opened)")
             continue
-        if known.digest and image.digest == known.digest:
+        if image.digest == known.digest:
             redated.append(replace(known, path=sample.path, size=image.state.size, mtime_ns=image.state.mtime_ns))
-        elif known.digest:
+        else:
             changed.append(f"{sample.id} ({sample.where})")
-        # without a digest nothing of it was committed yet, so there is nothing to contradict
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise SourceChangedError(

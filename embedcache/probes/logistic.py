@@ -54,7 +54,11 @@ class LogisticProbe:
 
     C: tuple[float, ...] = C_GRID
     tol: float = 1e-5
-    """Largest component of the gradient of the mean loss at which L-BFGS stops."""
+    """Largest component of the gradient of the mean loss at which L-BFGS stops.
+
+    Against Newton at 1e-8 on 2,300 x 768 features, AUROC is within 2e-4 up to C = 0.1, and within 1e-3 at C = 1e5, where
+    the training rows are separable and nearly flat directions remain.
+    """
     max_iter: int = 3000
 
     parameter = "C"

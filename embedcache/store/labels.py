@@ -6,7 +6,6 @@ machine can be probed there, because everything a probe asks of the dataset is i
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
+from embedcache.store.texts import factorise, joint_codes, locate
 from embedcache.types import Labels, StringArray, Task, strings
 
 LABELS = "labels.parquet"
@@ -51,9 +51,10 @@ def write_labels(folder: Path, labels: Labels) -> str:
     the order of the rows given, and nothing is written when the content is what is there.
     Raises InputError if two rows label the same thing, StoreError if the table that is there is damaged.
     """
+    unchanged = _unchanged(folder, labels)
+    if unchanged:
+        return unchanged
     folder.mkdir(parents=True, exist_ok=True)
-    if _unchanged(folder, labels):
-        return _digest((folder / LABELS).read_bytes())
     with locked(folder / LOCK):
         old = read_labels(folder) if (folder / LABELS).exists() else None
         data = encode_labels(labels if old is None else merge_labels(old, labels))
@@ -72,27 +73,40 @@ def read_labels(path: Path) -> Labels:
     Raises StoreError if there is none, if it is damaged, or if it is not the one that `labels.sha256` beside it names.
     """
     file = path / LABELS if path.is_dir() else path
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise StoreError(
-            f"there is no {file.name} in {file.parent.name}; `embedcache labels sync` writes it, or name one with --labels."
-        ) from None
-    known = _named_digests(file.parent / DIGEST) if file.name == LABELS else []
-    if known and _digest(data) not in known:
-        raise StoreError(
-            f"{file.name} of {file.parent.name} is not the one that {DIGEST} names: it was changed or damaged; "
-            f"delete both files and run `embedcache labels sync`."
-        )
-    return decode_labels(data, f"{file.name} of {file.parent.name}")
+    return decode_labels(_checked_bytes(file), f"{file.name} of {file.parent.name}")
+
+
+def _checked_bytes(file: Path) -> bytes:
+    """The file's bytes, held against the digest beside it; a writer may replace both while they are read."""
+    beside = file.parent / DIGEST if file.name == LABELS else None
+    while True:
+        before = _named_digests(beside)
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(
+                f"there is no {file.name} in {file.parent.name}; `embedcache labels sync` writes it, or name one with --labels."
+            ) from None
+        after = _named_digests(beside)
+        if not after or _digest(data) in before + after:
+            return data
+        if before == after:
+            raise StoreError(
+                f"{file.name} of {file.parent.name} is not the one that {DIGEST} names: it was changed or damaged; "
+                f"delete both files and run `embedcache labels sync`."
+            )
 
 
 def merge_labels(old: Labels, new: Labels) -> Labels:
     """What is known after `new` came in: see `write_labels`."""
     tasks = {t.name: t for t in old.tasks} | {t.name: t for t in new.tasks}
-    redefined = [t.name for t in old.tasks if tasks[t.name] != t]
-    stale = _among(old.task, redefined) | _among(_keys(old), _keys(new))
-    kept = _rows(old, ~stale)
+    n_tasks, old_task, new_task = joint_codes(old.task, new.task)
+    _, old_subject, new_subject = joint_codes(_subject(old), _subject(new))
+    stale = np.isin(old_subject * n_tasks + old_task, new_subject * n_tasks + new_task)
+    for task in old.tasks:
+        if tasks[task.name] != task:
+            stale |= old.task == task.name
+    kept = rows_of(old, np.flatnonzero(~stale))
     # rows of a patient-level task have no sample, and follow their patient's split
     of_sample = kept.sample != ""
     patient = np.where(of_sample, _renewed(kept.patient, kept.sample, new.patient, new.sample), kept.patient)
@@ -112,25 +126,37 @@ def merge_labels(old: Labels, new: Labels) -> Labels:
         split=np.concatenate([split, new.split]),
     )
     # the row that stands for a sample without any label goes when a label comes
-    unlabelled = both.task == ""
-    return _rows(both, ~(unlabelled & _among(both.sample, both.sample[~unlabelled])))
+    unlabelled = np.flatnonzero(both.task == "")
+    labelled, _ = factorise(both.sample[both.task != ""])
+    gone = unlabelled[locate(both.sample[unlabelled], labelled) >= 0]
+    return rows_of(both, np.delete(np.arange(len(both.task)), gone))
 
 
 def encode_labels(labels: Labels) -> bytes:
-    """The Parquet file of `labels`: rows sorted by task, sample, patient, slice and class, equal for equal content."""
-    ordered = _sorted(labels)
-    levels = {t.name: t.level for t in ordered.tasks} | {"": "sample"}
-    columns = {
-        "task": _to_arrow(ordered.task),
-        "level": _to_arrow(strings([levels[name] for name in ordered.task.tolist()])),
-        "sample": _to_arrow(ordered.sample),
-        "slice": pa.array(ordered.slice, pa.int32(), mask=ordered.slice < 0),
-        "class": _to_arrow(ordered.klass),
-        "value": pa.array(ordered.value, pa.float64(), mask=np.isnan(ordered.value)),
-        "split": _to_arrow(ordered.split),
-        "patient": _to_arrow(ordered.patient),
+    """The Parquet file of `labels`: rows sorted by task, sample, patient, slice and class, equal for equal content.
+
+    Raises InputError if two rows label the same thing.
+    """
+    tasks = tuple(sorted(labels.tasks, key=lambda t: t.name))
+    levels = {t.name: t.level for t in tasks} | {"": "sample"}
+    text = {
+        "task": factorise(labels.task),
+        "sample": factorise(labels.sample),
+        "class": factorise(labels.klass),
+        "split": factorise(labels.split),
+        "patient": factorise(labels.patient),
     }
-    described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in ordered.tasks]}
+    order = _order(labels, text["task"][1], text["sample"][1], text["class"][1])
+    words, codes = text["task"]
+    text["level"] = strings([levels[name] for name in words.tolist()]), codes
+    columns: dict[str, pa.Array] = {
+        name: pa.DictionaryArray.from_arrays(pa.array(codes[order], pa.int32()), pa.array(words.tolist(), pa.string()))
+        for name, (words, codes) in text.items()
+    }
+    slices, values = labels.slice[order], labels.value[order]
+    columns["slice"] = pa.array(slices, pa.int32(), mask=slices < 0)
+    columns["value"] = pa.array(values, pa.float64(), mask=np.isnan(values))
+    described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in tasks]}
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
     table = pa.table(columns, schema=pa.schema(list(_COLUMNS.items()), metadata=metadata))
     sink = pa.BufferOutputStream()
@@ -180,85 +206,62 @@ def _tasks(metadata: bytes | None, name: str) -> tuple[Task, ...]:
         raise StoreError(f"{name} is damaged: its task definitions can not be read.") from error
 
 
-def _unchanged(folder: Path, labels: Labels) -> bool:
-    """Whether merging `labels` would change nothing, the digest file included."""
+def _unchanged(folder: Path, labels: Labels) -> str:
+    """The digest of the table that is there, if merging `labels` would change nothing (the digest file too), else ""."""
     if not (folder / LABELS).exists():
-        return False
-    old = read_labels(folder)
-    merged = _sorted(merge_labels(old, labels))
-    old = _sorted(old)
-    same = (
-        merged.tasks == old.tasks
-        and np.array_equal(merged.value, old.value, equal_nan=True)
-        and np.array_equal(merged.slice, old.slice)
-        and all(
-            np.array_equal(getattr(merged, c), getattr(old, c)) for c in ("task", "sample", "patient", "klass", "split")
-        )
-    )
-    return same and len(_named_digests(folder / DIGEST)) == 1
+        return ""
+    data = _checked_bytes(folder / LABELS)
+    if _named_digests(folder / DIGEST) != [_digest(data)]:
+        return ""
+    if encode_labels(labels) != data:
+        # A part of what is there, or the same written by another version of Parquet: compare what is said, not bytes.
+        old = decode_labels(data, f"{LABELS} of {folder.name}")
+        if encode_labels(merge_labels(old, labels)) != encode_labels(old):
+            return ""
+    return _digest(data)
 
 
-def _sorted(labels: Labels) -> Labels:
-    """In the canonical order. Raises InputError if two rows label the same thing."""
-    patient = np.where(labels.sample == "", labels.patient, "")
-    place = labels.slice.astype(np.int64)
+def _order(
+    labels: Labels, task: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], klass: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The canonical order, given the codes of three columns. Raises InputError if two rows label the same thing."""
+    _, patient = factorise(np.where(labels.sample == "", labels.patient, ""))
     # for lexsort the last key decides first
-    keys = [_codes(labels.klass), place, _codes(patient), _codes(labels.sample), _codes(labels.task)]
+    keys = [klass, labels.slice.astype(np.int64), patient, sample, task]
     order = np.lexsort(keys)
-    stacked = np.stack([key[order] for key in keys])
-    twice = np.flatnonzero((stacked[:, 1:] == stacked[:, :-1]).all(axis=0))
+    ordered = np.stack([key[order] for key in keys])
+    twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).all(axis=0))
     if len(twice):
         i = order[twice[0]]
         raise InputError(
             f"task {str(labels.task[i])!r} has two rows for class {str(labels.klass[i])!r} of sample "
             f"{str(labels.sample[i])!r}; a sample has one label per task, slice and class."
         )
-    ordered = _rows(labels, order)
-    return Labels(
-        tuple(sorted(labels.tasks, key=lambda t: t.name)), ordered.task, ordered.sample, ordered.patient,
-        ordered.slice, ordered.klass, ordered.value, ordered.split,
-    )  # fmt: skip
+    return order
 
 
-def _rows(labels: Labels, index: npt.NDArray[Any]) -> Labels:
+def rows_of(labels: Labels, index: npt.NDArray[np.int64]) -> Labels:
+    """The rows of `labels` at `index`, with all of its tasks."""
     return Labels(
         labels.tasks, labels.task[index], labels.sample[index], labels.patient[index], labels.slice[index],
         labels.klass[index], labels.value[index], labels.split[index],
     )  # fmt: skip
 
 
-def _keys(labels: Labels) -> StringArray:
-    """What a new row replaces: everything of its task and sample (or patient, where there is no sample)."""
-    subject = np.where(labels.sample == "", np.strings.add("\0", labels.patient), labels.sample)
-    return np.strings.add(np.strings.add(labels.task, "\0"), subject)
+def _subject(labels: Labels) -> StringArray:
+    """Whose label each row is: the sample's, or the patient's (marked, for it may be called as a sample is)."""
+    return np.where(labels.sample == "", np.strings.add("\0", labels.patient), labels.sample)
 
 
 def _renewed(values: StringArray, of: StringArray, newest: StringArray, whose: StringArray) -> StringArray:
-    """`values` as `newest` has them for the same keys."""
-    known = dict(zip(whose.tolist(), newest.tolist(), strict=True))
-    return strings([known.get(key, value) for key, value in zip(of.tolist(), values.tolist(), strict=True)])
-
-
-def _among(values: StringArray, known: StringArray | list[str]) -> npt.NDArray[np.bool_]:
-    """Shape (n,): which of `values` are among `known`."""
-    found = pc.is_in(_texts(values.tolist()), value_set=_texts(list(known)))
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def _codes(values: StringArray) -> npt.NDArray[np.int64]:
-    """Shape (n,): the rank of each value among the distinct ones, so that sorting need not compare texts."""
-    encoded = _texts(values.tolist()).dictionary_encode()
-    rank = np.argsort(np.argsort(strings(encoded.dictionary.to_pylist())))
-    codes: npt.NDArray[np.int64] = rank[encoded.indices.to_numpy()]
-    return codes
-
-
-def _texts(values: Iterable[str]) -> pa.Array:
-    return pa.array(values, pa.string())
-
-
-def _to_arrow(values: StringArray) -> pa.Array:
-    return _texts(values.tolist()).dictionary_encode()
+    """`values`, which belong to the keys `of`, as `newest` has them for the same keys in `whose`."""
+    n, mine, theirs = joint_codes(of, whose)
+    last = np.full(n, -1, dtype=np.int64)
+    last[theirs] = np.arange(len(theirs))
+    place = last[mine]
+    renewed = values.copy()
+    renewed[place >= 0] = newest[place[place >= 0]]
+    return renewed
 
 
 def _from_arrow(column: pa.ChunkedArray) -> StringArray:
@@ -277,8 +280,10 @@ def _digest_lines(digests: list[str]) -> bytes:
     return "".join(f"{digest}  {LABELS}\n" for digest in digests).encode()
 
 
-def _named_digests(path: Path) -> list[str]:
+def _named_digests(path: Path | None) -> list[str]:
     """The digests that the file names; [] if there is no such file."""
+    if path is None:
+        return []
     try:
         lines = path.read_text("ascii", errors="replace").splitlines()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""TODO room docstring."""
+"""What tests and authors of extensions need: small real files, weights and stores, and comparisons of them."""

@@ -1,5 +1,6 @@
 """Parity with transformers' own forward pass, on the tiny random models and on a trained one."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@functools.cache  # nothing changes a loaded backbone, and loading is most of these tests' time
 def load(folder: Path, **settings: str) -> Dinov2Backbone:
     backbone = load_backbone(describe_backbone(str(folder), **settings))
     assert isinstance(backbone, Dinov2Backbone)
@@ -44,6 +46,7 @@ def tokens(backbone: Backbone, x: torch.Tensor, *wanted: tuple[int, TokenKind]) 
     return [found[spec.path] for spec in arrays]
 
 
+@functools.cache
 def reference(folder: Path, attention: str = "sdpa") -> Any:
     return AutoModel.from_pretrained(folder, attn_implementation=attention).eval()
 
@@ -160,10 +163,10 @@ def test_exactly_the_asked_arrays_come_back(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])
-def test_a_16_bit_run_is_near_and_comes_back_in_float32(folder: Path, compute_dtype: str) -> None:
+def test_a_16_bit_run_is_near_and_comes_back_in_float32(tiny: Path, compute_dtype: str) -> None:
     x, wanted = pictures(2, (56, 56)), ((2, "cls_token"), (2, "patch_mean"))
-    exact = tokens(load(folder), x, *wanted)
-    rounded = tokens(load(folder, compute_dtype=compute_dtype), x, *wanted)
+    exact = tokens(load(tiny), x, *wanted)
+    rounded = tokens(load(tiny, compute_dtype=compute_dtype), x, *wanted)
     for a, b in zip(rounded, exact, strict=True):
         assert a.dtype == torch.float32
         assert 0 < relative_l2(a, b) < 0.05  # bfloat16 keeps 8 bits, a relative step of 0.004, through two blocks

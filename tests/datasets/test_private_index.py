@@ -142,14 +142,8 @@ def test_changed_redated_and_vanished_sources_are_suspects(folder, tmp_path, png
     names = strings([str(i) for i in range(5)])
     samples = Samples(names, names, strings([str(p) for p in paths]), strings([""] * 5), np.arange(5), "cases.csv")
     index = PrivateIndex.open(folder)
-    states = [p.stat() for p in paths]
-    # the last is not in the index, so nothing about it can be suspected
-    index.put(
-        [
-            IndexRow(str(i), str(p), s.st_size, s.st_mtime_ns, "", 1)
-            for i, (p, s) in enumerate(zip(paths, states, strict=True))
-        ][:4]
-    )
+    rows = [IndexRow(str(i), str(p), p.stat().st_size, p.stat().st_mtime_ns, "", 1) for i, p in enumerate(paths)]
+    index.put(rows[:4])  # the last is not in the index, so nothing about it can be suspected
     assert index.suspects(samples).tolist() == []
     os.utime(paths[0], ns=(5, 5))
     paths[1].write_bytes(paths[1].read_bytes() + b"x")
@@ -164,5 +158,5 @@ def test_a_damaged_index_is_one_clear_line(folder, home):
     index.save()
     (file,) = home.rglob("*.parquet")
     file.write_bytes(b"PAR1")
-    with pytest.raises(StoreError, match="the private index .* is damaged; delete it, and the next extraction"):
+    with pytest.raises(StoreError, match=r"the private index .* is damaged; delete it, and the next extraction"):
         PrivateIndex.open(folder)

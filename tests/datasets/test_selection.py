@@ -151,7 +151,7 @@ def test_bad_lists_and_empty_selections_are_one_clear_line(tmp_path):
         select(samples(2), {}, sample_list=file)
     file.write_text("s1\ns7\ns8\n")
     with pytest.raises(
-        InputError, match=r"2 of the 3 ids in list\.txt are no sample of the dataset, the first is on row 2: 's7'"
+        InputError, match=r"2 of the 3 ids in list\.txt are no sample of the dataset, the first is id 2 of"
     ):
         select(samples(2), {}, sample_list=file)
     file.write_bytes(b"\xff\xfe\x00")
@@ -159,7 +159,7 @@ def test_bad_lists_and_empty_selections_are_one_clear_line(tmp_path):
         select(samples(2), {}, sample_list=file)
     with pytest.raises(InputError, match="no sample of 2 is selected"):
         select(samples(2), columns([1, 2]), where="age > 7")
-    with pytest.raises(InputError, match="--limit must be at least 1. Got 0"):
+    with pytest.raises(InputError, match=r"--limit must be at least 1\. Got 0"):
         select(samples(2), {}, limit=0)
 
 

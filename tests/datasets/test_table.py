@@ -171,14 +171,19 @@ def test_a_bad_file_is_one_clear_line(tmp_path, table):
     (tmp_path / "twice.csv").write_text("path,path\n1.png,2.png\n")
     with pytest.raises(InputError, match=r"twice\.csv has two columns called 'path'"):
         opened(tmp_path / "twice.csv")
-    (tmp_path / "ragged.csv").write_text("path,a\n1.png\n")
-    with pytest.raises(InputError, match=r"ragged\.csv can not be read as CSV or Parquet: .*Expected 2 columns, got 1"):
+    (tmp_path / "ragged.csv").write_text("path,a\n1.png,2\nJane.png\n3.png,4\n")
+    with pytest.raises(
+        InputError, match=r"row 2 of ragged\.csv has 1 cells, the header has 2; quote cells that hold ','"
+    ):
         opened(tmp_path / "ragged.csv")
     (tmp_path / "bytes.csv").write_bytes(b"path,\xff\xfe\n\xff,2\n")
-    with pytest.raises(InputError, match=r"bytes\.csv can not be read as CSV or Parquet"):
+    with pytest.raises(InputError, match=r"bytes\.csv is not UTF-8 text"):
         opened(tmp_path / "bytes.csv")
+    (tmp_path / "late.csv").write_bytes(b"path,a\n" + b"1.png,2\n" * 2000 + b"\xff,2\n")
+    with pytest.raises(InputError, match=r"late\.csv can not be read as CSV or Parquet: its text is not UTF-8"):
+        opened(tmp_path / "late.csv")
     (tmp_path / "bytes.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(InputError, match=r"bytes\.parquet can not be read"):
+    with pytest.raises(InputError, match=r"bytes\.parquet can not be read as CSV or Parquet: it is damaged"):
         opened(tmp_path / "bytes.parquet")
 
 

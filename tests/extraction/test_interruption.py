@@ -1,0 +1,233 @@
+"""Killed, interrupted, held by another: nothing that was committed is lost, and a resume ends in the same bytes."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+import embedcache
+from embedcache import ExtractConfig
+from embedcache.errors import InputError, StoreBusyError
+from embedcache.extraction.decode import DecodePool, Request
+from embedcache.images import parse_window
+from embedcache.store.leases import exclusive, holder
+from embedcache.testing.stores import differences
+from embedcache.types import DatasetInfo
+
+from .conftest import elsewhere, only_store
+
+RUN = """
+import json, sys
+import embedcache
+from embedcache.datasets.base import DatasetOptions
+raw = json.loads(sys.argv[1])
+raw["options"] = DatasetOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw["options"].items()})
+raw["backbones"] = tuple(raw["backbones"])
+from embedcache_cli.output import fail
+try:
+    embedcache.extract(embedcache.ExtractConfig(**raw), embedcache.Listener(progress=lambda p: print(p.done, flush=True)))
+except embedcache.EmbedcacheError as error:
+    fail(str(error), type(error).__name__, error.exit_code, True)
+"""
+
+
+def start(config: ExtractConfig) -> "subprocess.Popen[str]":
+    """`extract` in a process group of its own; its stdout counts slices."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, json.dumps(asdict(config))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def extract_in_child(config: ExtractConfig) -> None:
+    os.setsid()
+    embedcache.extract(config)
+
+
+@pytest.fixture
+def small_shards(config: ExtractConfig) -> ExtractConfig:
+    """Twelve shards of two rows, so that a kill falls between commits as well as within."""
+    return replace(config, rows_per_shard=2, batch_size=2)
+
+
+def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(small_shards: ExtractConfig) -> None:
+    """SIGKILL at random moments, of the process or of its whole group, each followed by a resume.
+
+    Children are forked from this process, which has imported what they need (and computed nothing with it), so that the
+    moments fall into the work and not into the imports.
+    """
+    import transformers.models.dinov2.modeling_dinov2  # noqa: F401
+
+    import embedcache.extraction.worker  # noqa: F401
+
+    calm = elsewhere(small_shards, "calm")
+    started = time.monotonic()
+    context = multiprocessing.get_context("fork")
+    whole = context.Process(target=extract_in_child, args=(calm,))
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0
+    length = time.monotonic() - started
+
+    rng = random.Random(0)
+    kills = halfway = 0
+    while kills < 20:
+        for round_number in range(4):
+            child = context.Process(target=extract_in_child, args=(small_shards,))
+            child.start()
+            child.join(rng.uniform(0.02, 0.7) * length)
+            if not child.is_alive():
+                break
+            assert child.pid is not None
+            os.killpg(child.pid, signal.SIGKILL) if round_number == 3 else os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            kills += 1
+            halfway += 0 < committed_shards(small_shards) < 12
+        report = embedcache_in_child(context, small_shards)
+        assert report == 0
+        assert differences(only_store(calm), only_store(small_shards)) == []
+        assert embedcache.verify(only_store(small_shards)).intact
+        embedcache.remove_store(only_store(small_shards))
+    assert kills >= 20
+    assert halfway >= 5, "too few kills fell between the first and the last commit for the test to mean anything"
+
+
+def committed_shards(config: ExtractConfig) -> int:
+    return len([p for p in Path(config.cache).glob("*/*/*.zarr/commits_*/c/*") if p.is_file()])
+
+
+def embedcache_in_child(context: multiprocessing.context.ForkContext, config: ExtractConfig) -> int | None:
+    """A resume in a fork, so that this process never computes with torch and can be forked again."""
+    child = context.Process(target=extract_in_child, args=(config,))
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_commits_what_is_whole_and_the_same_command_resumes(
+    small_shards: ExtractConfig, number: signal.Signals, code: int
+) -> None:
+    run = start(small_shards)
+    assert run.stdout is not None
+    while int(run.stdout.readline()) < 9:
+        pass
+    os.killpg(run.pid, number)  # as a terminal or a scheduler does: the decoders get it too
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == code
+    told = json.loads(errors)
+    assert told["exit_code"] == code
+    assert "the same command resumes" in told["error"]
+    cache = embedcache.FeatureCache.open(only_store(small_shards), allow_partial=True)
+    done = sum(len(cache.commits(p.id)) for p in cache.passes)
+    assert 4 <= done < 12
+    assert (cache.row_status == 2).sum() == 0, "a decoder that was signalled must not set samples aside"
+
+    report = embedcache.extract(small_shards)
+    assert report.decoded == 24 - 2 * done
+    calm = elsewhere(small_shards, "calm")
+    embedcache.extract(calm)
+    assert differences(only_store(calm), only_store(small_shards)) == []
+
+
+def test_a_held_store_names_its_holder_and_a_dead_holder_is_replaced(small_shards: ExtractConfig) -> None:
+    run = start(small_shards)
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreBusyError, match=f"process {run.pid} on host"):
+            embedcache.extract(small_shards)
+        with pytest.raises(StoreBusyError, match="stop it first"):
+            embedcache.remove_store(only_store(small_shards))
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+    assert embedcache.extract(small_shards).decoded > 0
+
+
+def test_waiting_for_a_held_store_finds_it_finished(small_shards: ExtractConfig) -> None:
+    run = start(small_shards)
+    assert run.stdout is not None
+    run.stdout.readline()
+    heard: list[str] = []
+    report = embedcache.extract(replace(small_shards, wait=True), embedcache.Listener(tell=heard.append))
+    run.communicate()
+    assert run.returncode == 0
+    assert report.decoded == 0
+    assert any(f"waiting for process {run.pid}" in line for line in heard)
+
+
+def test_the_lock_is_released_and_counted(tmp_path: Path) -> None:
+    for _ in range(3):
+        with exclusive(tmp_path, "it"):
+            held = holder(tmp_path)
+            assert held is not None
+            assert held.pid == os.getpid()
+            with pytest.raises(StoreBusyError), exclusive(tmp_path, "it"):
+                pass
+        assert holder(tmp_path) is None
+    assert sorted(p.name for p in tmp_path.glob("lock-*")) == ["lock-00000003.json"]
+
+
+def test_a_claim_of_another_host_dies_when_its_counter_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedcache.store.leases.TIME_TO_LIVE_SECONDS", 0.5)
+    claim = {"host": "elsewhere/boot", "pid": 1, "process_start": "1", "beat": 7, "released": False}
+    (tmp_path / "lock-00000041.json").write_text(json.dumps(claim))
+    with exclusive(tmp_path, "it"):
+        assert sorted(p.name for p in tmp_path.glob("lock-*")) == ["lock-00000042.json"]
+
+
+def test_a_decoder_that_hangs_or_dies_is_replaced_and_its_sample_set_aside(config: ExtractConfig) -> None:
+    """SIGSTOP is a hang and SIGKILL a death; every other sample still arrives, in order."""
+    images = sorted(Path(config.root).parent.glob("*.png"))
+    requests = [Request(i, str(path), 1, 0, 1) for i, path in enumerate(images)]
+    with DecodePool(2, parse_window("auto"), timeout=3.0, prefetch=4, stopping=lambda: False) as pool:
+        arrived = []
+        for piece in pool.pieces(requests):
+            arrived.append((piece.sample, piece.reason))
+            if piece.sample == 2:
+                pool.decoders[0].process.send_signal(signal.SIGSTOP)
+            if piece.sample == 10:
+                pool.decoders[1].process.kill()
+    assert [sample for sample, _ in arrived] == list(range(24))
+    reasons = {reason for _, reason in arrived if reason}
+    assert reasons <= {"its decoder gave no answer within 3 s", "its decoder process died"}
+    assert "its decoder gave no answer within 3 s" in reasons
+    assert sum(bool(reason) for _, reason in arrived) <= 2
+
+
+def test_versions_and_devices_are_not_mixed_in_one_pass(
+    small_shards: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(small_shards)
+    assert run.stdout is not None
+    while int(run.stdout.readline()) < 9:
+        pass
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    import embedcache.extraction.job as job
+
+    real = job.software_versions()
+    monkeypatch.setattr(job, "software_versions", lambda: {**real, "torch": "3.1.0"})
+    with pytest.raises(InputError, match=r"torch 2\.13\.0.* then, 3\.1\.0 now"):
+        embedcache.extract(small_shards)
+    assert embedcache.extract(replace(small_shards, mixed=True)).exit_code == 0
+
+
+def test_dataset_info_of_a_store_is_what_the_dataset_says(config: ExtractConfig) -> None:
+    embedcache.extract(config)
+    assert embedcache.FeatureCache.open(only_store(config)).root.dataset == DatasetInfo("cases", public_ids=False)

@@ -1,0 +1,35 @@
+"""Texts as numbers, held against plain Python."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcache.store.texts import factorise, joint_codes, locate
+from embedcache.types import strings
+
+texts = st.lists(st.one_of(st.sampled_from(["", "a", "b"]), st.text(st.characters(codec="utf-8"), max_size=3)))
+
+
+@given(texts)
+def test_words_are_sorted_and_codes_give_the_values_back(values):
+    words, codes = factorise(strings(values))
+    assert words.tolist() == sorted(set(values))
+    assert words[codes].tolist() == values
+
+
+@given(texts, texts)
+def test_joint_codes_are_equal_where_values_are(a, b):
+    n, left, right = joint_codes(strings(a), strings(b))
+    assert n == len({*a, *b})
+    assert (left[:, None] == right[None, :]).tolist() == [[x == y for y in b] for x in a]
+
+
+@given(texts, texts)
+def test_locate_is_the_first_place_of_a_list(values, among):
+    found = locate(strings(values), strings(among)).tolist()
+    assert found == [among.index(v) if v in among else -1 for v in values]
+
+
+def test_locate_survives_what_ends_numpys_own_search():
+    among = strings([f"{i:032x}" for i in range(200_000)])
+    np.testing.assert_array_equal(locate(among[5:8], among), [5, 6, 7])
