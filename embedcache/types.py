@@ -235,6 +235,8 @@ class BackboneInfo:
     """`package.module:function`; called with (info, device) it returns the loaded Backbone."""
     licence: str = ""
     citation: str = ""
+    fixed_size: bool = False
+    """The architecture takes its own input size only."""
 
     @property
     def store_name(self) -> str:

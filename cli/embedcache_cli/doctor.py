@@ -20,4 +20,6 @@ def command(json: Json = False) -> int:
         print(f"{name:16} {value}")
     for problem in report.problems:
         print(f"problem: {problem}")
+    if report.healthy:
+        print("no problem found")
     return 0 if report.healthy else 1

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 import embedcache
-from embedcache_cli.asking import takes_config
-from embedcache_cli.output import Json, ProgressLine, print_json, silent, tell
+from embedcache_cli.asking import extract_config, takes
+from embedcache_cli.output import Json, ProgressLine, counted, duration, print_json, silent, tell
 
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 NAME = "extract"
 
 
-@takes_config()
+@takes(extract_config)
 def command(config: "ExtractConfig", json: Json = False) -> int:
     """Run frozen backbones once over every image and store their tokens. Run it again to resume."""
     with ProgressLine("extracting", quiet=json) as line:
         listener = embedcache.Listener(
-            tell=silent if json else tell, progress=lambda p: line.update(p.done, p.total, f"bound by {p.binds}")
+            tell=silent if json else tell, progress=lambda p: line.update(p.done, p.total, f"{p.binds} binds")
         )
         report = embedcache.extract(config, listener)
     if json:
@@ -25,12 +25,16 @@ def command(config: "ExtractConfig", json: Json = False) -> int:
         return report.exit_code
     for store in report.stores:
         print(store.path)
-        print(f"  {', '.join(store.arrays)}: {store.slices - store.quarantined} slices of {report.samples} samples")
+        stored = counted(store.slices - store.quarantined, "slice")
+        print(f"  {', '.join(store.arrays)}: {stored}; {counted(report.samples, 'sample')} asked for")
     if report.decoded:
         rate = report.decoded / report.seconds
-        print(f"decoded {report.decoded} slices in {report.seconds:.1f} s ({rate:.1f} a second); {report.binds} binds")
+        took = f"{counted(report.decoded, 'slice')} in {duration(report.seconds)} ({rate:,.1f} a second, start-up included)"
+        print(f"{took}; the slowest stage was {report.binds}")
     else:
         print("everything was there already")
     for reason, rows in report.quarantined.items():
-        tell(f"set aside: {rows} slices ({reason}); `embedcache show STORE --quarantine` lists them")
+        tell(f"set aside: {counted(rows, 'slice')} ({reason})")
+    if report.quarantined:
+        tell(f"`embedcache show {report.stores[0].path} --quarantine` lists what was set aside")
     return report.exit_code

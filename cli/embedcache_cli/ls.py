@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import embedcache
-from embedcache_cli.output import Json, print_json, print_table, size
+from embedcache_cli.output import Json, counted, print_json, size
 
 NAME = "ls"
 
@@ -18,20 +18,12 @@ def command(
     if json:
         print_json(stores)
         return 0
-    rows = [
-        (
-            s.dataset,
-            s.backbone,
-            s.fingerprint[:12],
-            s.samples,
-            s.slices,
-            s.quarantined,
-            ", ".join(s.arrays),
-            s.state,
-            size(s.bytes),
-        )
-        for s in stores
-    ]
-    print_table(("dataset", "backbone", "recipe", "samples", "slices", "set aside", "arrays", "state", "disk"), rows)
-    print(f"{len(stores)} stores, {size(sum(s.bytes for s in stores))}")
+    for s in stores:
+        print(s.path)
+        aside = f"{counted(s.quarantined, 'slice')} set aside" if s.quarantined else ""
+        held = (counted(s.samples, "sample"), counted(s.slices, "slice"), aside) if s.fingerprint else ()
+        print(f"  {', '.join(text for text in (*held, size(s.bytes), s.state) if text)}")
+        if s.arrays:
+            print(f"  {', '.join(s.arrays)}")
+    print(f"{counted(len(stores), 'store')}, {size(sum(s.bytes for s in stores))}")
     return 0

@@ -4,13 +4,28 @@ Nothing heavy is imported here: each command reaches embedcache through its lazy
 """
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
+from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import demo, doctor, extract, ids, labels, ls, plan, probe, rm, show, splits, verify
-from embedcache_cli.output import fail, fail_unexpectedly, wants_json
+from embedcache_cli.output import fail, fail_of_system, fail_unexpectedly, wants_json
+
+
+class Commands(TyperGroup):
+    """A group of commands that names the nearest one, and all that there are, when one is unknown."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names. Raises UnknownNameError."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise suggest("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     name="embedcache",
     help="Run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop.",
     no_args_is_help=True,
@@ -20,20 +35,21 @@ app = typer.Typer(
 for module in (plan, extract, ls, show, rm, verify, doctor, demo):
     app.command(module.NAME)(module.command)
 for module in (labels, probe, splits, ids):
-    app.add_typer(module.app, name=module.NAME)
+    app.add_typer(module.app, name=module.NAME, cls=Commands)
 
 
 def main() -> None:
     """Run the command line. Errors become one line (one JSON line under --json) and an exit code, never a traceback."""
-    from embedcache.errors import EmbedcacheError
-
     as_json = wants_json(sys.argv[1:])
     try:
         code = app(standalone_mode=False)
     except EmbedcacheError as error:
         fail(str(error), type(error).__name__, error.exit_code, as_json)
     except typer.TyperException as error:  # a wrong argument
-        fail(error.format_message(), "UsageError", 2, as_json)
+        message = error.format_message()
+        if not message:  # a bare group of commands has printed its help
+            sys.exit(2)
+        fail(message, "UsageError", 2, as_json)
     except typer.Abort:
         fail("stopped", "Abort", 130, as_json)
     except KeyboardInterrupt:
@@ -43,8 +59,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         sys.exit(141)
-    except OSError as error:  # a full disk, a folder that may not be written
-        fail(f"{error.strerror or error} ({type(error).__name__})", type(error).__name__, 2, as_json)
+    except OSError as error:
+        fail_of_system(error, as_json)
     except Exception as error:  # noqa: BLE001 a traceback at a user is a bug, so even a bug is one line
         fail_unexpectedly(error, as_json)
     else:

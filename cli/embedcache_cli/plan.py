@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import embedcache
-from embedcache_cli.asking import takes_config
+from embedcache_cli.asking import extract_config, takes
 from embedcache_cli.output import Json, print_json, print_table, silent, size, tell
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NAME = "plan"
 
 
-@takes_config()
+@takes(extract_config)
 def command(config: "ExtractConfig", json: Json = False) -> int:
     """Say how many rows and bytes `extract` with the same options would write. Writes nothing."""
     report = embedcache.plan(config, silent if json else tell)

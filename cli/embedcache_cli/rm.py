@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 import embedcache
-from embedcache_cli.output import Json, print_json, size
+from embedcache.errors import InputError
+from embedcache_cli.output import Json, counted, print_json, size
 
 NAME = "rm"
 
@@ -17,14 +18,15 @@ def command(
     json: Json = False,
 ) -> int:
     """Remove one store from disk. Labels and results stay."""
-    shown = embedcache.show_store(store)
     if not yes:
+        shown = embedcache.show_store(store)
         if json or not sys.stdin.isatty():
-            raise typer.BadParameter("give --yes to remove a store without being asked")
-        typer.confirm(f"remove {store} ({shown.slices} slices of {shown.dataset['name']})?", abort=True)
+            raise InputError("`rm` asks before it removes, and nobody can answer here; give --yes.")
+        question = f"remove {store} ({counted(shown.slices, 'slice')} of {shown.dataset['name']}, {size(shown.bytes)})?"
+        typer.confirm(question, abort=True, err=True)
     freed = embedcache.remove_store(store)
     if json:
         print_json({"removed": store, "bytes": freed})
     else:
-        print(f"removed {store}, {size(freed)}")
+        print(f"removed {store}; {size(freed)} are free again")
     return 0

@@ -1,11 +1,12 @@
 """`embedcache show`."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 import embedcache
-from embedcache_cli.output import Json, plain, print_json, print_table
+from embedcache_cli.output import Json, counted, plain, print_json, print_records, print_table, size
 
 NAME = "show"
 
@@ -23,16 +24,30 @@ def command(
         print_json(shown)
         return 0
     if quarantine:
-        rows = [(q.sample, q.slice_index, q.stage, q.reason) for q in shown.quarantine]
-        print_table(("sample", "slice", "stage", "reason"), rows)
+        if shown.quarantine:
+            rows = [(q.sample, q.slice_index, q.stage, q.reason) for q in shown.quarantine]
+            print_table(("sample", "slice", "stage", "reason"), rows)
+        print(f"{counted(len(shown.quarantine), 'slice')} set aside")
         return 0
-    for name, value in plain(shown).items():
-        if name == "quarantine":
-            print(f"set aside: {len(value)} slices" + (" (--quarantine lists them)" if value else ""))
-        elif isinstance(value, dict):
-            print(f"{name}:")
-            for key, inner in value.items():
-                print(f"  {key}: {inner}")
-        else:
-            print(f"{name}: {value}")
+    held = (
+        f"{counted(shown.samples, 'sample')} of {counted(shown.patients, 'patient')}, {counted(shown.slices, 'slice')}"
+    )
+    aside = f"{counted(len(shown.quarantine), 'slice')}; --quarantine lists them" if shown.quarantine else ""
+    summary = {"holds": held, "set aside": aside, "on disk": size(shown.bytes), "fingerprint": shown.fingerprint}
+    about = {"dataset": shown.dataset, "weights": shown.weights, "identifiers": shown.identifiers, **shown.recipe}
+    passes = {f"pass {name}": {**p, "arrays": "; ".join(p["arrays"])} for name, p in shown.passes.items()}
+    print_records([(shown.store, summary), *((title, _said(plain(what))) for title, what in (about | passes).items())])
     return 0
+
+
+def _said(what: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Names and values as text; nested ones as `window.name`, what is empty left out."""
+    lines: dict[str, str] = {}
+    for name, value in what.items():
+        if isinstance(value, dict):
+            lines |= _said(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            lines[prefix + name] = ", ".join(str(item) for item in value)
+        else:
+            lines[prefix + name] = "" if value is None else str(value)
+    return {name.replace("_", " "): text for name, text in lines.items() if text}

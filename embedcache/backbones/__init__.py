@@ -23,6 +23,7 @@ FAMILIES = Registry(
     {
         "dinov2": "embedcache.backbones.dinov2:describe",
         "dinov2_with_registers": "embedcache.backbones.dinov2:describe",
+        "pixels": "embedcache.backbones.pixels:describe",
     },
 )
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
@@ -55,7 +56,8 @@ def list_backbones() -> list[str]:
 def describe_backbone(
     name: str, *, revision: str | None = None, compute_dtype: str = "float32", attention: str = "sdpa"
 ) -> BackboneInfo:
-    """What is known of backbone `name` (a local folder or a hub name) before its weights are loaded.
+    """What is known of backbone `name` before its weights are loaded: a local folder, a hub name, or `family:argument`
+    for a family that has no files of its own (`pixels:32`).
 
     Imports no torch. Reads the weights once for their digest, which is then remembered beside them. Raises
     InputError for files that are absent or not reachable, UnknownNameError for a family that is not registered.
@@ -64,6 +66,10 @@ def describe_backbone(
         raise suggest("compute dtype", compute_dtype, COMPUTE_DTYPES)
     if attention not in ATTENTIONS:
         raise suggest("attention implementation", attention, ATTENTIONS)
+    family, colon, argument = name.partition(":")
+    if colon and family in FAMILIES.names():
+        found: BackboneInfo = FAMILIES.load(family)(argument, compute_dtype=compute_dtype, attention=attention)
+        return found
     weights = find_weights(name, revision)
     describe = FAMILIES.load(str(weights.config.get("model_type", "")))
     info: BackboneInfo = describe(weights, compute_dtype=compute_dtype, attention=attention)
@@ -92,6 +98,11 @@ def image_recipe(
     processor's own crop, or a processor that does not resize bicubically.
     """
     wanted = info.size if size is None else size
+    if info.fixed_size and wanted != info.size:
+        raise InputError(
+            f"{info.name} takes {info.size[0]}x{info.size[1]} only. Got size {wanted[0]}x{wanted[1]}; extract it in a run "
+            "of its own, without a size."
+        )
     info.grid(wanted)
     if fit == "processor" and wanted != info.size:
         raise InputError(

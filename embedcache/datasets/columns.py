@@ -119,10 +119,12 @@ def read_table(path: Path) -> Table:
 
     Raises InputError if it is not there, can not be read, has no rows, or has two columns of one name.
     """
+    if path.is_dir():
+        raise InputError(f"{path.name} is a folder, and a table is a CSV or Parquet file; is this --dataset folder?")
     if not path.is_file():
         raise InputError(f"there is no table {path.name}; give the path of a CSV or Parquet file.")
     try:
-        data = pq.read_table(path) if _is_parquet(path) else _read_csv(path)
+        data = pq.ParquetFile(path).read() if _is_parquet(path) else _read_csv(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is not UTF-8 text; save it as CSV in UTF-8, or as Parquet.") from error
     except (pa.ArrowException, OSError) as error:

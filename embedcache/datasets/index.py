@@ -216,7 +216,7 @@ def _read(path: Path) -> tuple[_Stored, dict[str, IndexRow]]:
 def _read_columns(path: Path) -> _Stored:
     try:
         # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between
-        table = pq.read_table(pa.BufferReader(path.read_bytes())) if path.exists() else _SCHEMA.empty_table()
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read() if path.exists() else _SCHEMA.empty_table()
         columns = {
             name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
             for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)

@@ -138,7 +138,7 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
             f"{table.name} has no column of patients, so every sample counts as a patient of its own; if that is wrong, "
             f"name the column with --patient-column, or test samples leak into training",
         )
-    split = _splits(table, roles.split) if roles.split else strings([""] * len(table))
+    split = read_parts(table, roles.split) if roles.split else strings([""] * len(table))
     samples = Samples(ids, patients, _paths(written, base), split, np.arange(1, len(table) + 1), table.name)
     check_samples(samples)
     if not any(os.path.exists(path) for path in samples.path.tolist()):
@@ -160,7 +160,8 @@ def _filled(table: Table, name: str, what: str) -> StringArray:
     return column.text()
 
 
-def _splits(table: Table, name: str) -> StringArray:
+def read_parts(table: Table, name: str) -> StringArray:
+    """The part of each row as the column `name` says it, "" where it says nothing. Raises InputError, naming the row."""
     column = table.column(name)
     canonical: list[str] = []
     for code, word in enumerate(column.words):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, MissingPackageError
 from embedcache.evaluation.metrics import Ranking
-from embedcache.evaluation.results import Predictions
+from embedcache.evaluation.results import Predictions, read_predictions
 from embedcache.probes.base import Matrix
 from embedcache.types import Metric, Result
 
@@ -21,6 +21,11 @@ _STYLES = ("-", "--")
 _MOST_CURVES = len(_COLOURS) * len(_STYLES)
 _INK = "#222222"
 _PALE = "#9a9a9a"
+
+
+def draw_result(result: Result, path: str | Path) -> Path:
+    """Draw a result that was written or read, with the predictions beside it; see `probe_figure`. Returns the file."""
+    return probe_figure(result, read_predictions(result), Path(path))
 
 
 def probe_figure(result: Result, predictions: Predictions, path: Path) -> Path:

@@ -58,6 +58,7 @@ class _Choice:
     """(n_validation, n_classes)."""
     warnings: tuple[str, ...]
     at_edge: bool
+    """Whether the best value is the grid's first or last, and better than its neighbour."""
 
 
 @dataclass
@@ -209,7 +210,7 @@ def _choose(question: Question, blocks: Mapping[str, tuple[_Rows, _Rows]]) -> _C
         by, found = _selection_scores(question.kind, truth, path, fitted.threshold)
         i = int(np.argmax(found))
         if best is None or found[i] > best.score:
-            at_edge = len(values) > 1 and i in (0, len(values) - 1)
+            at_edge = len(values) > 1 and i in (0, len(values) - 1) and found[i] > found[1 if i == 0 else i - 1]
             best = _Choice(features, values[i], by, float(found[i]), path[i], (), at_edge)
     assert best is not None  # there is always one choice of features
     return _Choice(best.features, best.value, best.selected_by, best.score, best.scores, tuple(warned), best.at_edge)

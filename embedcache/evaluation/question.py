@@ -12,12 +12,16 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
+from embedcache.evaluation.label_files import find_labels
+from embedcache.evaluation.split_files import find_split
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Labels, Split, Task, strings
 
+FEWEST_RESAMPLES = 20
+"""Of fewer no 95% interval can be read off."""
 _LATER = {"numeric": "ridge regression", "segmentation": "`patch-linear`"}
 
 
@@ -38,7 +42,11 @@ class ProbeConfig:
     standardize: bool | None = None
     """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no)."""
     labels: Path | None = None
+    """Instead of the labels beside the store: a `labels.parquet`, or a table of the user's own with the store's ids."""
+    join_on: str | None = None
+    """The column of that table that holds sample ids or patients."""
     split: Path | None = None
+    """A split file, or the name of an imported split; None is what the labels name, completed by a draw."""
     validation: float = 0.2
     test: float = 0.2
     seed: int = 0
@@ -54,6 +62,12 @@ class ProbeConfig:
     force: bool = False
     """Fit again although the result is there, and write it beside the old one."""
     resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.resamples < FEWEST_RESAMPLES:
+            raise InputError(f"resamples must be at least {FEWEST_RESAMPLES}. Got {self.resamples}.")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more. Got {self.seed}.")
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ class Question:
 def ask(config: ProbeConfig) -> Question:
     """Open the cache, settle task, split, features and grid, and name the inputs by their digests."""
     cache = FeatureCache.open(config.store)
-    labels = cache.labels(config.labels)
+    labels = find_labels(cache, config.labels, config.join_on)
     task, kind = _task(labels, config.task)
     columns = _columns(task, config.classes)
     probe = _probe(config)
@@ -151,7 +165,7 @@ def _probe(config: ProbeConfig) -> Probe:
             continue
         if probe.parameter != name:
             raise InputError(f"probe {config.probe!r} has no {name}; its hyper-parameter is {probe.parameter}.")
-        if not grid or min(grid) <= 0:
+        if not grid or not all(0 < value < np.inf for value in grid):
             raise InputError(f"{name} must be one or several positive numbers. Got {list(grid)}.")
         probe = factory(**{name: grid})
     return probe
@@ -165,7 +179,7 @@ def _split(cache: FeatureCache, labels: Labels, config: ProbeConfig) -> Split:
         ids, patients = samples.id[usable], samples.patient_id[usable]
         given = splits.given_parts(ids, patients, labels)
         return splits.make_split(ids, patients, given, validation=config.validation, test=config.test, seed=config.seed)
-    file = splits.read_split(config.split, samples.id)
+    file = splits.read_split(find_split(config.split, cache), samples.id)
     patient = dict(zip(samples.id.tolist(), samples.patient_id.tolist(), strict=True))
     split = Split(
         file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name

@@ -145,7 +145,7 @@ def read_predictions(result: Result) -> Predictions:
         raise InputError(
             f"there are no predictions beside {Path(result.path).name or 'this result'}; run it with --force."
         )
-    table = pq.read_table(path)
+    table = pq.ParquetFile(path).read()
     classes = tuple(dict.fromkeys(table["class"].to_pylist()))
     shape = (-1, len(classes))
 

@@ -9,7 +9,7 @@ from embedcache.errors import InputError
 from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
 from embedcache.store.labels import LABELS
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Split
+from embedcache.types import PARTS, Split
 
 SPLITS = "splits"
 """The folder of imported splits beside a dataset's stores."""
@@ -25,8 +25,8 @@ class SplitReport:
     patients: dict[str, int]
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{part} {n} samples of {self.patients[part]} patients" for part, n in self.samples.items())
-        return f"{self.path}: {counts}"
+        counts = [f"{part} {n} (patients: {self.patients[part]})" for part, n in self.samples.items()]
+        return f"{self.path}: samples {', '.join(counts)}"
 
 
 def make_splits(
@@ -88,4 +88,5 @@ def _written(split: Split, path: Path) -> SplitReport:
     write_split(split, path)
     samples = Counter(split.part.tolist())
     patients = Counter(part for _, part in set(zip(split.patient.tolist(), split.part.tolist(), strict=True)))
-    return SplitReport(str(path), split_digest(split), dict(samples), dict(patients))
+    there = [part for part in PARTS if part in samples]
+    return SplitReport(str(path), split_digest(split), {p: samples[p] for p in there}, {p: patients[p] for p in there})

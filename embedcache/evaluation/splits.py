@@ -38,6 +38,8 @@ def make_split(
     for what, share in (("validation", validation), ("test", test)):
         if not 0 < share < 1:
             raise InputError(f"the share of {what} patients must lie between 0 and 1. Got {share}.")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more. Got {seed}.")
     parts = given if given is not None else strings([""] * len(samples))
     part_of: dict[str, str] = {}
     for patient, part in zip(patients.tolist(), parts.tolist(), strict=True):

@@ -1,8 +1,9 @@
 """What an extraction is asked to do: one frozen configuration, and its words parsed at the boundary."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
@@ -22,7 +23,7 @@ class ExtractConfig:
     root: str
     """The dataset's folder, or the table."""
     backbones: tuple[str, ...]
-    """Hub names or local folders; all of them share one reading of the images."""
+    """Hub names or local folders; all of them share one reading of the images. `sync_labels` needs none."""
     cache: str = "cache"
     tokens: str = "cls,mean"
     """Of `cls`, `mean`, `patch`, with commas."""
@@ -60,8 +61,6 @@ class ExtractConfig:
     """Wait for another process that holds a store, in place of stopping."""
 
     def __post_init__(self) -> None:
-        if not self.backbones:
-            raise InputError("no backbone was named; give at least one with --backbone.")
         for name in ("limit", "batch_size", "threads", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -72,6 +71,16 @@ class ExtractConfig:
             raise InputError(f"rows_per_shard must be a power of two. Got {self.rows_per_shard}.")
         if self.dtype not in ("float16", "float32"):
             raise suggest("stored dtype", self.dtype, ("float16", "float32"))
+        if self.fit not in get_args(Fit):
+            raise suggest("fit", self.fit, get_args(Fit))
+        if self.ids not in ("pseudonym", "keep"):
+            raise suggest("kind of ids", self.ids, ("pseudonym", "keep"))
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"device must be auto, cpu, cuda or cuda:N. Got {self.device!r}.")
+        if self.input_size is not None and min(self.input_size) < 1:
+            raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
+        if self.decode_timeout <= 0:
+            raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 
     @property
     def cache_folder(self) -> Path:
@@ -96,15 +105,18 @@ def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int
 
 
 def parse_tokens(text: str, info: BackboneInfo) -> list[TokenKind]:
-    """The token kinds that `text` names. Raises InputError for one that the backbone has not."""
-    kinds = []
-    for word in (w.strip() for w in text.split(",")):
+    """The token kinds that `text` names and the backbone has: one run may serve several, not all with a CLS token.
+
+    Raises InputError if it has none of them.
+    """
+    words = [w.strip() for w in text.split(",")]
+    for word in words:
         if word not in TOKEN_WORDS:
             raise suggest("token kind", word, TOKEN_WORDS)
-        if TOKEN_WORDS[word] not in info.kinds:
-            raise InputError(f"{info.name} has no {TOKEN_WORDS[word]}; it has {', '.join(info.kinds)}.")
-        kinds.append(TOKEN_WORDS[word])
-    return sorted(set(kinds))
+    kinds = {TOKEN_WORDS[word] for word in words} & set(info.kinds)
+    if not kinds:
+        raise InputError(f"{info.name} has none of --tokens {text}; it has {', '.join(info.kinds)}.")
+    return sorted(kinds)
 
 
 def parse_layers(text: str, info: BackboneInfo) -> list[int]:

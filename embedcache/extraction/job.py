@@ -9,11 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedcache.backbones import load_backbone
 from embedcache.datasets.index import IndexRow
-from embedcache.errors import InputError, Interrupted, SourceChangedError
+from embedcache.errors import InputError, Interrupted, MissingPackageError, SourceChangedError
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.decode import DecodePool, SourceSeen
 from embedcache.extraction.plan import (
@@ -38,6 +40,9 @@ from embedcache.store.leases import exclusive
 from embedcache.store.reader import FeatureCache, StoredIndex, read_commit
 from embedcache.store.writer import add_pass, create_store, finalise, load, new_root, pending_shards
 from embedcache.types import Pass, Plan
+
+if TYPE_CHECKING:
+    import torch
 
 VERSIONED = ("embedcache", "torch", "transformers", "numpy", "pillow", "pydicom", "nibabel")
 """Libraries that decide a token's bits, named in every commit."""
@@ -96,11 +101,14 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
     listener = listener or Listener()
     tell = collect(listener.tell, heard)
     prepared = prepare(config, tell)
+    work = not all(store.finished for store in prepared.stores)
+    if work:
+        ready_device(config, prepared.threads)  # before anything is written: a pass is bound to its kind of device
     for notice in prepared.notices:
         tell(notice)
     decoded, binds = 0, ""
     labels = write_labels(prepared.folder, prepared.labels)
-    if not all(store.finished for store in prepared.stores):
+    if work:
         decoded, binds = fill(prepared, replace(listener, tell=tell))
     stores = tuple(describe(store) for store in prepared.stores)
     return ExtractReport(
@@ -114,6 +122,17 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
         labels=labels,
         notices=tuple(heard),
     )
+
+
+def ready_device(config: ExtractConfig, threads: int) -> "torch.device":
+    """The asked device, set up; imports torch. Raises InputError if it is not there, MissingPackageError without torch."""
+    try:
+        from embedcache.backbones.device import prepare_device  # torch is imported here, and only where there is work
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"an extraction needs {error.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
+        ) from error
+    return prepare_device(choose_device(config.device), threads)
 
 
 @dataclass
@@ -193,9 +212,7 @@ def same_plan(stores: list[OpenStore]) -> list[list[OpenStore]]:
 
 def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", listener: Listener) -> tuple[int, str]:
     """Load the backbones of stores of one plan and run them over what is pending."""
-    from embedcache.backbones import load_backbone
-    from embedcache.backbones.device import prepare_device
-    from embedcache.extraction import worker  # torch is imported here, and only where there is work
+    from embedcache.extraction import worker  # as in `ready_device`: torch
 
     config, plan = prepared.config, group[0].index.plan
     versions = software_versions()
@@ -205,7 +222,7 @@ def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", list
         raise InputError(
             f"the passes to resume were planned with different --threads ({sorted(threads)}); resume them one by one."
         )
-    device = prepare_device(choose_device(config.device), threads.pop())
+    device = ready_device(config, threads.pop())
     for store in group:
         backbone = load_backbone(store.planned.info, str(device))
         for p in store.passes:

@@ -125,6 +125,10 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
     Writes nothing but, where a source was re-dated, its new date into the private index. Raises InputError, StoreError,
     and SourceChangedError naming samples whose content is not what the cache was made from.
     """
+    if not config.backbones:
+        raise InputError("no backbone was named; give at least one with --backbone.")
+    if any(place.is_file() for place in (config.cache_folder, *config.cache_folder.parents)):
+        raise InputError(f"the cache {config.cache} is a file, or lies below one; name a folder with --cache.")
     opened = open_dataset(config.dataset, config.root, config.options)
     everything = opened.samples()
     chosen = select(

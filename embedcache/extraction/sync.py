@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.selection import labels_of
@@ -40,7 +42,7 @@ def sync_labels(config: ExtractConfig, tell: Tell = lambda _: None) -> SyncRepor
     keep = config.ids == "keep"
     key = None if opened.info.public_ids or keep else load_key(create=False)
     samples, labels, _ = assign_ids(opened.info, opened.samples(), opened.labels(), keep, key)
-    held = samples.take([i for i, name in enumerate(samples.id.tolist()) if name in stored])
+    held = samples.take(np.array([name in stored for name in samples.id.tolist()]))
     if not len(held):
         raise InputError(
             f"none of the {len(samples)} samples of {opened.info.name} is in its stores: is this the same root, and the same key?"

@@ -124,10 +124,11 @@ def needed_rows(plan: Plan, targets: Iterable[Target]) -> npt.NDArray[np.int64]:
 
 def requests(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
     """The slices of these rows, as runs of one sample each."""
+    if not len(rows):  # killed between the last commit and the end: only the finalising is left
+        return
     owner = plan.owner()[rows]
-    breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1
-    firsts = np.concatenate([[0], breaks]) if len(rows) else breaks
-    for first, end in zip(firsts.tolist(), [*breaks.tolist(), len(rows)], strict=True):
+    breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
+    for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
         sample = int(owner[first])
         start = int(rows[first] - plan.slice_start[sample])
         yield Request(sample, str(paths[sample]), int(plan.slice_count[sample]), start, start + end - first)

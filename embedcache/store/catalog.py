@@ -11,7 +11,7 @@ from embedcache.store import layout
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.layout import ROOT_DOCUMENT
 from embedcache.store.leases import holder
-from embedcache.store.reader import FeatureCache
+from embedcache.store.reader import FeatureCache, is_ours
 from embedcache.store.writer import StoreFiles
 
 
@@ -64,8 +64,8 @@ def list_stores(cache: str | Path) -> tuple[StoreSummary, ...]:
     """Every store at or below `cache`, by path. A damaged one is listed with what is wrong. Raises InputError."""
     top = Path(cache)
     if not top.is_dir():
-        raise InputError(f"there is no cache at {cache}; `embedcache extract --cache` makes one.")
-    if (top / ROOT_DOCUMENT).exists():
+        raise InputError(f"there is no folder {cache}; `embedcache extract --cache` makes a cache.")
+    if (top / ROOT_DOCUMENT).exists() or top.suffix == ".zarr":
         return (summarise(top),)
     found = []
     for folder, names, _ in os.walk(top):
@@ -142,9 +142,10 @@ def show_store(path: str | Path) -> StoreDetails:
 def remove_store(path: str | Path) -> int:
     """Remove a store and its leases; labels and results stay. Returns the bytes freed. Raises StoreBusyError, InputError."""
     folder = Path(path)
-    if folder.suffix != ".zarr" or not folder.is_dir() or folder.is_symlink():
-        raise InputError(f"{path} is no store; `embedcache ls CACHE` lists them.")
     files = StoreFiles(folder)
+    # a Zarr group of someone else, or a folder above stores, is never removed
+    if folder.suffix != ".zarr" or folder.is_symlink() or not folder.is_dir() or not is_ours(files.objects):
+        raise InputError(f"{path} is no store of embedcache; `embedcache ls CACHE` lists them.")
     held = holder(files.leases)
     if held is not None:
         raise StoreBusyError(

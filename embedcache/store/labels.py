@@ -76,6 +76,14 @@ def read_labels(path: Path) -> Labels:
     return decode_labels(_checked_bytes(file), f"{file.name} of {file.parent.name}")
 
 
+def is_label_table(file: Path) -> bool:
+    """Whether `file` is a label table of ours (of any version), and not some other table."""
+    try:
+        return METADATA_KEY in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def _checked_bytes(file: Path) -> bytes:
     """The file's bytes, held against the digest beside it; a writer may replace both while they are read."""
     beside = file.parent / DIGEST if file.name == LABELS else None
@@ -167,7 +175,7 @@ def encode_labels(labels: Labels) -> bytes:
 def decode_labels(data: bytes, name: str = LABELS) -> Labels:
     """The labels in the bytes of a label table. `name` is what messages call it. Raises StoreError if it is none."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()  # `pq.read_table` would import pandas, where there is one
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{name} is damaged: it can not be read as Parquet ({type(error).__name__}).") from error
     tasks = _tasks((table.schema.metadata or {}).get(METADATA_KEY), name)

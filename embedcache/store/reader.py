@@ -57,15 +57,22 @@ def open_root(objects: Objects) -> Root:
     """The root of a store. Raises StoreError if there is none, it is damaged, or of a newer format."""
     name = objects.root.name
     try:
-        document = json.loads(objects.get(layout.ROOT_DOCUMENT))
-        attributes = document["attributes"][layout.ATTRIBUTE]
-    except FileNotFoundError:
+        attributes = json.loads(objects.get(layout.ROOT_DOCUMENT)).get("attributes", {}).get(layout.ATTRIBUTE, {})
+    except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{name} is no store: it has no {layout.ROOT_DOCUMENT}.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"the root document of {name} is damaged or not embedcache's; run `embedcache verify`."
-        ) from error
+    except (ValueError, AttributeError) as error:
+        raise StoreError(f"the root document of {name} is damaged: it is no JSON object of a Zarr group.") from error
     return Root.parse(attributes, name)
+
+
+def is_ours(objects: Objects) -> bool:
+    """Whether this is a store of ours, if perhaps a damaged one: its root says so, or there is a manifest."""
+    try:
+        if layout.ATTRIBUTE in json.loads(objects.get(layout.ROOT_DOCUMENT))["attributes"]:
+            return True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no root, or none that can be read: the manifest says
+    return any(objects.exists(layout.chunk_name("manifest", copy)) for copy in range(2))
 
 
 def read_manifest(objects: Objects) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedcache.errors import StoreError
+from embedcache.errors import NewerFormatError, StoreError
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.encoding import decode_strings
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
-from embedcache.store.reader import open_root, read_index, read_manifest
+from embedcache.store.reader import is_ours, open_root, read_index, read_manifest
 from embedcache.types import Commit, Pass, Plan
 
 
@@ -50,12 +50,21 @@ class VerifyReport:
 def verify_store(path: str | Path, progress: Callable[[int], None] | None = None) -> VerifyReport:
     """Read every object of the store at `path` and compare it with what vouches for it.
 
-    progress: called with the number of bytes read since the last call. Raises StoreError only if there is no root document
-    to start from; all other damage is in the report.
+    progress: called with the number of bytes read since the last call. Raises StoreError if this is no store of ours, and
+    NewerFormatError; all damage is in the report.
     """
     folder = Path(path)
     objects = Objects(folder, folder.with_suffix(".leases") / "scratch")
-    root = open_root(objects)
+    try:
+        root = open_root(objects)
+    except NewerFormatError:
+        raise
+    except StoreError as error:
+        if not is_ours(objects):
+            raise
+        return VerifyReport(
+            folder.name, (Damage(layout.ROOT_DOCUMENT, f"nothing else is checked: {error}"),), (), 0, 0, 0
+        )
     check = _Check(objects, root, progress or (lambda _: None))
     damage = list(check.run())
     junk = sorted(set(objects.walk()) - check.seen)

@@ -69,7 +69,7 @@ def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(small_shards
     """
     import transformers.models.dinov2.modeling_dinov2  # noqa: F401
 
-    import embedcache.extraction.worker  # noqa: F401
+    import embedcache.extraction.worker
 
     calm = elsewhere(small_shards, "calm")
     started = time.monotonic()

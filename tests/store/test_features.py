@@ -14,7 +14,7 @@ from embedcache.store.reader import FeatureCache
 from embedcache.testing.stores import make_plan, make_store
 from embedcache.types import ArraySpec, Labels, Task, strings
 
-ARRAYS = tuple(ArraySpec(layer, kind, "float16", (4,)) for layer in (1, 2) for kind in ("cls_token", "patch_mean"))  # type: ignore[arg-type]
+ARRAYS = tuple(ArraySpec(layer, kind, "float16", (4,)) for layer in (1, 2) for kind in ("cls_token", "patch_mean"))
 
 
 @pytest.fixture
@@ -76,12 +76,11 @@ def test_pooling_equals_a_loop(counts: list[int], seed: int) -> None:
 
 def test_labels_join_at_the_level_of_sample_patient_and_slice(cache: FeatureCache) -> None:
     task = Task("ill", "binary", ("ill",))
-    known = labels(
-        task, [("s0", "a", -1, "ill", 1, "train"), ("s3", "c", -1, "ill", 0, "test"), ("sx", "x", -1, "ill", 1, "test")]
-    )
+    of_s0, of_s3 = ("s0", "a", -1, "ill", 1, "train"), ("s3", "c", -1, "ill", 0, "test")
+    known = labels(task, [of_s0, of_s3, ("sx", "x", -1, "ill", 1, "test")])
     _, y, groups = cache.features("cls", task="ill", labels=known)
     np.testing.assert_array_equal(y, [1, np.nan, np.nan, 0, np.nan])
-    X, y, groups = cache.features("cls", task="ill", split="test", labels=known)
+    _, y, groups = cache.features("cls", task="ill", split="test", labels=known)
     assert (y.tolist(), groups.tolist()) == ([0.0], ["c"])
 
     task = Task("smoker", "binary", ("yes",), level="patient")
@@ -132,4 +131,4 @@ def test_labels_beside_the_store_are_found_and_a_lone_store_takes_a_file(cache: 
 )
 def test_what_is_not_there_is_said(cache: FeatureCache, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(EmbedcacheError, match=message):
-        cache.features(**arguments)  # type: ignore[arg-type]
+        cache.features(**arguments)

@@ -33,15 +33,18 @@ def test_a_flipped_byte_anywhere_is_found(store: Path, seed: int) -> None:
     flipped = bytearray(whole)
     flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
     path.write_bytes(flipped)
-    try:
-        report = verify_store(store)
-        assert not report.intact
-        assert any(d.object == path.relative_to(store).as_posix() or not d.object for d in report.damage)
-    except StoreError as error:
-        assert path.name == "zarr.json", error
-    finally:
-        path.write_bytes(whole)
+    found = damaged_objects(store)
+    path.write_bytes(whole)
+    assert path.relative_to(store).as_posix() in found or "" in found
     assert verify_store(store).intact
+
+
+def damaged_objects(store: Path) -> set[str]:
+    """Names of damaged objects; "" where no more can be said, since what leads to the objects is itself damaged."""
+    try:
+        return {d.object for d in verify_store(store).damage}
+    except StoreError:
+        return {"zarr.json"}
 
 
 def test_missing_and_foreign_objects_are_told_apart(store: Path) -> None:
@@ -63,6 +66,7 @@ def test_an_uncommitted_shard_is_junk_and_pending(tmp_path: Path) -> None:
     path = tmp_path / "x.zarr"
     make_store(path, make_plan([1] * 8, quantum=8), rows_per_shard=4, skip_shards=(1,), finish=False)
     torn = path / "layer_2" / "cls_token" / "c" / "1" / "0"
+    torn.parent.mkdir()
     torn.write_bytes(b"")  # as a killed writer leaves it
     report = verify_store(path)
     assert report.intact

@@ -1,0 +1,60 @@
+"""The labels that a probe reads: those beside the store, a copied `labels.parquet`, or a table of the user's own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.datasets.base import DatasetOptions, check_samples
+from embedcache.datasets.columns import read_table
+from embedcache.datasets.labelling import JOIN_COLUMNS, all_rows, join_labels
+from embedcache.datasets.table import SPLIT_COLUMNS, read_parts
+from embedcache.errors import InputError
+from embedcache.store.labels import is_label_table
+from embedcache.store.reader import FeatureCache
+from embedcache.store.texts import locate
+from embedcache.types import Labels, Samples, strings
+
+
+def find_labels(cache: FeatureCache, file: Path | None = None, join_on: str | None = None) -> Labels:
+    """The labels beside the store, or those of `file`: a `labels.parquet`, the folder of one, or a CSV or Parquet table.
+
+    A table needs a column of the store's own sample ids or patients (`join_on` names it); its other columns are taken as
+    labels as `labels show` says, and a column `split` as the parts. Raises InputError, StoreError.
+    """
+    if file is not None and not file.is_dir() and not is_label_table(file):
+        return _join_table(cache, file, join_on)
+    if join_on is not None:
+        raise InputError("--join-on names a column of a table of your own; give that with --labels FILE.")
+    return cache.labels(file)
+
+
+def _join_table(cache: FeatureCache, file: Path, join_on: str | None) -> Labels:
+    stored = cache.samples()
+    n = len(stored)
+    whose = ", which has pseudonyms in place of your ids" if cache.root.id_scheme == "pseudonym" else ""
+    samples = Samples(
+        id=stored.id,
+        patient_id=stored.patient_id,
+        path=strings([""] * n),
+        split=strings([""] * n),
+        row=np.arange(1, n + 1),
+        listing=f"store {cache.path.name}{whose}",
+    )
+    samples = _with_parts(samples, file, join_on)
+    joined = join_labels(samples, DatasetOptions(label_table=str(file), join_on=join_on))
+    return all_rows(joined.parts, samples)
+
+
+def _with_parts(samples: Samples, file: Path, join_on: str | None) -> Samples:
+    """The samples with the parts that the table names, if it has a column of them."""
+    table = read_table(file)
+    split, key = table.find(None, SPLIT_COLUMNS), table.find(join_on, JOIN_COLUMNS)
+    if split is None or key is None:
+        return samples
+    ids, parts = table.column(key).text(), read_parts(table, split)
+    by_sample, by_patient = locate(samples.id, ids), locate(samples.patient_id, ids)
+    row = np.where(by_sample >= 0, by_sample, by_patient)
+    told = replace(samples, split=np.where(row >= 0, parts[row], ""))
+    check_samples(told)
+    return told

@@ -1,0 +1,124 @@
+"""Patch tokens as colours: what a backbone holds apart inside images, without any label.
+
+One PCA over the patches of all images together finds the background; a second one over what is left gives three
+numbers per patch, which are shown as red, green and blue. Equal colours in two images are similar tokens. The
+recipe is that of figure 1 of Oquab et al., "DINOv2" (2023), with Otsu's threshold in place of a hand-set one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError, MissingPackageError
+
+_SHOWN_PERCENTS = (1.0, 99.0)
+"""Of a component's scores: they become 0 and 1 of a colour, so that a few odd patches do not grey out the rest."""
+
+
+@dataclass(frozen=True)
+class PatchColours:
+    """One colour per patch."""
+
+    rgb: npt.NDArray[np.float32]
+    """(image, y, x, 3) in [0, 1]; background patches are white."""
+    foreground: npt.NDArray[np.bool_]
+    """(image, y, x)."""
+
+
+def patch_colours(tokens: npt.NDArray[Any]) -> PatchColours:
+    """Colours for patch tokens (image, y, x, feature) of several images together.
+
+    The first principal component is cut by Otsu's threshold; the side that holds most patches of the images' borders
+    is the background. Three components of the foreground, each from its 1st to its 99th percentile, are red, green and
+    blue. A component's sign is chosen so that its scores have a positive third moment, since a decomposition leaves it
+    open. Raises InputError for another shape, for tokens that are all alike or not finite, and for fewer than 4
+    foreground patches.
+    """
+    if tokens.ndim != 4 or min(tokens.shape) < 1:
+        raise InputError(f"patch tokens must have shape (image, y, x, feature). Got {tokens.shape}.")
+    flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+    if not np.isfinite(flat).all():
+        raise InputError(
+            "patch tokens must be finite; these hold NaN or infinity, so extract them with --dtype float32."
+        )
+    if not np.ptp(flat, axis=0).any():
+        raise InputError("the patch tokens are all alike, so nothing tells an object from the background.")
+    first = principal_scores(flat, 1)[:, 0].reshape(tokens.shape[:3])
+    above = first > otsu_threshold(first.ravel())
+    foreground = ~above if above[:, border(tokens.shape[1:3])].mean() > 0.5 else above
+    inside = foreground.ravel()
+    if inside.sum() < 4:
+        raise InputError(f"{int(inside.sum())} of {inside.size} patches are foreground: too few for three components.")
+    scores = principal_scores(flat[inside], 3)
+    low, high = np.percentile(scores, _SHOWN_PERCENTS, axis=0)
+    rgb = np.ones((inside.size, 3), dtype=np.float32)
+    rgb[inside] = np.clip((scores - low) / np.where(high > low, high - low, 1), 0, 1)
+    return PatchColours(rgb.reshape(*tokens.shape[:3], 3), foreground)
+
+
+def principal_scores(X: npt.NDArray[np.float64], n_components: int) -> npt.NDArray[np.float64]:
+    """(n, n_components): rows of X (n, d) on the first principal components of X; columns of zeros where d is less."""
+    centred = X - X.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
+    scores = centred @ vectors[:, ::-1][:, :n_components]
+    scores *= np.where((scores**3).sum(axis=0) < 0, -1, 1)
+    return np.pad(scores, ((0, 0), (0, n_components - scores.shape[1])))
+
+
+def otsu_threshold(values: npt.NDArray[np.float64]) -> float:
+    """The cut that maximises the variance between the two classes it makes (Otsu 1979), over all cuts, without bins.
+
+    It lies midway between two neighbouring values. `values` (n,) must hold two that differ.
+    """
+    ordered = np.sort(values)
+    n = len(ordered)
+    below = np.cumsum(ordered)[:-1]
+    count = np.arange(1, n)
+    between = (below / count - (below[-1:] + ordered[-1:] - below) / (n - count)) ** 2 * count * (n - count)
+    between[ordered[1:] == ordered[:-1]] = -1  # no cut lies between equal values
+    cut = int(between.argmax())
+    return float((ordered[cut] + ordered[cut + 1]) / 2)
+
+
+def border(grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """(y, x): the outermost ring of patches."""
+    ring = np.ones(grid, dtype=np.bool_)
+    ring[1:-1, 1:-1] = False
+    return ring
+
+
+def pca_figure(
+    tokens: npt.NDArray[Any], images: Sequence[npt.NDArray[np.uint8]], titles: Sequence[str], path: Path
+) -> Path:
+    """Draw images (y, x) or (y, x, 3), one column each, above the colours of their patch tokens (image, y, x, feature).
+
+    Colours are stretched to the aspect of their image. The suffix of `path` names the format. Raises
+    MissingPackageError without matplotlib, InputError as `patch_colours` does.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
+        ) from error
+
+    if not len(tokens) == len(images) == len(titles):
+        raise InputError(f"a column needs tokens, an image, a title. Got {len(tokens)}, {len(images)}, {len(titles)}.")
+    colours = patch_colours(tokens)
+    figure = Figure(figsize=(1.7 * len(images), 4.1), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(images), squeeze=False)
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        panels[0, i].imshow(image, cmap="gray", vmin=0, vmax=255)
+        panels[0, i].set_title(titles[i], fontsize=10, color="#222222")
+        panels[1, i].imshow(colours.rgb[i], extent=(0, width, height, 0), interpolation="nearest")
+    for panel in panels.flat:
+        panel.set_axis_off()
+    figure.savefig(path)
+    return path

@@ -1,0 +1,157 @@
+"""SIGKILL an extraction at random moments, resume it, and compare the store with an undisturbed one.
+
+Extractions run in children forked from the calling process. A caller that has imported torch, the model's module and
+`embedcache.extraction.worker` puts the moments into the work and not into the imports; it must not have *computed* with
+torch's threads, which do not survive a fork.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from embedcache.errors import StoreError
+from embedcache.extraction.config import ExtractConfig
+from embedcache.extraction.job import extract
+from embedcache.store.catalog import remove_store
+from embedcache.store.reader import FeatureCache
+from embedcache.store.verify import verify_store
+from embedcache.testing.stores import differences
+
+KILLS_A_STORE = 4
+"""At most so many kills hit one store before it is resumed to its end."""
+GROUP_EVERY = 4
+"""Every so many kills hit the whole process group, decode processes included; the others hit the extraction alone."""
+ANYWHERE = 0.2
+"""This share of kills falls anywhere in a run (start-up, planning, finalising); the rest after its first commit."""
+POLL_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class KillReport:
+    """What became of the stores of killed extractions."""
+
+    kills: int
+    halfway: int
+    """Kills that fell between the first and the last commit of the run that they hit."""
+    held: int
+    """Kills after which the resumed store was intact and bit-identical to the undisturbed one."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """How long an undisturbed run takes, in seconds."""
+
+    whole: float
+    """From the fork to the end of the process."""
+    working: float
+    """From the first commit to the end of the process."""
+
+
+def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: random.Random) -> KillReport:
+    """Kill `extract(config)` `kills` times, resume after each, and compare every finished store with `calm_store`.
+
+    config: one backbone, a cache that is empty and lies elsewhere than `calm_store`, small shards. Kills that come too
+    late (the run had ended) are not counted. Raises StoreError where an undisturbed run already differs.
+    """
+    span = measure(config, calm_store)
+    done = halfway = held = 0
+    while done < kills:
+        hits = 0
+        while hits < KILLS_A_STORE and done + hits < kills:
+            before = commits(config)
+            child = start(config)
+            wait_for_moment(child, config, span, rng)
+            if not child.is_alive():
+                break
+            stop(child, whole_group=(done + hits) % GROUP_EVERY == GROUP_EVERY - 1)
+            hits += 1
+            halfway += before < commits(config) < shards(calm_store)
+        held += hits * (finished(start(config)) and same(config, calm_store))
+        done += hits
+        remove_store(only_store(config))
+    return KillReport(done, halfway, held)
+
+
+def measure(config: ExtractConfig, calm_store: Path) -> Span:
+    """The times of an undisturbed run of `config`, whose store is compared and removed."""
+    clock, begun = time.time(), time.monotonic()
+    if not (finished(start(config)) and same(config, calm_store)):
+        raise StoreError("two undisturbed extractions differ, so kills would prove nothing.")
+    whole = time.monotonic() - begun
+    cache = FeatureCache.open(only_store(config))
+    first = min(datetime.fromisoformat(c.finished).timestamp() for p in cache.passes for c in cache.commits(p.id))
+    remove_store(only_store(config))
+    return Span(whole, whole - (first - clock))
+
+
+def start(config: ExtractConfig) -> BaseProcess:
+    """`extract(config)` in a forked child that leads a process group of its own."""
+    child = multiprocessing.get_context("fork").Process(target=_extract, args=(config,))
+    child.start()
+    return child
+
+
+def _extract(config: ExtractConfig) -> None:
+    os.setsid()
+    extract(config)
+
+
+def wait_for_moment(child: BaseProcess, config: ExtractConfig, span: Span, rng: random.Random) -> None:
+    """Sleep until a random moment of the run, or until it ends.
+
+    Most moments are drawn from the time after the run's first commit, which is waited for: on a busy machine start-up
+    takes now one second and now three.
+    """
+    if rng.random() < ANYWHERE:
+        child.join(rng.uniform(0, span.whole))
+        return
+    before = commits(config)
+    while child.is_alive() and commits(config) == before:
+        time.sleep(POLL_SECONDS)
+    child.join(rng.uniform(0, span.working))
+
+
+def stop(child: BaseProcess, whole_group: bool) -> None:
+    """SIGKILL to the child, or to all of its group."""
+    assert child.pid is not None
+    try:
+        os.killpg(child.pid, signal.SIGKILL) if whole_group else os.kill(child.pid, signal.SIGKILL)
+    except ProcessLookupError:  # killed before it led a group
+        os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+
+def finished(child: BaseProcess) -> bool:
+    """Whether the run came to its own end without an error."""
+    child.join()
+    return child.exitcode == 0
+
+
+def same(config: ExtractConfig, calm_store: Path) -> bool:
+    """Whether the store is complete, every byte is vouched for, and it equals the undisturbed one."""
+    store = only_store(config)
+    report = verify_store(store)
+    return report.intact and not report.pending and differences(calm_store, store) == []
+
+
+def commits(config: ExtractConfig) -> int:
+    """Commits on disk, counted by their files: the store may have no root document yet."""
+    return sum(file.is_file() for file in Path(config.cache).glob("*/*/*.zarr/commits_*/c/*"))
+
+
+def shards(store: Path) -> int:
+    """Commits of a complete store."""
+    cache = FeatureCache.open(store)
+    return sum(len(cache.commits(p.id)) for p in cache.passes)
+
+
+def only_store(config: ExtractConfig) -> Path:
+    """The one store of a configuration's cache."""
+    (store,) = Path(config.cache).glob("*/*/*.zarr")
+    return store

@@ -1,0 +1,86 @@
+"""Every command and every block of Python in the README runs, on small files."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcache.testing.files import write_png
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for language, block in BLOCKS
+    if not language
+    for line in block.splitlines()
+    if line.startswith("embedcache ")
+]
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """A user's folder: 24 images with two a patient, and two tiny backbones under the names that the README uses."""
+    folder = tmp_path_factory.mktemp("user")
+    rng = np.random.default_rng(0)
+    lines = ["path,patient,split,effusion"]
+    (folder / "scans").mkdir()
+    for i in range(24):
+        ill = (i // 2) % 2
+        write_png(folder / "scans" / f"{i:04}.png", (rng.integers(0, 99, (40, 40)) + 120 * ill).astype(np.uint8))
+        lines.append(f"scans/{i:04}.png,P{i // 2:02},{'test' if i % 8 > 5 else 'train'},{ill}")
+    (folder / "cases.csv").write_text("\n".join(lines) + "\n")
+    for name in ("facebook--dinov2-base", "facebook--dinov2-small"):
+        shutil.copytree(tiny, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for all commands of the README: they are one session."""
+    return tmp_path_factory.mktemp("readme-home")
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A README command as a shell would run it, with hub names turned into the folders that stand for them."""
+    command = re.sub(r"--backbone facebook/", "--backbone ./facebook--", command)
+    executable = shlex.quote(str(Path(sys.executable).with_name("embedcache")))
+    command = re.sub(r"^embedcache", lambda _: executable, command)
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_readme_has_commands_and_blocks() -> None:
+    assert len(COMMANDS) >= 6
+    assert len(PYTHON) >= 3
+
+
+def test_every_command_of_the_readme_runs(clone: Path, module_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCACHE_HOME", str(module_home))
+    for command in COMMANDS:
+        done = run(command, clone)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert (clone / "effusion.png").stat().st_size > 1000
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # string index arrays, see FORMAT.md
+@pytest.mark.parametrize("block", PYTHON, ids=[b.splitlines()[0][2:40] for b in PYTHON])
+def test_every_python_block_of_the_readme_runs(
+    block: str, clone: Path, module_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDCACHE_HOME", str(module_home))
+    if not list(clone.glob("cache/cases/*/*.zarr")):
+        test_every_command_of_the_readme_runs(clone, module_home, monkeypatch)
+    (store,) = clone.glob("cache/cases/facebook--dinov2-base/*.zarr")
+    block = block.replace("layer(12)", "layer(2)").replace("layer_12", "layer_2")  # the tiny backbone has two
+    names: dict[str, object] = {"store": store}
+    exec(compile(block, "README.md", "exec"), names)
+    shapes = [names[n].shape for n in ("tokens", "features") if n in names]  # type: ignore[attr-defined]
+    assert all(shape == (24, 32) for shape in shapes)
+    if "ok" in names and "ds" in names:
+        assert names["ok"].sizes["slice"] == 24  # type: ignore[attr-defined]
