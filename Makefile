@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WEIGHTS := .test-weights/trained-vit-s14
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test test-slow lint clean

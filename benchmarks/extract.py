@@ -150,10 +150,12 @@ class BareForward:
         import torch
         from transformers import AutoModel
 
+        from embedcache import describe_backbone
         from embedcache.backbones.quiet import quiet_transformers
 
         torch.set_num_threads(CORES)
         self.attention, self.batch = attention, batch
+        self.size = describe_backbone(backbone).size
         with quiet_transformers():
             self.model: Any = AutoModel.from_pretrained(backbone, attn_implementation=attention).eval()
 
@@ -161,7 +163,7 @@ class BareForward:
         """Images a second over at least so many images."""
         import torch
 
-        x = torch.randn((self.batch, 3, 224, 224), generator=torch.Generator().manual_seed(0))
+        x = torch.randn((self.batch, 3, *self.size), generator=torch.Generator().manual_seed(0))
         batches = -(-images // self.batch)
         with torch.inference_mode():
             return batches * self.batch / seconds(lambda: [self.model(pixel_values=x) for _ in range(batches)])

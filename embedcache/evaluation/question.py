@@ -16,6 +16,7 @@ from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.split_files import find_split
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
+from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Labels, Split, Task, strings
@@ -31,7 +32,7 @@ class ProbeConfig:
 
     probe: str
     """A registered probe: `logistic`, `knn`."""
-    store: Path
+    store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
     features: str = "auto"
@@ -104,7 +105,8 @@ def ask(config: ProbeConfig) -> Question:
     inputs = {
         "store": cache.fingerprint,
         "plan": cache.plan_digest,
-        "passes": sorted(p.id for p in cache.passes),
+        # only those that are read: another layer added later does not make this answer another one
+        "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
         "labels": labels_digest(labels, task),
         "split": splits.split_digest(split),
         "config": {

@@ -215,6 +215,9 @@ def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", list
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
     config, plan = prepared.config, group[0].index.plan
+    pending = [[pending_shards(store.planned.files.objects, plan, p) for p in store.passes] for store in group]
+    if not any(shards for of_store in pending for shards in of_store):  # stopped between the last commit and the end: only the finalising is left
+        return 0, ""
     versions = software_versions()
     targets = []
     threads = {p.threads for store in group for p in store.passes}
@@ -223,14 +226,13 @@ def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", list
             f"the passes to resume were planned with different --threads ({sorted(threads)}); resume them one by one."
         )
     device = ready_device(config, threads.pop())
-    for store in group:
+    for store, of_store in zip(group, pending, strict=True):
         backbone = load_backbone(store.planned.info, str(device))
-        for p in store.passes:
+        for p, shards in zip(store.passes, of_store, strict=True):
             check_versions(store, p, versions, config.mixed)
-            pending = pending_shards(store.planned.files.objects, plan, p)
             image = store.root.recipe.image
             name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
-            targets.append(worker.Target(store.planned.files, image, p, pending, backbone, name))
+            targets.append(worker.Target(store.planned.files, image, p, shards, backbone, name))
     last: list[Progress] = []
 
     def report(progress: Progress) -> None:

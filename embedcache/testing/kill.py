@@ -51,6 +51,7 @@ class Span:
     """From the fork to the end of the process."""
     working: float
     """From the first commit to the end of the process."""
+    commits: int
 
 
 def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: random.Random) -> KillReport:
@@ -65,14 +66,14 @@ def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: ra
         hits = 0
         while hits < KILLS_A_STORE and done + hits < kills:
             before = commits(config)
-            child = start(config)
+            child = run_in_fork(config)
             wait_for_moment(child, config, span, rng)
             if not child.is_alive():
                 break
             stop(child, whole_group=(done + hits) % GROUP_EVERY == GROUP_EVERY - 1)
             hits += 1
-            halfway += before < commits(config) < shards(calm_store)
-        held += hits * (finished(start(config)) and same(config, calm_store))
+            halfway += before < commits(config) < span.commits
+        held += hits * (finished(run_in_fork(config)) and same(config, calm_store))
         done += hits
         remove_store(only_store(config))
     return KillReport(done, halfway, held)
@@ -81,16 +82,16 @@ def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: ra
 def measure(config: ExtractConfig, calm_store: Path) -> Span:
     """The times of an undisturbed run of `config`, whose store is compared and removed."""
     clock, begun = time.time(), time.monotonic()
-    if not (finished(start(config)) and same(config, calm_store)):
+    if not (finished(run_in_fork(config)) and same(config, calm_store)):
         raise StoreError("two undisturbed extractions differ, so kills would prove nothing.")
     whole = time.monotonic() - begun
     cache = FeatureCache.open(only_store(config))
-    first = min(datetime.fromisoformat(c.finished).timestamp() for p in cache.passes for c in cache.commits(p.id))
+    times = [datetime.fromisoformat(c.finished).timestamp() for p in cache.passes for c in cache.commits(p.id)]
     remove_store(only_store(config))
-    return Span(whole, whole - (first - clock))
+    return Span(whole, whole - (min(times) - clock), len(times))
 
 
-def start(config: ExtractConfig) -> BaseProcess:
+def run_in_fork(config: ExtractConfig) -> BaseProcess:
     """`extract(config)` in a forked child that leads a process group of its own."""
     child = multiprocessing.get_context("fork").Process(target=_extract, args=(config,))
     child.start()
@@ -105,8 +106,8 @@ def _extract(config: ExtractConfig) -> None:
 def wait_for_moment(child: BaseProcess, config: ExtractConfig, span: Span, rng: random.Random) -> None:
     """Sleep until a random moment of the run, or until it ends.
 
-    Most moments are drawn from the time after the run's first commit, which is waited for: on a busy machine start-up
-    takes now one second and now three.
+    Most moments are drawn from the time between the run's first commit, which is waited for (on a busy machine start-up
+    takes now one second and now three), and its end, which is nearer where less is left to do.
     """
     if rng.random() < ANYWHERE:
         child.join(rng.uniform(0, span.whole))
@@ -114,7 +115,7 @@ def wait_for_moment(child: BaseProcess, config: ExtractConfig, span: Span, rng: 
     before = commits(config)
     while child.is_alive() and commits(config) == before:
         time.sleep(POLL_SECONDS)
-    child.join(rng.uniform(0, span.working))
+    child.join(rng.uniform(0, span.working * (1 - before / span.commits)))
 
 
 def stop(child: BaseProcess, whole_group: bool) -> None:
@@ -143,12 +144,6 @@ def same(config: ExtractConfig, calm_store: Path) -> bool:
 def commits(config: ExtractConfig) -> int:
     """Commits on disk, counted by their files: the store may have no root document yet."""
     return sum(file.is_file() for file in Path(config.cache).glob("*/*/*.zarr/commits_*/c/*"))
-
-
-def shards(store: Path) -> int:
-    """Commits of a complete store."""
-    cache = FeatureCache.open(store)
-    return sum(len(cache.commits(p.id)) for p in cache.passes)
 
 
 def only_store(config: ExtractConfig) -> Path:

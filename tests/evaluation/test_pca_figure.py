@@ -95,7 +95,7 @@ def test_what_can_not_be_coloured_is_refused() -> None:
 def test_the_figure_shows_images_and_colours(tmp_path: Path) -> None:
     tokens, _ = tokens_with_an_object()
     black = [np.zeros((30, 20), np.uint8)] * 3
-    drawn = []
+    drawn: list[npt.NDArray[np.uint8]] = []
     for images in (black, [np.full((30, 20, 3), 200, np.uint8)] * 3):
         path = pca_figure(tokens.astype(np.float16), images, ["a", "b", "c"], tmp_path / f"{len(drawn)}.png")
         with Image.open(path) as image:
@@ -104,6 +104,6 @@ def test_the_figure_shows_images_and_colours(tmp_path: Path) -> None:
     middle = len(saturation) // 2
     assert saturation[:middle].max() == 0  # grey images above
     assert saturation[middle:].max() > 100  # colours below
-    assert not np.array_equal(*drawn)
+    assert not np.array_equal(drawn[0], drawn[1])
     with pytest.raises(InputError, match="Got 3, 2, 3"):
         pca_figure(tokens, black[:2], ["a", "b", "c"], tmp_path / "none.png")

@@ -1,13 +1,11 @@
 """Killed, interrupted, held by another: nothing that was committed is lost, and a resume ends in the same bytes."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,10 +17,11 @@ from embedcache.errors import InputError, StoreBusyError
 from embedcache.extraction.decode import DecodePool, Request
 from embedcache.images import parse_window
 from embedcache.store.leases import exclusive, holder
+from embedcache.testing.kill import finished, kill_and_resume, run_in_fork
 from embedcache.testing.stores import differences
 from embedcache.types import DatasetInfo
 
-from .conftest import elsewhere, only_store
+from .conftest import MakeTable, elsewhere, only_store
 
 RUN = """
 import json, sys
@@ -50,69 +49,30 @@ def start(config: ExtractConfig) -> "subprocess.Popen[str]":
     )
 
 
-def extract_in_child(config: ExtractConfig) -> None:
-    os.setsid()
-    embedcache.extract(config)
-
-
 @pytest.fixture
 def small_shards(config: ExtractConfig) -> ExtractConfig:
     """Twelve shards of two rows, so that a kill falls between commits as well as within."""
     return replace(config, rows_per_shard=2, batch_size=2)
 
 
-def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(small_shards: ExtractConfig) -> None:
+def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(
+    small_shards: ExtractConfig, make_table: MakeTable
+) -> None:
     """SIGKILL at random moments, of the process or of its whole group, each followed by a resume.
 
-    Children are forked from this process, which has imported what they need (and computed nothing with it), so that the
-    moments fall into the work and not into the imports.
+    Children are forked from this process, which has imported what they need (and computed nothing with its threads), so
+    that the moments fall into the work and not into the imports.
     """
     import transformers.models.dinov2.modeling_dinov2  # noqa: F401
 
-    import embedcache.extraction.worker
+    import embedcache.extraction.worker  # noqa: F401
 
-    calm = elsewhere(small_shards, "calm")
-    started = time.monotonic()
-    context = multiprocessing.get_context("fork")
-    whole = context.Process(target=extract_in_child, args=(calm,))
-    whole.start()
-    whole.join()
-    assert whole.exitcode == 0
-    length = time.monotonic() - started
-
-    rng = random.Random(0)
-    kills = halfway = 0
-    while kills < 20:
-        for round_number in range(4):
-            child = context.Process(target=extract_in_child, args=(small_shards,))
-            child.start()
-            child.join(rng.uniform(0.02, 0.7) * length)
-            if not child.is_alive():
-                break
-            assert child.pid is not None
-            os.killpg(child.pid, signal.SIGKILL) if round_number == 3 else os.kill(child.pid, signal.SIGKILL)
-            child.join()
-            kills += 1
-            halfway += 0 < committed_shards(small_shards) < 12
-        report = embedcache_in_child(context, small_shards)
-        assert report == 0
-        assert differences(only_store(calm), only_store(small_shards)) == []
-        assert embedcache.verify(only_store(small_shards)).intact
-        embedcache.remove_store(only_store(small_shards))
-    assert kills >= 20
-    assert halfway >= 5, "too few kills fell between the first and the last commit for the test to mean anything"
-
-
-def committed_shards(config: ExtractConfig) -> int:
-    return len([p for p in Path(config.cache).glob("*/*/*.zarr/commits_*/c/*") if p.is_file()])
-
-
-def embedcache_in_child(context: multiprocessing.context.ForkContext, config: ExtractConfig) -> int | None:
-    """A resume in a fork, so that this process never computes with torch and can be forked again."""
-    child = context.Process(target=extract_in_child, args=(config,))
-    child.start()
-    child.join()
-    return child.exitcode
+    config = replace(small_shards, root=str(make_table(96, folder="many")))
+    calm = elsewhere(config, "calm")
+    assert finished(run_in_fork(calm))
+    report = kill_and_resume(config, only_store(calm), kills=20, rng=random.Random(0))
+    assert report.kills == report.held == 20
+    assert report.halfway >= 8, "too few kills fell between the first and the last commit for the test to mean anything"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -231,3 +191,28 @@ def test_versions_and_devices_are_not_mixed_in_one_pass(
 def test_dataset_info_of_a_store_is_what_the_dataset_says(config: ExtractConfig) -> None:
     embedcache.extract(config)
     assert embedcache.FeatureCache.open(only_store(config)).root.dataset == DatasetInfo("cases", public_ids=False)
+
+
+def test_stopped_before_the_end_only_the_finalising_is_left(
+    small_shards: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import embedcache.extraction.job as job
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "finalise", lambda *_: pytest.fail("stopped here"))
+        with pytest.raises(pytest.fail.Exception):
+            embedcache.extract(small_shards)
+    monkeypatch.setattr(job, "load_backbone", lambda *_: pytest.fail("no backbone is needed any more"))
+    assert embedcache.extract(small_shards).decoded == 0
+    assert embedcache.FeatureCache.open(only_store(small_shards)).features("cls").X.shape == (24, 32)
+
+
+def test_a_second_sigint_ends_at_once() -> None:
+    from embedcache.extraction.job import watch_signals
+
+    with watch_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        assert stop.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

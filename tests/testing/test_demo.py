@@ -1,3 +1,4 @@
+import importlib.util
 import shlex
 from collections.abc import Iterator
 from html import unescape
@@ -109,12 +110,12 @@ def test_the_trained_weights_see_something(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = demo_images.importlib.util.find_spec
+    find = importlib.util.find_spec
 
     def hidden(name: str) -> Any:
         return None if name in ("nilearn", "data_store") else find(name)
 
-    monkeypatch.setattr(demo_images.importlib.util, "find_spec", hidden)
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
     with pytest.raises(MissingPackageError, match=r"nilearn, pydicom-data: pip install 'embedcache\[dev\]'"):
         embedcache.run_demo(tmp_path / "out")
     assert not (tmp_path / "out").exists()

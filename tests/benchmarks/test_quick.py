@@ -1,0 +1,63 @@
+"""The benchmarks run, and end in the one JSON line that is promised. Their figures are not judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def last_line(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON line of a run; the exit code says the same as its checks."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.stdout, done.stderr
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == (0 if all(line["checks"].values()) else 1), done.stderr
+    assert line["checks"]
+    assert all(isinstance(held, bool) for held in line["checks"].values())
+    assert {"cpu", "cores", "load"} <= set(line["machine"])
+    return line
+
+
+def test_startup() -> None:
+    line = last_line("startup.py", "--quick")
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "unit", "checks"} <= set(line)
+    assert line["ratio"] == pytest.approx(line["baseline"] / line["ours"])
+    assert line["checks"]["no_torch_imported"]
+
+
+def test_kill() -> None:
+    line = last_line("kill.py", "--n", "1", "--seed", "1")
+    assert {"name", "tried", "held", "ratio", "halfway", "checks"} <= set(line)
+    assert line["tried"] == line["held"] == line["ratio"] == 1
+
+
+def test_extract(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On nilearn's images, which are there wherever the tests run."""
+    monkeypatch.setenv("EMBEDCACHE_SHARED_DATA", str(tmp_path))
+    line = last_line("extract.py", "--quick", "--backbone", str(tiny), "--images", "12", "--rounds", "1")
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "F", "D", "F_setup", "binds", "checks"} <= set(line)
+    assert {"F_plain", "F_screened", "second_run_seconds"} <= set(line)
+    assert line["images"] == 12
+    for name in ("tokens_equal", "all_rows_ok", "second_run_decodes_nothing"):
+        assert line["checks"][name], name
+
+
+@pytest.mark.slow
+def test_extract_with_the_trained_backbone(trained: Path) -> None:
+    line = last_line("extract.py", "--quick")
+    assert line["F_setup"]["attention"] in ("sdpa", "eager")
+    assert line["checks"]["tokens_equal"]
+
+
+@pytest.mark.slow
+def test_twenty_kills() -> None:
+    line = last_line("kill.py", "--quick")
+    assert line["tried"] == line["held"] == 20
+    assert line["checks"]["half_landed_halfway"]
