@@ -17,7 +17,7 @@ from common import finish, sandbox
 from embedcache import DatasetOptions, ExtractConfig
 from embedcache.extraction.job import extract
 from embedcache.testing.files import write_dicom, write_nifti, write_png
-from embedcache.testing.kill import kill_and_resume, only_store
+from embedcache.testing.kill import import_for_forks, kill_and_resume, only_store
 from embedcache.testing.trained_vit import make_random_vit
 
 RASTERS, DICOMS, VOLUMES, SLICES = 64, 20, 4, 3
@@ -47,7 +47,7 @@ def main() -> None:
             device="cpu",
         )
         calm = ExtractConfig(**{**vars(config), "cache": str(folder / "calm")})
-        import_for_children()
+        import_for_forks()
         in_child(make_tiny, folder / "tiny")
         in_child(extract, calm)
         started = time.perf_counter()
@@ -62,6 +62,7 @@ def main() -> None:
         held=report.held,
         ratio=report.held / report.kills,
         halfway=report.halfway,
+        faults=report.faults,
         seconds=round(took, 1),
         seed=asked.seed,
         checks={
@@ -90,13 +91,6 @@ def write_cases(folder: Path) -> Path:
     table = root / "cases.csv"
     table.write_text("path,case\n" + "".join(f"{name},case{i:03}\n" for i, name in enumerate(names)))
     return table
-
-
-def import_for_children() -> None:
-    """What an extraction imports, so that the kills of its forks fall into the work. Nothing is computed here."""
-    import transformers.models.dinov2.modeling_dinov2  # noqa: F401 heavy, and needed before the first fork only
-
-    import embedcache.extraction.worker  # noqa: F401
 
 
 def make_tiny(folder: Path) -> None:

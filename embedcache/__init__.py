@@ -21,6 +21,7 @@ _PUBLIC = {
     "Features": "embedcache.store.features",
     "Labels": "embedcache.types",
     "Listener": "embedcache.extraction.progress",
+    "PatchProbeConfig": "embedcache.evaluation.patch_question",
     "ProbeConfig": "embedcache.evaluation.question",
     "Recipe": "embedcache.types",
     "Result": "embedcache.types",
@@ -47,6 +48,7 @@ _PUBLIC = {
     "open_dataset": "embedcache.datasets",
     "plan": "embedcache.extraction.job",
     "probe": "embedcache.evaluation.probe:run_probe",
+    "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
     "read_result": "embedcache.evaluation.results",
     "remove_store": "embedcache.store.catalog",
     "reveal": "embedcache.datasets.reveal",
@@ -68,6 +70,7 @@ __all__ = [
     "Features",
     "Labels",
     "Listener",
+    "PatchProbeConfig",
     "ProbeConfig",
     "Recipe",
     "Result",
@@ -95,6 +98,7 @@ __all__ = [
     "open_dataset",
     "plan",
     "probe",
+    "probe_patches",
     "read_result",
     "remove_store",
     "reveal",
@@ -113,6 +117,8 @@ if TYPE_CHECKING:
     from embedcache.datasets.reveal import reveal
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation.figures import draw_result
+    from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches
+    from embedcache.evaluation.patch_question import PatchProbeConfig
     from embedcache.evaluation.probe import run_probe as probe
     from embedcache.evaluation.question import ProbeConfig
     from embedcache.evaluation.results import list_results, read_result

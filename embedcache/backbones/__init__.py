@@ -23,6 +23,7 @@ FAMILIES = Registry(
     {
         "dinov2": "embedcache.backbones.dinov2:describe",
         "dinov2_with_registers": "embedcache.backbones.dinov2:describe",
+        "patches": "embedcache.backbones.patches:describe",
         "pixels": "embedcache.backbones.pixels:describe",
     },
 )

@@ -215,7 +215,8 @@ def _read(path: Path) -> tuple[_Stored, dict[str, IndexRow]]:
 
 def _read_columns(path: Path) -> _Stored:
     try:
-        # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between
+        # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between; not by
+        # `pq.read_table`, which would import pandas where there is one
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read() if path.exists() else _SCHEMA.empty_table()
         columns = {
             name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()

@@ -20,6 +20,8 @@ from embedcache.evaluation.statistics import (
 from embedcache.probes.base import Matrix, ProbeKind
 from embedcache.types import Metric, StringArray
 
+FIGURES = ("auroc", "average_precision")
+"""Those that a label without both classes has not."""
 ALL = "all"
 """The label of multiclass accuracy: of all classes together, which is not their macro average."""
 
@@ -73,7 +75,13 @@ def measure(
         return np.concatenate([precision, macro(precision)[:, None], hits, macro(hits)[:, None]], axis=-1)
 
     if not defined:
-        return tuple(_undefined(name, label) for name in ("auroc", "average_precision") for label in labels)
+        known = _mask((~np.isnan(truth)).any(axis=1))
+        counts = {"n": int(known.sum()), "positives": int(np.nansum(truth)), "patients": patients.having(known)}
+        none = [
+            Metric(name, "macro", None, None, None, LOGIT if name == "auroc" else BCA, **counts, note=_macro_note(labels))
+            for name in FIGURES
+        ]
+        return (*none, *(_undefined(name, label) for name in FIGURES for label in labels))
     value = figures(np.ones((1, len(truth))))[0]
     drawn = resample(figures, patients, resamples, seed)
 

@@ -4,10 +4,8 @@ Open the cache, join the labels, split by patient; for each choice of features, 
 hyper-parameter on the training part and score it on validation; refit the choice on both; measure on test.
 """
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,18 @@ import numpy.typing as npt
 
 import embedcache
 from embedcache.errors import InputError
+from embedcache.evaluation.clock import Clock, Progress
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.metrics import accuracy, correct, macro, macro_auroc
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
-from embedcache.evaluation.results import Predictions, find_result, write_result
+from embedcache.evaluation.results import Predictions, find_result, results_folder, write_result
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import FittedPath, Matrix, ProbeKind, Standardizer, label_matrix
 from embedcache.store.features import Features
-from embedcache.store.reader import FeatureCache
 from embedcache.types import Result, StringArray, strings
 
 __all__ = ["ProbeConfig", "Progress", "run_probe"]
-
-Progress = Callable[[str], None]
-"""Told what begins, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +56,6 @@ class _Choice:
     """Whether the best value is the grid's first or last, and better than its neighbour."""
 
 
-@dataclass
-class _Clock:
-    """Seconds per stage."""
-
-    progress: Progress | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def run(self, stage: str, job: Callable[[], Any]) -> Any:
-        if self.progress is not None:
-            self.progress(stage)
-        start = time.perf_counter()
-        outcome = job()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-        return outcome
-
-
 def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     """Answer `config`, or return the answer that is there. Raises InputError, StoreError.
 
@@ -85,10 +64,10 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     rows together. The test part is read by it alone, and only after the choice.
     """
     question = ask(config)
-    folder = config.results if config.results is not None else _results_folder(question.cache)
+    folder = config.results if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_result(question.inputs, folder)) is not None:
         return there
-    clock = _Clock(progress)
+    clock = Clock(progress)
     loaded: dict[str, Features] = clock.run("reading features", lambda: _load(question, config.pool))
     parts, counts = _parts(question, loaded[question.choices[0]])
     blocks = {choice: _rows(question, features) for choice, features in loaded.items()}
@@ -126,7 +105,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
         chosen=_chosen(question, choice, fitted),
         metrics=metrics,
         counts=counts,
-        timings={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+        timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **fitted.diagnostics.software},
         warnings=_warnings(question, choice, fitted, loaded[choice.features]),
     )
@@ -267,7 +246,3 @@ def _predictions(
         label_matrix(y, question.kind, len(question.classes)),
         np.concatenate([validation_scores, scores]),
     )
-
-
-def _results_folder(cache: FeatureCache) -> Path:
-    return (cache.dataset_folder.parent if cache.dataset_folder is not None else cache.path.parent) / "results"

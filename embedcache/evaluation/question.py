@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ def ask(config: ProbeConfig) -> Question:
     task, kind = _task(labels, config.task)
     columns = _columns(task, config.classes)
     probe = _probe(config)
-    split = _split(cache, labels, config)
+    split = choose_split(cache, labels, config)
     layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
     choices = _feature_choices(cache, config.features, layers)
     standardize = probe.standardize if config.standardize is None else config.standardize
@@ -173,7 +173,27 @@ def _probe(config: ProbeConfig) -> Probe:
     return probe
 
 
-def _split(cache: FeatureCache, labels: Labels, config: ProbeConfig) -> Split:
+class SplitWishes(Protocol):
+    """The part of a probe's configuration that says who trains, validates and tests; see ProbeConfig."""
+
+    @property
+    def split(self) -> Path | None:
+        """A split file, or the name of an imported split."""
+
+    @property
+    def validation(self) -> float:
+        """Share of the training patients, where no validation part is named."""
+
+    @property
+    def test(self) -> float:
+        """Share of the patients, where no test part is named."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+
+
+def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Split:
     """The given file's split, else the labels' own, completed by a draw; always with the store's own patients."""
     samples = cache.samples()
     if config.split is None:

@@ -20,6 +20,7 @@ from embedcache.errors import InputError, NewerFormatError
 from embedcache.probes.base import Matrix
 from embedcache.store.files import locked, replace_file
 from embedcache.store.fingerprint import canonical, sha256
+from embedcache.store.reader import FeatureCache
 from embedcache.types import Metric, Result, StringArray, Task, strings
 
 FORMAT = "embedcache-result"
@@ -97,6 +98,11 @@ def read_result(path: Path) -> Result:
     except (UnicodeDecodeError, IsADirectoryError) as error:
         raise InputError(f"{path.name} is no result of embedcache: it is not a text file.") from error
     return replace(decode_result(text, path.name), path=str(path))
+
+
+def results_folder(cache: FeatureCache) -> Path:
+    """`<cache>/results`, or `results` beside a store that lies in no cache."""
+    return (cache.dataset_folder.parent if cache.dataset_folder is not None else cache.path.parent) / "results"
 
 
 def find_result(inputs: Mapping[str, Any], folder: Path) -> Result | None:

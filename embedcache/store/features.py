@@ -32,7 +32,7 @@ class Features:
     y: npt.NDArray[np.float64]
     """(n,) or, for a multilabel task, (n, labels); NaN where missing; a class number for multiclass; (n, 0) without a task."""
     groups: StringArray
-    """(n,): the patient of each row."""
+    """(n,): the patient of each row, as fixed-width numpy strings, which scikit-learn's group splitters take."""
     sample_id: StringArray
     """(n,)."""
     slice_index: npt.NDArray[np.int32]
@@ -89,7 +89,8 @@ def assemble(
         X = pool_slices(X, first, count, pool)
         slice_index = np.full(len(sample), -1, dtype=np.int32)
         incomplete = sample[count < plan.slice_count[sample]]
-    ids, groups = plan.sample_id[sample], plan.patient_id[sample]
+    # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
+    ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
     if wanted is None or known is None:
         return Features(X, np.empty((len(X), 0)), groups, ids, slice_index, (), plan.sample_id[incomplete])
     y = join(known, wanted, ids, groups, slice_index)
@@ -167,11 +168,13 @@ def pool_slices(
 ) -> npt.NDArray[np.float32]:
     """Pool runs of rows [first, first + count) into one row each: (n, d), or (n, 2 d) for `mean+max`."""
     if pool == "middle":
-        return X[first + count // 2]
+        pooled: npt.NDArray[np.float32] = X[first + count // 2]
+        return pooled
     if pool == "max":
-        return np.asarray(np.maximum.reduceat(X, first, axis=0))
-    mean = (np.add.reduceat(X, first, axis=0) / count[:, None]).astype(np.float32)
-    return mean if pool == "mean" else np.concatenate([mean, np.maximum.reduceat(X, first, axis=0)], axis=1)
+        pooled = np.maximum.reduceat(X, first, axis=0)
+        return pooled
+    mean: npt.NDArray[np.float32] = (np.add.reduceat(X, first, axis=0) / count[:, None]).astype(np.float32)
+    return mean if pool == "mean" else np.concatenate([mean, pool_slices(X, first, count, "max")], axis=1)
 
 
 def join(

@@ -156,7 +156,9 @@ def encode_labels(labels: Labels) -> bytes:
     }
     order = _order(labels, text["task"][1], text["sample"][1], text["class"][1])
     words, codes = text["task"]
-    text["level"] = strings([levels[name] for name in words.tolist()]), codes
+    # factorised again: of a dictionary that names a word twice, Arrow writes memory that nothing was written to
+    level_words, level_of_task = factorise(strings([levels[name] for name in words.tolist()]))
+    text["level"] = level_words, level_of_task[codes]
     columns: dict[str, pa.Array] = {
         name: pa.DictionaryArray.from_arrays(pa.array(codes[order], pa.int32()), pa.array(words.tolist(), pa.string()))
         for name, (words, codes) in text.items()

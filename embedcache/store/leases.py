@@ -4,6 +4,7 @@ Claims are numbered. Each is created only if absent, so exactly one process gets
 was taken for dead can never be confused with its successor. Nothing depends on two hosts' clocks agreeing.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -90,7 +91,7 @@ def exclusive(
     finally:
         stop.set()
         beating.join()
-        objects.put(_lock_name(epoch), _encode(replace(_own_claim(), released=True)))
+        _release(objects, epoch)
 
 
 def holder(folder: Path) -> Claim | None:
@@ -127,6 +128,13 @@ def _claim(objects: Objects, name: str, wait: bool, notify: Callable[[str], None
             return epoch
 
 
+def _release(objects: Objects, epoch: int) -> None:
+    try:
+        objects.put(_lock_name(epoch), _encode(replace(_own_claim(), released=True)))
+    except OSError:
+        objects.delete(_lock_name(epoch))  # a full disk takes no word of release, but lets go of the claim
+
+
 def _beats(objects: Objects, epoch: int, claim: Claim, name: str, notify: Callable[[str], None] | None) -> bool:
     """Whether a holder on another host raises its counter within the time to live, by this host's own clock."""
     if notify:
@@ -146,7 +154,8 @@ def _beat(objects: Objects, epoch: int, stop: threading.Event) -> None:
     claim = _own_claim()
     while not stop.wait(HEARTBEAT_SECONDS):
         claim = replace(claim, beat=claim.beat + 1)
-        objects.put(_lock_name(epoch), _encode(claim))
+        with contextlib.suppress(OSError):  # on a full disk a beat is missed; the run itself says what is wrong
+            objects.put(_lock_name(epoch), _encode(claim))
 
 
 def _newest(objects: Objects) -> tuple[int, Claim] | None:

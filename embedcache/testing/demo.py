@@ -15,12 +15,13 @@ import numpy as np
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.datasets.private import ENVIRONMENT
-from embedcache.evaluation.figures import probe_figure
+from embedcache.evaluation.figures import draw_result
 from embedcache.evaluation.pca_figure import pca_figure
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.results import read_predictions
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.job import ExtractReport, extract
+from embedcache.extraction.progress import Listener, Progress
 from embedcache.store.catalog import summarise
 from embedcache.store.features import Features
 from embedcache.store.layout import OK
@@ -39,6 +40,8 @@ ASKED = ("chest", "head-ct", "shoulder-mr", "slab-14")
 NEIGHBOURS = 5
 COLOUR_LAYER, COLOUR_SIZE = 8, 448
 """Of the patch colours: of these weights' layers, one in the middle shows most of the anatomy."""
+
+QUIET_SECONDS = 15.0
 
 NOTICE = (
     f"The weights are {WHAT_IT_IS}. The images are one averaged head and a dozen test files. "
@@ -126,8 +129,8 @@ def _config(out: Path, weights: Path, images: DemoImages) -> ExtractConfig:
 
 
 def _extract_twice(config: ExtractConfig, tell: Tell) -> tuple[ExtractReport, ExtractReport]:
-    tell("extracting CLS and mean patch tokens of every slice at 224 x 224 (half a minute on two idle cores) ...")
-    first = extract(config)
+    tell("extracting CLS and mean patch tokens of every slice at 224 x 224 (under a minute on two idle cores) ...")
+    first = extract(config, _progress(tell))
     if first.decoded:
         rate = first.decoded / first.seconds
         tell(f"{first.decoded} slices of {first.samples} samples in {first.seconds:.1f} s ({rate:.1f} a second)")
@@ -136,6 +139,18 @@ def _extract_twice(config: ExtractConfig, tell: Tell) -> tuple[ExtractReport, Ex
     again = extract(config)
     tell(f"the same extraction again: {again.decoded} slices decoded, {again.seconds:.2f} s")
     return first, again
+
+
+def _progress(tell: Tell) -> Listener:
+    """A line in `QUIET_SECONDS`, for a machine that is slow or busy."""
+    last = [time.monotonic()]
+
+    def hear(progress: Progress) -> None:
+        if time.monotonic() - last[0] > QUIET_SECONDS:
+            last[0] = time.monotonic()
+            tell(f"  {progress.done} of {progress.total} slices")
+
+    return Listener(progress=hear)
 
 
 def _probe(cache: FeatureCache, tell: Tell) -> list[Result]:
@@ -157,7 +172,8 @@ def _colours(out: Path, weights: Path, images: DemoImages, tell: Tell) -> tuple[
         ExtractConfig(
             "table", str(images.levels), (str(weights),), cache=str(out / "cache"), tokens="patch",
             layers=str(COLOUR_LAYER), size=COLOUR_SIZE, ids="keep", options=DatasetOptions(name="demo-levels"),
-        )
+        ),
+        _progress(tell),
     )  # fmt: skip
     cache = FeatureCache.open(report.stores[0].path)
     tokens = cache.layer(COLOUR_LAYER).patch_tokens.read()[cache.row_status == OK]
@@ -244,7 +260,7 @@ def _neighbours(images: DemoImages, cache: FeatureCache) -> str:
         "the weights: some of these pairs share a shape and no anatomy. " + _twins(features)
     )]  # fmt: skip
     for name in ASKED:
-        if name not in ids:  # set aside: its codec is not installed
+        if name not in ids:  # set aside, as a machine may do that takes minutes for one file
             continue
         i = ids.index(name)
         nearest = np.argsort(-similarity[i], kind="stable")[:NEIGHBOURS].tolist()
@@ -259,30 +275,15 @@ def _twins(features: Features) -> str:
     if not all(map(len, pair)):
         return ""
     difference = float(np.abs(pair[0] - pair[1]).max())
-    return f"The chest radiograph is there twice, uncompressed and as JPEG 2000; its tokens differ by {difference:.2g}."
+    outcome = f"differ by {difference:.2g}" if difference else "are the same to the last bit"
+    return f"The chest radiograph is there twice, uncompressed and as lossless JPEG 2000; its tokens {outcome}."
 
 
 def _probed(out: Path, images: DemoImages, results: list[Result]) -> str:
-    result = results[0]
-    predictions = read_predictions(result)
-    test = predictions.take(np.asarray(predictions.part == "test"))
-    score = {
-        (sample, place): p
-        for sample, place, p in zip(test.sample.tolist(), test.slice.tolist(), test.score[:, 0].tolist(), strict=True)
-    }
-    points = [
-        HeadPoint(
-            float(row["height_mm"]),
-            float(row["grey_share"]),
-            row[TASK] == "1",
-            score.get((row["id"], int(row["slice"]))),
-        )
-        for row in rows_of(images.labels)
-    ]
-    score_name = f"{result.probe}: {result.chosen['scores_are']}"
-    along = draw_along_head(points, score_name, _figures(out) / "along-the-head.png")
-    curves = probe_figure(result, predictions, _figures(out) / "logistic.png")
-    counts = result.counts
+    logistic, knn = results
+    along = _draw_scores(images, knn, _figures(out) / "along-the-head.png")
+    curves = draw_result(logistic, _figures(out) / "logistic.png")
+    counts = logistic.counts
     text = (
         "Does a slice of the head hold more grey matter, as a share of grey and white, than the median slice? The answer "
         "comes from nilearn's tissue maps. Slabs of 4 slices stand in for patients: a whole slab trains, validates or "
@@ -292,11 +293,29 @@ def _probed(out: Path, images: DemoImages, results: list[Result]) -> str:
     )
     return (
         page.paragraph(text)
-        + page.picture(along, "Grey matter's share and the probe's score by height in the head")
+        + page.picture(along, "Grey matter's share and the kNN probe's score by height in the head")
         + page.results_table(results)
+        + "".join(page.paragraph(f"Note of probe {r.probe}: {line}") for r in results for line in r.warnings)
         + page.paragraph("The figure that embedcache probe logistic --figure draws; its patients are the slabs:")
         + page.picture(curves, "AUROC with its interval, and the ROC curve")
     )
+
+
+def _draw_scores(images: DemoImages, result: Result, path: Path) -> Path:
+    predictions = read_predictions(result)
+    test = predictions.take(np.asarray(predictions.part == "test"))
+    named = zip(test.sample.tolist(), test.slice.tolist(), test.score[:, 0].tolist(), strict=True)
+    score = {(sample, place): value for sample, place, value in named}
+    points = [
+        HeadPoint(
+            float(row["height_mm"]),
+            float(row["grey_share"]),
+            row[TASK] == "1",
+            score.get((row["id"], int(row["slice"]))),
+        )
+        for row in rows_of(images.labels)
+    ]
+    return draw_along_head(points, f"{result.probe}: {result.chosen['scores_are']}", path)
 
 
 def _coloured(figure: Path) -> str:

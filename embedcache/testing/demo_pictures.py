@@ -24,7 +24,7 @@ class HeadPoint:
     grey_share: float
     grey_rich: bool
     score: float | None
-    """The probe's, of `grey_rich`; None for a slice that is not in the test part."""
+    """The probe's for `grey_rich`, from 0 to 1; None for a slice that is not in the test part."""
 
 
 def shown(path: Path, slice_index: int | None = None) -> npt.NDArray[np.uint8]:
@@ -49,31 +49,31 @@ def thumbnail(pixels: npt.NDArray[np.uint8], side: int = 240) -> bytes:
 
 
 def draw_along_head(points: Sequence[HeadPoint], score_name: str, path: Path) -> Path:
-    """Grey matter's share by height, and below it the probe's score of each test slice, in the colour of the truth."""
+    """Grey matter's share by height, and below it the probe's score of each test slice; colours tell the truth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional: check_packages has asked for it
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
-    tested = [p for p in points if p.score is not None]
-    for some, colour, name in (
-        ([p for p in points if p.score is None], _PALE, "training and validation slabs"),
-        (tested, _BLUE, "test slabs"),
-    ):
-        heights = [p.height_mm for p in some]
-        above.plot(heights, [p.grey_share for p in some], "o", markersize=4, color=colour, label=name)
     cut = (min(p.grey_share for p in points if p.grey_rich) + max(p.grey_share for p in points if not p.grey_rich)) / 2
     above.axhline(cut, color=_INK, linewidth=0.8, linestyle=":")
     above.annotate("median", (1, cut), xycoords=("axes fraction", "data"), fontsize=9, va="bottom", ha="right")
+    tested = [p for p in points if p.score is not None]
+    for some, colour, marker, name in (
+        ([p for p in points if p.score is None], _PALE, "o", "training and validation slabs"),
+        ([p for p in tested if p.grey_rich], _BLUE, "o", "test slabs, above the median"),
+        ([p for p in tested if not p.grey_rich], _ORANGE, "s", "test slabs, below the median"),
+    ):
+        heights = [p.height_mm for p in some]
+        above.plot(heights, [p.grey_share for p in some], marker, markersize=4, color=colour, label=name)
+        if some and some[0].score is not None:
+            below.plot(heights, [p.score for p in some], marker, markersize=5, color=colour)
     above.set_ylabel("grey matter's share")
     above.legend(frameon=False, fontsize=9)
-    for truth, colour, marker, name in ((True, _BLUE, "o", "above the median"), (False, _ORANGE, "s", "below it")):
-        some = [p for p in tested if p.grey_rich is truth]
-        below.plot([p.height_mm for p in some], [p.score for p in some], marker, markersize=5, color=colour, label=name)
+    below.set_ylim(-0.05, 1.05)
     below.set_ylabel(score_name)
     below.set_xlabel("height in the head (MNI z, mm)")
-    below.legend(frameon=False, fontsize=9, title="in truth", title_fontsize=9)
     for axes in (above, below):
         _plain(axes)
     figure.savefig(path)

@@ -1,10 +1,11 @@
 """SIGKILL an extraction at random moments, resume it, and compare the store with an undisturbed one.
 
-Extractions run in children forked from the calling process. A caller that has imported torch, the model's module and
-`embedcache.extraction.worker` puts the moments into the work and not into the imports; it must not have *computed* with
-torch's threads, which do not survive a fork.
+Extractions run in children forked from the calling process. `import_for_forks` puts the moments into the work and not
+into the imports; the caller must not have *computed* with torch's threads, which do not survive a fork.
 """
 
+import importlib
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -41,6 +42,8 @@ class KillReport:
     """Kills that fell between the first and the last commit of the run that they hit."""
     held: int
     """Kills after which the resumed store was intact and bit-identical to the undisturbed one."""
+    faults: tuple[str, ...]
+    """What was wrong with the other stores."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,17 @@ class Span:
     commits: int
 
 
+def import_for_forks() -> None:
+    """Import all that an extraction with a Dinov2 backbone imports, so that its forks need not. Computes nothing."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # heavy, as all of these
+
+    get_checkpoint_conversion_mapping("dinov2")  # hundreds of patterns, compiled once
+    for name in ("transformers.models.dinov2.modeling_dinov2", "embedcache.extraction.worker"):
+        importlib.import_module(name)
+    if importlib.util.find_spec("pandas") is not None:  # pyarrow imports it where it is
+        importlib.import_module("pandas")
+
+
 def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: random.Random) -> KillReport:
     """Kill `extract(config)` `kills` times, resume after each, and compare every finished store with `calm_store`.
 
@@ -62,6 +76,7 @@ def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: ra
     """
     span = measure(config, calm_store)
     done = halfway = held = 0
+    faults: list[str] = []
     while done < kills:
         hits = 0
         while hits < KILLS_A_STORE and done + hits < kills:
@@ -73,17 +88,19 @@ def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: ra
             stop(child, whole_group=(done + hits) % GROUP_EVERY == GROUP_EVERY - 1)
             hits += 1
             halfway += before < commits(config) < span.commits
-        held += hits * (finished(run_in_fork(config)) and same(config, calm_store))
+        found = faults_of_resume(config, calm_store)
+        faults += found
+        held += 0 if found else hits
         done += hits
         remove_store(only_store(config))
-    return KillReport(done, halfway, held)
+    return KillReport(done, halfway, held, tuple(faults))
 
 
 def measure(config: ExtractConfig, calm_store: Path) -> Span:
     """The times of an undisturbed run of `config`, whose store is compared and removed."""
     clock, begun = time.time(), time.monotonic()
-    if not (finished(run_in_fork(config)) and same(config, calm_store)):
-        raise StoreError("two undisturbed extractions differ, so kills would prove nothing.")
+    if found := faults_of_resume(config, calm_store):
+        raise StoreError(f"two undisturbed extractions differ, so kills would prove nothing: {found}.")
     whole = time.monotonic() - begun
     cache = FeatureCache.open(only_store(config))
     times = [datetime.fromisoformat(c.finished).timestamp() for p in cache.passes for c in cache.commits(p.id)]
@@ -129,16 +146,20 @@ def stop(child: BaseProcess, whole_group: bool) -> None:
 
 
 def finished(child: BaseProcess) -> bool:
-    """Whether the run came to its own end without an error."""
+    """Whether the run came to its own end without an error (which is printed on stderr)."""
     child.join()
     return child.exitcode == 0
 
 
-def same(config: ExtractConfig, calm_store: Path) -> bool:
-    """Whether the store is complete, every byte is vouched for, and it equals the undisturbed one."""
+def faults_of_resume(config: ExtractConfig, calm_store: Path) -> list[str]:
+    """Run `extract(config)` to its end and say what is wrong: its store must be complete and equal the undisturbed one."""
+    if not finished(run_in_fork(config)):
+        return ["the resume failed"]
     store = only_store(config)
     report = verify_store(store)
-    return report.intact and not report.pending and differences(calm_store, store) == []
+    damage = [f"{d.object} {d.reason}" for d in report.damage]
+    pending = [f"{report.pending} shards are pending"] if report.pending else []
+    return damage + pending + [f"{name} differs" for name in differences(calm_store, store)]
 
 
 def commits(config: ExtractConfig) -> int:

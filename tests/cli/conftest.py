@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from embedcache_cli.main import main
 
 import embedcache
 from embedcache import DatasetOptions, ExtractConfig
 from embedcache.testing.files import write_dicom, write_png
-from embedcache_cli.main import main
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> World:
                 workers=1,
                 rows_per_shard=8,
                 device="cpu",
-                options=DatasetOptions(
-                    id_column="case", tasks=("bright=binary", "finding=multilabel"), sep="|"
-                ),
+                options=DatasetOptions(id_column="case", tasks=("bright=binary", "finding=multilabel"), sep="|"),
             )
         )
     return world

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from embedcache_cli import output
 
 import embedcache
-from embedcache_cli import output
 
 from .conftest import SECRETS, Cli, Done, World
 
@@ -21,8 +21,14 @@ REFUSED = {
     "empty table": (EXTRACT + " --root {bad}/nothing.csv", r"nothing\.csv is empty: it has no header"),
     "table without rows": (EXTRACT + " --root {bad}/header.csv", r"header\.csv is empty: it has no row"),
     "no column of paths": (EXTRACT + " --root {bad}/pathless.csv", r"no column of paths.*--path-column.*name, label"),
-    "patient in two splits": (EXTRACT + " --root {bad}/torn.csv", r"one patient is in two splits: row 1 .* row 2 of torn"),
-    "two samples, one id": (EXTRACT + " --root {bad}/twice.csv", r"row 1 of .* and row 2 of twice\.csv have the same id"),
+    "patient in two splits": (
+        EXTRACT + " --root {bad}/torn.csv",
+        r"one patient is in two splits: row 1 .* row 2 of torn",
+    ),
+    "two samples, one id": (
+        EXTRACT + " --root {bad}/twice.csv",
+        r"row 1 of .* and row 2 of twice\.csv have the same id",
+    ),
     "label column not there": (EXTRACT + " --root {bad}/good.csv --task x=binary:nope", r"'nope'.*label, path"),
     "kind of task": (EXTRACT + " --root {bad}/good.csv --task x=binry:label", r"'binry'; did you mean 'binary'"),
     "missing root of a dataset": ("extract --dataset nih-cxr14 --root {bad}/gone --backbone {tiny}", r"no folder gone"),
@@ -36,7 +42,10 @@ REFUSED = {
     "dtype": (EXTRACT + " --root {bad}/good.csv --dtype float64", r"'float64'.*float16, float32"),
     "fit": (EXTRACT + " --root {bad}/good.csv --fit sqash", r"'sqash'; did you mean 'squash'"),
     "ids": (EXTRACT + " --root {bad}/good.csv --ids kept", r"'kept'; did you mean 'keep'"),
-    "where that is code": (EXTRACT + " --root {bad}/good.csv --where 'import os'", r"--where 'import os' is no expression"),
+    "where that is code": (
+        EXTRACT + " --root {bad}/good.csv --where 'import os'",
+        r"--where 'import os' is no expression",
+    ),
     "where of no column": (EXTRACT + " --root {bad}/good.csv --where 'foo > 3'", r"unknown column 'foo'"),
     "device": (EXTRACT + " --root {bad}/good.csv --device gpu", r"device must be auto, cpu, cuda or cuda:N. Got 'gpu'"),
     "no number": (EXTRACT + " --root {bad}/good.csv --limit many", r"--limit.*integer"),
@@ -48,8 +57,14 @@ REFUSED = {
     "folder that is no backbone": (EXTRACT + " --root {bad}/good.csv --backbone {bad}", r"holds no config\.json"),
     "backbone twice": (EXTRACT + " --root {bad}/good.csv --backbone {tiny}", r"named twice"),
     # places
-    "cache is a file": ("extract --dataset table --root {bad}/good.csv --backbone {tiny} --cache {bad}/a-file", r"is a file"),
-    "cache below a file": ("extract --dataset table --root {bad}/good.csv --backbone {tiny} --cache {bad}/a-file/c", r"is a file"),
+    "cache is a file": (
+        "extract --dataset table --root {bad}/good.csv --backbone {tiny} --cache {bad}/a-file",
+        r"is a file",
+    ),
+    "cache below a file": (
+        "extract --dataset table --root {bad}/good.csv --backbone {tiny} --cache {bad}/a-file/c",
+        r"is a file",
+    ),
     "ls of nothing": ("ls {bad}/gone", r"there is no folder"),
     "verify of nothing": ("verify {bad}/gone", r"there is no folder"),
     "verify of an empty folder": ("verify {bad}/empty", r"no store at or below"),
@@ -66,19 +81,31 @@ REFUSED = {
     "probe without a task": ("probe knn {store}", r"2 tasks: bright, finding; choose one with --task"),
     "probe of a task not there": ("probe knn {store} --task brigt", r"'brigt'; did you mean 'bright'"),
     "probe of a layer not there": ("probe knn {store} --task bright --layers 99", r"holds layers \[2\], not 99"),
-    "probe with text for layers": ("probe knn {store} --task bright --layers top", r"--layers takes whole numbers.*'top'"),
+    "probe with text for layers": (
+        "probe knn {store} --task bright --layers top",
+        r"--layers takes whole numbers.*'top'",
+    ),
     "probe of features not there": ("probe knn {store} --task bright --features all", r"'all'.*cls, cls\+mean"),
     "probe with another pooling": ("probe knn {store} --task bright --pool men", r"'men'; did you mean 'mean'"),
     "probe of a split not there": ("probe knn {store} --task bright --split gone", r"no split file gone"),
     "probe of labels not there": ("probe knn {store} --task bright --labels {bad}/gone.csv", r"no table gone\.csv"),
-    "probe of foreign labels": ("probe knn {store} --task label --labels {bad}/good.csv", r"no row of good\.csv matches.*pseudonyms"),
+    "probe of foreign labels": (
+        "probe knn {store} --task label --labels {bad}/good.csv",
+        r"no row of good\.csv matches.*pseudonyms",
+    ),
     "probe, join without table": ("probe knn {store} --task bright --join-on case", r"give that with --labels"),
     "probe grid": ("probe knn {store} --task bright --k 0", r"k must be one or several positive numbers"),
-    "probe grid of no number": ("probe logistic {store} --task bright --C nan", r"C must be one or several positive numbers"),
+    "probe grid of no number": (
+        "probe logistic {store} --task bright --C nan",
+        r"C must be one or several positive numbers",
+    ),
     "probe share": ("probe knn {store} --task bright --validation 2", r"between 0 and 1. Got 2"),
     "probe seed": ("probe knn {store} --task bright --seed -1", r"seed must be 0 or more"),
     "probe resamples": ("probe knn {store} --task bright --resamples 0", r"resamples must be at least 20"),
-    "probe results in a file": ("probe knn {store} --task bright --results {bad}/a-file", r"a file stands where a folder is needed"),
+    "probe results in a file": (
+        "probe knn {store} --task bright --results {bad}/a-file",
+        r"a file stands where a folder is needed",
+    ),
     # splits, labels, keys
     "split import of nothing": ("splits import {bad}/gone.csv {store} --name x", r"no split file"),
     "split import of a table": ("splits import {bad}/good.csv {store} --name x", r"no column 'sample'"),
@@ -126,9 +153,7 @@ def one_line(done: Done) -> str:
     return line
 
 
-def test_bad_samples_are_set_aside_and_the_good_ones_stored(
-    cli: Cli, bad: Path, tiny: Path, tmp_path: Path
-) -> None:
+def test_bad_samples_are_set_aside_and_the_good_ones_stored(cli: Cli, bad: Path, tiny: Path, tmp_path: Path) -> None:
     words = EXTRACT.format(tiny=tiny, new=tmp_path / "new").split()
     done = cli(*words, "--root", bad / "some.csv", "--workers", 1)
     assert done.code == 1
@@ -182,12 +207,12 @@ def test_a_cache_that_may_not_be_written(cli: Cli, bad: Path, tiny: Path, tmp_pa
     assert "may not be read or written" in done.err.splitlines()[-1]
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_resumes(
-    cli: Cli, world: World, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_the_same_command_resumes(cli: Cli, world: World, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("a small disk can not be mounted here")
     try:

@@ -1,11 +1,14 @@
 """Each command on a finished cache: what people read, and the one JSON document that programs read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from embedcache_cli import output
+
+import embedcache
+from embedcache.extraction.doctor import DoctorReport
 
 from .conftest import SECRETS, Cli, Done, World
 
@@ -66,7 +69,7 @@ def test_ls_and_show(cli: Cli, world: World) -> None:
 
 def test_verify_names_what_is_damaged(cli: Cli, world: World, copied: World) -> None:
     assert ": intact; " in checked(cli("verify", world.cache), world)
-    shard = next((copied.store / "layer_2" / "cls_token" / "c").rglob("0"))
+    shard = next((copied.store / "layer_2" / "cls_token" / "c").rglob("0/0"))
     data = bytearray(shard.read_bytes())
     data[7] ^= 1
     shard.write_bytes(data)
@@ -152,7 +155,8 @@ def test_probes(cli: Cli, world: World, tmp_path: Path) -> None:
     picture = tmp_path / "figure.png"
     results = ("--results", tmp_path / "results", "--resamples", 50)
     told = checked(
-        cli("probe", "logistic", world.store, "--task", "finding", "--C", "0.01,1", *results, "--figure", picture), world
+        cli("probe", "logistic", world.store, "--task", "finding", "--C", "0.01,1", *results, "--figure", picture),
+        world,
     )
     assert "logistic probe on task finding: " in told
     assert "test        12 samples of 6 patients" in told
@@ -210,9 +214,7 @@ def test_splits(cli: Cli, copied: World, tmp_path: Path) -> None:
         assert patient not in done.err
 
 
-def test_keys_and_pseudonyms(
-    cli: Cli, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_and_pseudonyms(cli: Cli, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = tmp_path / "ids.key"
     document = cli("ids", "key", "export", exported, "--json").document
     assert exported.stat().st_mode & 0o077 == 0
@@ -231,14 +233,29 @@ def test_keys_and_pseudonyms(
     assert "is in use" in cli("ids", "key", "import", exported).out
 
 
-def test_doctor(cli: Cli) -> None:
+@pytest.mark.slow  # it imports torch and transformers, each in a process of its own
+def test_doctor_of_this_machine(cli: Cli) -> None:
+    document = cli("doctor", "--json").document
+    assert document["versions"]["embedcache"] == embedcache.__version__
+    assert document["devices"]
+    assert document["healthy"] == (document["problems"] == [])
+
+
+def test_doctor(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = DoctorReport({"torch": "absent"}, ("cpu, 2 cores",), {"private data": "/somewhere"}, ())
+    monkeypatch.setattr(embedcache, "doctor", lambda: report)
+    done = cli("doctor")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "no problem found"
+    assert cli("doctor", "--json").document["healthy"] is True
+
+    monkeypatch.setattr(embedcache, "doctor", lambda: replace(report, problems=("torch is absent: install it",)))
+    done = cli("doctor")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == "problem: torch is absent: install it"
     done = cli("doctor", "--json")
-    assert done.code == (0 if done.document["healthy"] else 1)
-    assert done.document["versions"]["embedcache"]
-    assert done.document["devices"]
-    told = cli("doctor").out
-    assert told.startswith("python")
-    assert ("no problem found" in told) == done.document["healthy"]
+    assert done.code == 1
+    assert done.document["problems"] == ["torch is absent: install it"]
 
 
 def test_rm_asks_and_removes_only_stores_that_nobody_holds(
@@ -262,7 +279,8 @@ def test_rm_asks_and_removes_only_stores_that_nobody_holds(
         patch.setattr("builtins.input", lambda *_: "n")
         declined = cli("rm", store)
     assert declined.code == 130
-    assert declined.err.splitlines()[-1] == "error: stopped"
+    assert "(40 slices of cases, " in declined.err
+    assert declined.err.endswith("error: stopped\n")
     assert store.is_dir()
 
     with exclusive(store.with_suffix(".leases"), "it"):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from embedcache_cli import output
 from embedcache_cli.output import ProgressLine
 

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.metrics import roc_curve as reference_curve
 
 from embedcache.errors import InputError
-from embedcache.evaluation.figures import probe_figure, roc_curve
+from embedcache.evaluation.figures import draw_result, probe_figure, roc_curve
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.results import read_predictions
 
@@ -23,6 +23,17 @@ def test_a_figure_is_drawn_and_differs_with_what_it_shows(made: Any, tmp_path: P
     assert not np.array_equal(*drawn)
     with pytest.raises(InputError, match=r"use \.png"):
         probe_figure(result, read_predictions(result), tmp_path / "figure.nothing")
+
+
+def test_a_result_is_drawn_from_the_predictions_beside_it(made: Any, tmp_path: Path) -> None:
+    result = run_probe(ProbeConfig("knn", made.store, resamples=50))
+    drawn = draw_result(result, str(tmp_path / "drawn.png"))
+    same = probe_figure(result, read_predictions(result), tmp_path / "same.png")
+    with Image.open(drawn) as left, Image.open(same) as right:
+        np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
+    Path(result.path).with_suffix(".parquet").unlink()
+    with pytest.raises(InputError, match="no predictions beside"):
+        draw_result(result, tmp_path / "gone.png")
 
 
 def test_curves_are_scikit_learns() -> None:

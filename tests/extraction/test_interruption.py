@@ -17,7 +17,7 @@ from embedcache.errors import InputError, StoreBusyError
 from embedcache.extraction.decode import DecodePool, Request
 from embedcache.images import parse_window
 from embedcache.store.leases import exclusive, holder
-from embedcache.testing.kill import finished, kill_and_resume, run_in_fork
+from embedcache.testing.kill import finished, import_for_forks, kill_and_resume, run_in_fork
 from embedcache.testing.stores import differences
 from embedcache.types import DatasetInfo
 
@@ -63,14 +63,12 @@ def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(
     Children are forked from this process, which has imported what they need (and computed nothing with its threads), so
     that the moments fall into the work and not into the imports.
     """
-    import transformers.models.dinov2.modeling_dinov2  # noqa: F401
-
-    import embedcache.extraction.worker  # noqa: F401
-
+    import_for_forks()
     config = replace(small_shards, root=str(make_table(96, folder="many")))
     calm = elsewhere(config, "calm")
     assert finished(run_in_fork(calm))
     report = kill_and_resume(config, only_store(calm), kills=20, rng=random.Random(0))
+    assert report.faults == ()
     assert report.kills == report.held == 20
     assert report.halfway >= 8, "too few kills fell between the first and the last commit for the test to mean anything"
 

@@ -60,7 +60,7 @@ def test_a_ct_series_is_one_sample_of_thirty_slices(
 def hippocampus_table(shared_data: Path, folder: Path, n: int) -> Path:
     """The first n volumes with a label: anterior volume above the median of the training volumes."""
     root = shared_data / "msd_hippocampus"
-    rows = list(csv.DictReader((root / "index.csv").open()))[:n]
+    rows = list(csv.DictReader((root / "index.csv").read_text().splitlines()))[:n]
     test = [i % 4 == 3 for i in range(n)]
     volume = np.array([int(r["vox_label1_anterior"]) for r in rows])
     large = volume > np.median(volume[~np.array(test)])
@@ -83,7 +83,7 @@ def test_hippocampus_volumes_are_pooled_against_a_derived_label(
     assert X.shape == (16, 64)
     assert set(y) == {0.0, 1.0}
     result = embedcache.probe(ProbeConfig(probe="knn", store=only_store(config), task="large_anterior", pool="max"))
-    assert result.counts["test samples"] == 4 if "test samples" in result.counts else True
+    assert result.counts["test_samples"] == 4
     assert result.metric("auroc").note, "four test volumes are few, and the result says so"
 
 

@@ -1,0 +1,214 @@
+"""Masks of a store's samples, read from the dataset again: a cache holds none.
+
+A mask is an image file on its image's own grid whose stored values are classes; 0 is the background. Which value is
+what is said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.datasets import open_dataset
+from embedcache.datasets.base import DatasetOptions
+from embedcache.datasets.identifiers import assign_ids, load_key
+from embedcache.datasets.labelling import all_rows
+from embedcache.errors import ImageError, InputError
+from embedcache.images import open_image
+from embedcache.images.windows import physical
+from embedcache.store.labels import rows_of
+from embedcache.store.reader import FeatureCache
+from embedcache.store.texts import locate
+from embedcache.types import DatasetInfo, IntArray, Labels, StringArray
+
+BACKGROUND, IGNORE = "background", "ignore"
+"""Names that a value may be given instead of a class's: nothing, and pixels that count neither way."""
+MOST_CLASSES = 254
+"""Class numbers are kept in a byte, the last of which is the ignored."""
+
+LOWEST, HIGHEST = -(2**15), 2**16 - 1
+"""Stored values of the 16-bit types."""
+
+ClassNumbers = npt.NDArray[np.uint8]
+"""(slice, y, x): 0 the background, 1, 2, … the classes, and `MaskClasses.ignored`."""
+
+
+@runtime_checkable
+class MaskedDataset(Protocol):
+    """A dataset that knows masks."""
+
+    def masks(self) -> StringArray | None:
+        """The path of each sample's mask, "" where it has none; None if the dataset has none at all."""
+
+
+@dataclass(frozen=True)
+class MaskClasses:
+    """What the values in mask files mean."""
+
+    names: tuple[str, ...]
+    """Of classes 1, 2, …"""
+    numbers: tuple[tuple[int, int], ...]
+    """(stored value, class number) of each value that is known."""
+
+    @property
+    def count(self) -> int:
+        """Classes with the background."""
+        return len(self.names) + 1
+
+    @property
+    def ignored(self) -> int:
+        """The number of pixels that count neither way."""
+        return self.count
+
+    @classmethod
+    def parse(cls, text: str) -> "MaskClasses":
+        """From `255=lung,127=ignore`. Several values may share a name. Raises InputError."""
+        found: dict[int, str] = {}
+        for part in text.split(","):
+            value, equals, name = (word.strip() for word in part.partition("="))
+            if not equals or not name or not value.removeprefix("-").isdecimal():
+                raise InputError(
+                    f"mask values are VALUE=NAME with commas, as in 255=lung,127={IGNORE}. Got {part.strip()!r}."
+                )
+            if found.setdefault(int(value), name) != name:
+                raise InputError(f"mask value {value} has two names, {found[int(value)]} and {name}; give it one.")
+        names = tuple(name for name in dict.fromkeys(found.values()) if name not in (BACKGROUND, IGNORE))
+        return cls._of(names, {0: BACKGROUND, **found})
+
+    @classmethod
+    def of_values(cls, values: list[int]) -> "MaskClasses":
+        """Every value but 0 is a class, named by its number."""
+        found = {value: str(value) for value in sorted(values) if value != 0}
+        return cls._of(tuple(found.values()), {0: BACKGROUND, **found})
+
+    @classmethod
+    def _of(cls, names: tuple[str, ...], found: dict[int, str]) -> "MaskClasses":
+        if not names:
+            raise InputError(
+                f"the masks have no class: name one value as something else than {BACKGROUND} or {IGNORE}."
+            )
+        if len(names) > MOST_CLASSES:
+            raise InputError(
+                f"the masks hold {len(names)} values, more than {MOST_CLASSES} classes: are these images? "
+                "Name the values that count with --mask-values."
+            )
+        odd = [value for value in found if not LOWEST <= value <= HIGHEST]
+        if odd:
+            raise InputError(f"a mask's values lie between {LOWEST} and {HIGHEST}. Got {odd[0]}.")
+        place = {BACKGROUND: 0, IGNORE: len(names) + 1, **{name: i for i, name in enumerate(names, start=1)}}
+        return cls(names, tuple(sorted((value, place[name]) for value, name in found.items())))
+
+    def apply(self, values: npt.NDArray[Any], where: str) -> ClassNumbers:
+        """Class numbers of stored values. Raises InputError for a value that is not known."""
+        known = np.array([value for value, _ in self.numbers])
+        number = np.array([k for _, k in self.numbers], dtype=np.uint8)
+        low, high = int(known.min()), int(known.max())
+        table = np.full(high - low + 1, 255, dtype=np.uint8)
+        table[known - low] = number
+        if values.min() >= low and values.max() <= high:
+            result: ClassNumbers = table[values.astype(np.int64) - low]
+            if result.max() <= self.ignored:
+                return result
+        odd = sorted(set(np.unique(values).tolist()) - set(known.tolist()))
+        raise InputError(
+            f"the mask of {where} holds value {odd[0]}, which --mask-values does not name; "
+            f"name it, or call it {BACKGROUND} or {IGNORE}."
+        )
+
+
+@dataclass
+class StoreMasks:
+    """The masks of those samples of a store that have one. The last mask read is kept."""
+
+    listed: Labels
+    """The samples of the dataset that are in the store, with the parts it names; no labels."""
+    sample: IntArray
+    """(n,): samples of the store that have a mask, ascending."""
+    path: StringArray
+    """(n,). Private."""
+    where: list[str]
+    """(n,): how a message names each."""
+    slices: IntArray
+    """(n,): that the store has of each."""
+    _last: tuple[int, npt.NDArray[Any]] | None = None
+
+    def values(self, i: int) -> npt.NDArray[Any]:
+        """Integers (slice, y, x) as the i-th mask stores them. Raises InputError for a file that is no mask of it."""
+        if self._last is None or self._last[0] != i:
+            self._last = i, self._read(i)
+        return self._last[1]
+
+    def distinct(self) -> list[int]:
+        """All values that occur in any mask."""
+        found: set[int] = set()
+        for i in range(len(self.sample)):
+            found.update(np.unique(self.values(i)).tolist())
+        return sorted(found)
+
+    def _read(self, i: int) -> npt.NDArray[Any]:
+        try:
+            image = open_image(str(self.path[i]))
+            volume = image.read(0, image.n_slices)
+        except ImageError as error:
+            raise InputError(f"the mask of {self.where[i]} can not be read: {error.reason}") from error
+        values = volume.pixels
+        if len(values) != self.slices[i]:
+            raise InputError(
+                f"the mask of {self.where[i]} has {len(values)} slices, and its image {self.slices[i]}; "
+                "a mask lies on its image's own grid."
+            )
+        if values.ndim == 4:
+            if (values != values[..., :1]).any():
+                raise InputError(f"the mask of {self.where[i]} is a colour image; save it in grey, a value per class.")
+            values = values[..., 0]
+        calibration = volume.calibration
+        if (np.asarray(calibration.slope) != 1).any() or (np.asarray(calibration.intercept) != 0).any():
+            values = physical(values, calibration)
+        if values.dtype.kind == "f":
+            if (values != np.rint(values)).any():
+                raise InputError(f"the mask of {self.where[i]} holds fractions; a mask holds whole numbers.")
+            values = values.astype(np.int64)
+        return values
+
+
+def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOptions) -> StoreMasks:
+    """Find the store's samples in the dataset at `root`, and the mask of each.
+
+    The dataset is the one that was extracted, or a table of its ids (or paths) and masks. Raises InputError if it has no
+    masks, if the key of the store's pseudonyms is not here, or if none of its samples is in the store.
+    """
+    opened = open_dataset(dataset, root, options)
+    paths = opened.masks() if isinstance(opened, MaskedDataset) else None
+    if paths is None:
+        raise InputError(f"{opened.info.name} has no masks: name the column of mask files with --mask-column.")
+    keep = cache.root.id_scheme != "pseudonym"
+    key = None if keep else load_key(create=False)
+    if key is not None and key.id != cache.root.key_id:
+        raise InputError(
+            f"the pseudonyms of {cache.path.name} were made under key {cache.root.key_id}, and the key here is {key.id}; "
+            "bring that key with `embedcache ids key import`."
+        )
+    # pseudonyms are made under the name of the store's dataset, whatever the table of masks is called
+    info = DatasetInfo(cache.root.dataset.name)
+    natural = opened.samples()
+    samples, labels, names = assign_ids(info, natural, all_rows((), natural), keep, key)
+    paths = paths[locate(names, natural.id)]
+    stored = cache.samples()
+    at = locate(samples.id, stored.id)
+    usable = (at >= 0) & (paths != "")
+    usable[usable] &= ~stored.superseded[at[usable]]
+    if not usable.any():
+        raise InputError(
+            f"none of the {len(samples)} samples of {opened.info.name} is in {cache.path.name} and has a mask: is this the "
+            "same --id-column, and the same dataset?"
+        )
+    order = np.argsort(at[usable])
+    index = np.flatnonzero(usable)[order]
+    return StoreMasks(
+        rows_of(labels, np.flatnonzero(locate(labels.sample, stored.id) >= 0)),
+        at[index],
+        paths[index],
+        [samples.where(int(i)) for i in index],
+        stored.slices[at[index]],
+    )

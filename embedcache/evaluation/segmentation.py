@@ -1,0 +1,132 @@
+"""Dice and Jaccard per class at a mask's own resolution, per sample and pooled, with intervals over patients.
+
+Counted from confusion matrices over every pixel that is not ignored, so a false positive costs in both. A class that
+is neither in a sample's mask nor in its prediction is undefined there and left out; where only the prediction has it,
+it scores 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.evaluation.metrics import macro
+from embedcache.evaluation.statistics import BCA, FEW_PATIENTS, Interval, Patients, bca_interval, resample
+from embedcache.probes.base import Matrix
+from embedcache.types import Metric, StringArray
+
+Counts = npt.NDArray[np.int64]
+"""(…, n_classes, n_classes): pixels by true and by predicted class, 0 the background."""
+
+FIGURES = ("dice", "jaccard", "dice_jaccard_mean", "dice_pooled", "jaccard_pooled")
+"""Per sample (the mean over samples), the study's own figure, and over the pixels of all samples together."""
+
+
+def confusion(truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], n_classes: int) -> Counts:
+    """(n_classes, n_classes) pixel counts; pixels whose truth is `n_classes` or more are ignored."""
+    counted = truth < n_classes
+    pairs = truth[counted].astype(np.int64) * n_classes + predicted[counted]
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Pixels per sample and foreground class, (…, n_classes - 1) each: in both, in the mask, in the prediction."""
+
+    both: Matrix
+    truth: Matrix
+    predicted: Matrix
+
+    @classmethod
+    def of(cls, counts: Counts) -> "Overlaps":
+        """From confusion matrices (…, n_classes, n_classes)."""
+        whole = counts.astype(np.float64)
+        diagonal = np.diagonal(whole, axis1=-2, axis2=-1)
+        return cls(diagonal[..., 1:], whole.sum(axis=-1)[..., 1:], whole.sum(axis=-2)[..., 1:])
+
+    def summed(self, weights: Matrix) -> "Overlaps":
+        """Pooled over samples under weights (r, n): (r, n_classes - 1)."""
+        return Overlaps(weights @ self.both, weights @ self.truth, weights @ self.predicted)
+
+    def dice(self) -> Matrix:
+        """2 · both / (mask + prediction); NaN where both are empty."""
+        return _ratio(2 * self.both, self.truth + self.predicted)
+
+    def jaccard(self) -> Matrix:
+        """both / (mask or prediction); NaN where both are empty."""
+        return _ratio(self.both, self.truth + self.predicted - self.both)
+
+
+def mean_dice(counts: Counts) -> Matrix:
+    """Macro Dice over the foreground classes, each the mean over samples, of counts (…, n, n_classes, n_classes): (…,)."""
+    each = Overlaps.of(counts).dice()
+    return macro(macro(np.moveaxis(each, -2, -1)))
+
+
+def measure_overlap(
+    counts: Counts,
+    groups: StringArray,
+    classes: tuple[str, ...],
+    *,
+    prefix: str = "",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Metric, ...]:
+    """Every figure of FIGURES per class and as macro average over the classes that are defined.
+
+    counts (n, n_classes + 1, n_classes + 1) per sample; groups: the patient of each; classes: names of the foreground.
+    Names get `prefix`, for the floors that stand beside a probe.
+    """
+    patients = Patients.of(groups)
+    overlaps = Overlaps.of(counts)
+    dice, jaccard = overlaps.dice(), overlaps.jaccard()
+    defined: npt.NDArray[np.bool_] = np.asarray(~np.isnan(dice))
+
+    def figures(weights: Matrix) -> Matrix:
+        """(r, figure, class or macro), flat."""
+        pooled = overlaps.summed(weights)
+        mean = [
+            _ratio(weights @ np.nan_to_num(values), weights @ defined.astype(np.float64)) for values in (dice, jaccard)
+        ]
+        found = np.stack([*mean, (mean[0] + mean[1]) / 2, pooled.dice(), pooled.jaccard()], axis=1)
+        return np.concatenate([macro(found)[..., None], found], axis=2).reshape(len(weights), -1)
+
+    value = figures(np.ones((1, len(counts))))[0]
+    drawn = resample(figures, patients, resamples, seed)
+    undefined = [name for j, name in enumerate(classes) if not defined[:, j].any()]
+    found = []
+    for f, name in enumerate(FIGURES):
+        for j, label in enumerate(("macro", *classes)):
+            i = f * (len(classes) + 1) + j
+            rows = np.asarray(defined.any(axis=1) if j == 0 else defined[:, j - 1], dtype=np.bool_)
+            there = overlaps.truth > 0
+            positives = int((there.any(axis=1) if j == 0 else there[:, j - 1]).sum())
+            having = patients.having(rows)
+            if np.isnan(value[i]):
+                figure, interval, note = None, Interval(None, None, BCA), "undefined: in no mask and no prediction"
+            else:
+                figure = float(value[i])
+                interval = bca_interval(figure, drawn.bootstrap[:, i], drawn.jackknife[:, i], having)
+                note = _note(interval, having, int((~rows).sum()), undefined if j == 0 else [])
+            found.append(
+                Metric(
+                    prefix + name, label, figure, interval.low, interval.high, interval.method,
+                    n=int(rows.sum()), positives=positives, patients=having, note=note,
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _note(interval: Interval, patients: int, empty: int, undefined: list[str]) -> str:
+    notes = [interval.note] if interval.note else []
+    if undefined:
+        notes.append(f"left out as undefined: {', '.join(undefined)}")
+    if empty:
+        notes.append(f"{empty} samples left out: neither mask nor prediction has it")
+    if patients < FEW_PATIENTS:
+        notes.append("few patients")
+    return "; ".join(notes)
+
+
+def _ratio(above: Matrix, below: Matrix) -> Matrix:
+    return np.asarray(np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0))
