@@ -36,13 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two splits")
     parser.add_argument("--root", default=str(SHARED_DATA / "cxr_hannover_lungmask"))
-    parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--work", default=str(ROOT / ".benchmark-cache" / "patch-linear"), help="cache, table and home")
     options = parser.parse_args()
     work = Path(options.work)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["EMBEDCACHE_HOME"] = str(work / "home")
-    table = write_table(Path(options.root), work, options.images)
+    table = write_table(Path(options.root), work)
     stores = extract(table, work / "cache")
     seeds = range(2 if options.quick else 5)
     dice: dict[str, list[float]] = {name: [] for name in (OURS, PIXELS, RANDOM, MEAN, POSITION)}
@@ -73,11 +72,11 @@ def main() -> None:
     )
 
 
-def write_table(root: Path, work: Path, images: int | None) -> Path:
+def write_table(root: Path, work: Path) -> Path:
     """The data set's own index with paths that `table` understands."""
     work.mkdir(parents=True, exist_ok=True)
     with open(root / "index.csv", newline="") as file:
-        rows = list(csv.DictReader(file))[:images]
+        rows = list(csv.DictReader(file))
     table = work / "radiographs.csv"
     with open(table, "w", newline="") as file:
         writer = csv.writer(file)

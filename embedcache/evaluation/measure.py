@@ -78,7 +78,9 @@ def measure(
         known = _mask((~np.isnan(truth)).any(axis=1))
         counts = {"n": int(known.sum()), "positives": int(np.nansum(truth)), "patients": patients.having(known)}
         none = [
-            Metric(name, "macro", None, None, None, LOGIT if name == "auroc" else BCA, **counts, note=_macro_note(labels))
+            Metric(
+                name, "macro", None, None, None, LOGIT if name == "auroc" else BCA, **counts, note=_macro_note(labels)
+            )
             for name in FIGURES
         ]
         return (*none, *(_undefined(name, label) for name in FIGURES for label in labels))

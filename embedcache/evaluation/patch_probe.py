@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 
 import embedcache
 from embedcache.errors import InputError
@@ -95,7 +96,11 @@ def run_patch_probe(config: PatchProbeConfig, progress: Progress | None = None) 
         metrics=metrics,
         counts=question.counts,
         timings=clock.rounded(),
-        software={"embedcache": embedcache.__version__, "numpy": np.__version__},
+        software={
+            "embedcache": embedcache.__version__,
+            "numpy": np.__version__,
+            "solver": f"scipy {scipy.__version__} L-BFGS-B",
+        },
         warnings=_warnings(question, choice, head),
     )
     return write_result(result, _predictions(question, choice.counts, counts), folder, config.force)
@@ -168,9 +173,9 @@ def label_pixels(probabilities: Features, where: Placement) -> npt.NDArray[np.ui
     probabilities (gy, gx, n_classes); a tie goes to the lower class.
     """
     foreground = upsample_to_source(probabilities[..., 1:], where)
-    background = 1 - foreground.sum(axis=-1)  # interpolation keeps the sum
     if foreground.shape[-1] == 1:
-        return np.asarray(foreground[..., 0] > background, dtype=np.uint8)
+        return np.asarray(foreground[..., 0] > 0.5, dtype=np.uint8)
+    background = 1 - foreground.sum(axis=-1)  # interpolation keeps the sum
     likeliest = foreground.argmax(axis=-1)
     beats = np.take_along_axis(foreground, likeliest[..., None], axis=-1)[..., 0] > background
     return np.where(beats, likeliest + 1, 0).astype(np.uint8)

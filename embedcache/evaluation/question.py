@@ -23,7 +23,10 @@ from embedcache.types import Labels, Split, Task, strings
 
 FEWEST_RESAMPLES = 20
 """Of fewer no 95% interval can be read off."""
-_LATER = {"numeric": "ridge regression", "segmentation": "`patch-linear`"}
+_ELSEWHERE = {
+    "numeric": "ridge regression, which answers it, comes in a later version",
+    "segmentation": "`embedcache probe patch-linear` answers it",
+}
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,7 @@ def _task(labels: Labels, name: str | None) -> tuple[Task, ProbeKind]:
     for kind in get_args(ProbeKind):
         if task.kind == kind:
             return task, kind
-    raise InputError(
-        f"task {task.name!r} is a {task.kind} task; these probes classify, and {_LATER[task.kind]}, which answers it, "
-        "comes in a later version."
-    )
+    raise InputError(f"task {task.name!r} is a {task.kind} task; these probes classify; {_ELSEWHERE[task.kind]}.")
 
 
 def _columns(task: Task, classes: tuple[str, ...] | None) -> npt.NDArray[np.int64]:

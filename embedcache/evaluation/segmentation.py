@@ -21,12 +21,19 @@ Counts = npt.NDArray[np.int64]
 FIGURES = ("dice", "jaccard", "dice_jaccard_mean", "dice_pooled", "jaccard_pooled")
 """Per sample (the mean over samples), the study's own figure, and over the pixels of all samples together."""
 
+_PIXELS_AT_ONCE = 1 << 17
+"""Of a slice: its 64-bit numbers then stay in the cache, where those of a whole radiograph would be fresh memory."""
+
 
 def confusion(truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], n_classes: int) -> Counts:
     """(n_classes, n_classes) pixel counts; pixels whose truth is `n_classes` or more are ignored."""
-    counted = truth < n_classes
-    pairs = truth[counted].astype(np.int64) * n_classes + predicted[counted]
-    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+    counts = np.zeros((n_classes + 1) * n_classes, dtype=np.int64)  # a last row for the ignored, faster than a mask
+    flat, called = truth.ravel(), predicted.ravel()
+    for start in range(0, len(flat), _PIXELS_AT_ONCE):
+        part = slice(start, start + _PIXELS_AT_ONCE)
+        pairs = np.minimum(flat[part], n_classes).astype(np.int64) * n_classes + called[part]
+        counts += np.bincount(pairs, minlength=len(counts))
+    return counts.reshape(n_classes + 1, n_classes)[:-1]
 
 
 @dataclass(frozen=True)

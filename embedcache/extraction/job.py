@@ -215,8 +215,9 @@ def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", list
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
     config, plan = prepared.config, group[0].index.plan
+    # stopped between the last commit and the end, only the finalising is left
     pending = [[pending_shards(store.planned.files.objects, plan, p) for p in store.passes] for store in group]
-    if not any(shards for of_store in pending for shards in of_store):  # stopped between the last commit and the end: only the finalising is left
+    if not any(shards for of_store in pending for shards in of_store):
         return 0, ""
     versions = software_versions()
     targets = []

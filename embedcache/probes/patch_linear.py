@@ -22,8 +22,9 @@ from scipy.optimize import minimize
 from embedcache.errors import InputError
 from embedcache.probes.base import Features, Matrix
 
-C_GRID: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Of some ten thousand patches, which are anything but independent: small C are the useful ones."""
+C_GRID: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Of some ten thousand patches, which are anything but independent, tokens want a small C; the few features of a
+position want a large one."""
 
 _CURVATURE = 0.5
 """Largest eigenvalue of diag(p) - p pᵀ."""

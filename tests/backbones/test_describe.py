@@ -105,7 +105,7 @@ def test_an_unknown_family_names_the_nearest(tiny: Path, tmp_path: Path) -> None
     name = edited(tiny, tmp_path / "odd", model_type="dinov3")
     with pytest.raises(UnknownNameError, match=r"unknown backbone family 'dinov3'; did you mean 'dinov2'\?"):
         describe_backbone(name)
-    assert list_backbones() == ["dinov2", "dinov2_with_registers"]
+    assert {"dinov2", "dinov2_with_registers"} <= set(list_backbones())
 
 
 def test_settings_are_checked_by_name(tiny: Path) -> None:

@@ -203,4 +203,7 @@ def test_undefined_labels_are_named_and_left_out() -> None:
 
 def test_nothing_defined_is_no_error() -> None:
     metrics = measure(np.zeros((4, 1)), np.ones((4, 1)), np.array(list("abcd")), "binary", ("yes",), 0.5)
-    assert [m.value for m in metrics] == [None, None]
+    assert {(m.name, m.label) for m in metrics} == {
+        (name, label) for name in ("auroc", "average_precision") for label in ("macro", "yes")
+    }
+    assert all(m.value is None and m.note for m in metrics)

@@ -13,7 +13,7 @@ import pytest
 
 import embedcache
 from embedcache import ExtractConfig
-from embedcache.errors import InputError, StoreBusyError
+from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.extraction.decode import DecodePool, Request
 from embedcache.images import parse_window
 from embedcache.store.leases import exclusive, holder
@@ -71,6 +71,17 @@ def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(
     assert report.faults == ()
     assert report.kills == report.held == 20
     assert report.halfway >= 8, "too few kills fell between the first and the last commit for the test to mean anything"
+
+
+def test_a_store_of_other_images_is_not_taken_for_the_undisturbed_one(
+    config: ExtractConfig, make_table: MakeTable
+) -> None:
+    """The engine of the test above can fail."""
+    import_for_forks()
+    calm = elsewhere(replace(config, root=str(make_table(24, seed=1, folder="other"))), "calm")
+    assert finished(run_in_fork(calm))
+    with pytest.raises(StoreError, match="cls_token"):
+        kill_and_resume(config, only_store(calm), kills=1, rng=random.Random(0))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -27,7 +27,11 @@ def small(tmp_path: Path, tiny: Path) -> dict[str, object]:
 def test_full_size_radiographs_as_a_table(shared_data: Path, small: dict[str, object]) -> None:
     table = shared_data / "nih_chestxray14" / "labels.csv"
     options = DatasetOptions(
-        path_column="path", id_column="image", patient_column="patient", tasks=("labels=multilabel",)
+        path_column="image",  # its column `path` says where each file came from
+        root_dir=str(table.with_name("images")),
+        id_column="image",
+        patient_column="patient",
+        tasks=("labels=multilabel",),
     )
     config = ExtractConfig(dataset="table", root=str(table), options=options, **small)  # type: ignore[arg-type]
     report = embedcache.extract(config)
