@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
 ROOT = Path(__file__).parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("no-clock", deadline=None)
+settings.load_profile("no-clock")  # tests never depend on time
 
 
 @pytest.fixture(autouse=True)

@@ -60,14 +60,15 @@ def _windowed(volume: Volume, limits: FloatArray, rows: slice, device: torch.dev
     # first to the device, then to floats: the transfer carries the stored bytes. The copy is ours to work in
     value = _tensor(stored).to(device).to(dtype, copy=True)
     value = value.unsqueeze(1) if value.ndim == 3 else value.movedim(3, 1).contiguous()
-    black = _black(value, limits[rows], stored.dtype.kind == "f", calibration.padding)
+    low, high = numbers(limits[rows]).unsqueeze(-1).unsqueeze(-1).unbind(dim=2)
+    span = high - low  # in the pixels' own precision: a window that is narrower than it is as good as constant
+    black = _black(value, span, stored.dtype.kind == "f", calibration.padding)
     if limits.shape[1] > value.shape[1]:
         value = value.repeat(1, limits.shape[1], 1, 1)
     if np.any(calibration.slope[rows] != 1) or np.any(calibration.intercept[rows] != 0):
         slope, intercept = (numbers(v[rows]).view(-1, 1, 1, 1) for v in (calibration.slope, calibration.intercept))
         value.mul_(slope).add_(intercept)
-    low, high = numbers(limits[rows]).unsqueeze(-1).unsqueeze(-1).unbind(dim=2)
-    value.sub_(low).div_(high - low).clamp_(0, 1)
+    value.sub_(low).div_(span).clamp_(0, 1)
     if calibration.invert:
         value.neg_().add_(1)
     for mask in black:
@@ -76,7 +77,7 @@ def _windowed(volume: Volume, limits: FloatArray, rows: slice, device: torch.dev
 
 
 def _black(
-    stored: torch.Tensor, limits: FloatArray, may_be_nan: bool, padding: tuple[float, float] | None
+    stored: torch.Tensor, span: torch.Tensor, may_be_nan: bool, padding: tuple[float, float] | None
 ) -> list[torch.Tensor]:
     """Masks, broadcastable to (n, channels, y, x), of what has no value to show; none in the common case."""
     masks = []
@@ -84,9 +85,9 @@ def _black(
         masks.append(~stored.isfinite())
     if padding is not None:
         masks.append((stored >= padding[0]) & (stored <= padding[1]))
-    constant = ~(limits[..., 1] > limits[..., 0])
-    if constant.any():
-        masks.append(torch.from_numpy(constant).to(stored.device).unsqueeze(-1).unsqueeze(-1))
+    constant = ~(span > 0)
+    if bool(constant.any()):
+        masks.append(constant)
     return masks
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from embedcache.store.fingerprint import pass_document, pass_id
 from embedcache.store.labels import write_labels
@@ -28,9 +27,6 @@ from embedcache.types import (
     Window,
     strings,
 )
-
-settings.register_profile("no-clock", deadline=None)
-settings.load_profile("no-clock")  # tests never depend on time
 
 FINDINGS = Task("findings", "multilabel", ("Effusion", "Mass", "Nodule"))
 WIDTH = 6
