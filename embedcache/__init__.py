@@ -34,6 +34,7 @@ _PUBLIC = {
     "describe_backbone": "embedcache.backbones",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
+    "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
@@ -84,6 +85,7 @@ __all__ = [
     "describe_backbone",
     "describe_labels",
     "doctor",
+    "draw_pca",
     "draw_result",
     "export_key",
     "export_splits",
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches
     from embedcache.evaluation.patch_question import PatchProbeConfig
+    from embedcache.evaluation.pca_of_store import draw_pca
     from embedcache.evaluation.probe import run_probe as probe
     from embedcache.evaluation.question import ProbeConfig
     from embedcache.evaluation.results import list_results, read_result

@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from embedcache.errors import EmbedcacheError, suggest
-from embedcache_cli import demo, doctor, extract, ids, labels, ls, plan, probe, probe_patch, rm, show, splits, verify
+from embedcache_cli import (
+    demo,
+    doctor,
+    extract,
+    figure,
+    ids,
+    labels,
+    ls,
+    plan,
+    probe,
+    probe_patch,
+    rm,
+    show,
+    splits,
+    verify,
+)
 from embedcache_cli.output import fail, fail_of_system, fail_unexpectedly, wants_json
 
 
@@ -34,7 +49,7 @@ app = typer.Typer(
 )
 for module in (plan, extract, ls, show, rm, verify, doctor, demo):
     app.command(module.NAME)(module.command)
-for module in (labels, probe, splits, ids):
+for module in (labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
 

@@ -20,7 +20,8 @@ from embedcache.probes.base import Matrix
 from embedcache.probes.patch_linear import PatchLinearProbe
 from embedcache.store import layout
 from embedcache.store.features import finished_rows
-from embedcache.store.reader import FeatureCache, TokenArray
+from embedcache.store.reader import FeatureCache
+from embedcache.store.tokens import TokenArray
 from embedcache.types import PARTS, IntArray, Split, StringArray
 
 PROBE = "patch-linear"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Features
-from embedcache.store.reader import TokenArray
+from embedcache.store.tokens import TokenArray
 from embedcache.types import IntArray
 
 WAVES = 6

@@ -92,12 +92,13 @@ def border(grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def pca_figure(
-    tokens: npt.NDArray[Any], images: Sequence[npt.NDArray[np.uint8]], titles: Sequence[str], path: Path
+    tokens: npt.NDArray[Any], images: Sequence[npt.NDArray[np.uint8]] | None, titles: Sequence[str], path: Path
 ) -> Path:
     """Draw images (y, x) or (y, x, 3), one column each, above the colours of their patch tokens (image, y, x, feature).
 
-    Colours are stretched to the aspect of their image. The suffix of `path` names the format. Raises
-    MissingPackageError without matplotlib, InputError as `patch_colours` does.
+    Colours are stretched to the aspect of their image; without images (None) they are drawn alone. The suffix of
+    `path` names the format. Raises MissingPackageError without matplotlib, InputError as `patch_colours` does and
+    for a format that it does not know.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
@@ -107,17 +108,24 @@ def pca_figure(
             "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
         ) from error
 
-    if not len(tokens) == len(images) == len(titles):
-        raise InputError(f"a column needs tokens, an image, a title. Got {len(tokens)}, {len(images)}, {len(titles)}.")
+    shown = len(tokens) if images is None else len(images)
+    if not len(tokens) == shown == len(titles):
+        raise InputError(f"a column needs tokens, an image, a title. Got {len(tokens)}, {shown}, {len(titles)}.")
     colours = patch_colours(tokens)
-    figure = Figure(figsize=(1.7 * len(images), 4.1), dpi=150, layout="constrained")
+    n_rows = 1 if images is None else 2
+    figure = Figure(figsize=(1.7 * shown, 0.3 + 1.9 * n_rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(images), squeeze=False)
-    for i, image in enumerate(images):
-        height, width = image.shape[:2]
-        panels[0, i].imshow(image, cmap="gray", vmin=0, vmax=255)
-        panels[0, i].set_title(titles[i], fontsize=10, color="#222222")
-        panels[1, i].imshow(colours.rgb[i], extent=(0, width, height, 0), interpolation="nearest")
+    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"figures are .png, .svg or .pdf. Got {path.name!r}.")
+    panels = figure.subplots(n_rows, shown, squeeze=False)
+    for i, title in enumerate(titles):
+        extent = None
+        if images is not None:
+            height, width = images[i].shape[:2]
+            extent = (0, width, height, 0)
+            panels[0, i].imshow(images[i], cmap="gray", vmin=0, vmax=255)
+        panels[0, i].set_title(title, fontsize=10, color="#222222")
+        panels[-1, i].imshow(colours.rgb[i], extent=extent, interpolation="nearest")
     for panel in panels.flat:
         panel.set_axis_off()
     figure.savefig(path)

@@ -62,6 +62,19 @@ def decode_shard(data: bytes, shape: tuple[int, ...], dtype: str, chunk_per_row:
     return np.ascontiguousarray(body[:, :length]).view(stored).reshape(shape)
 
 
+def chunk_range(row: int, row_bytes: int) -> tuple[int, int]:
+    """Offset and length of one row's inner chunk in a shard with a chunk per row: FORMAT.md leaves no gaps."""
+    stride = row_bytes + CRC_BYTES
+    return row * stride, stride
+
+
+def decode_chunk(data: bytes, shape: tuple[int, ...], dtype: str, name: str) -> npt.NDArray[Any]:
+    """One row (read-only, of `shape`) from its inner chunk. Raises StoreError, naming the object, if a byte is wrong."""
+    if struct.unpack("<I", data[-CRC_BYTES:])[0] != crc32c(data[:-CRC_BYTES]):
+        raise StoreError(f"object {name} fails its checksum; run `embedcache verify`.")
+    return np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<"), count=int(np.prod(shape))).reshape(shape)
+
+
 def index_bytes(chunks: int) -> int:
     """Length of a shard's index with its checksum."""
     return chunks * INDEX_ENTRY.itemsize + CRC_BYTES

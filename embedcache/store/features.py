@@ -12,7 +12,8 @@ from embedcache.store import layout
 from embedcache.types import PARTS, Labels, StringArray, Task
 
 if TYPE_CHECKING:
-    from embedcache.store.reader import FeatureCache, TokenArray
+    from embedcache.store.reader import FeatureCache
+    from embedcache.store.tokens import TokenArray
 
 VECTORS = {
     "cls": ("cls_token",),

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from embedcache.errors import IncompleteStoreError, InputError, StoreError, suggest
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
-from embedcache.store.encoding import decode_shard, decode_strings, join_strings
+from embedcache.store.encoding import decode_strings, join_strings
 from embedcache.store.features import Features, assemble
 from embedcache.store.fingerprint import plan_digest, sha256
 from embedcache.store.labels import LABELS, read_labels
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
+from embedcache.store.tokens import Layer, TokenArray, missing
 from embedcache.types import ArraySpec, Commit, Labels, Pass, Plan, Recipe, StringArray
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _vouched_bytes(objects: Objects, vouched: dict[str, str], path: str, k: int)
     try:
         data = objects.get(name)
     except FileNotFoundError:
-        raise StoreError(f"object {name} of {objects.root.name} is missing; run `embedcache verify`.") from None
+        raise missing(name, objects.root.name) from None
     if sha256(data) != vouched.get(name):
         raise StoreError(
             f"object {name} of {objects.root.name} is not what the manifest names; run `embedcache verify`."
@@ -142,80 +143,6 @@ def _read_text(objects: Objects, vouched: dict[str, str], path: str, length: int
     step = min(length, layout.INDEX_CHUNK)
     chunks = [decode_strings(_vouched_bytes(objects, vouched, path, k), path) for k in range(-(-length // step))]
     return join_strings(chunks, length)
-
-
-@dataclass(frozen=True)
-class TokenArray:
-    """One array of tokens, read when asked for: `np.asarray(tokens)` or `tokens.read()`.
-
-    Its first axis is the store's slice axis; rows that are pending, quarantined or padding are zeros, so filter by
-    `FeatureCache.row_status`.
-    """
-
-    cache: "FeatureCache"
-    spec: ArraySpec
-    stored_pass: Pass
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(slices, …), padding rows included."""
-        return (self.cache.root.rows, *self.spec.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """float16 or float32."""
-        return np.dtype(self.spec.dtype)
-
-    def read(self) -> npt.NDArray[Any]:
-        """The whole array in its stored dtype; crc32c of every chunk is checked."""
-        out = np.zeros(self.shape, dtype=self.dtype)
-        for start, rows in self.shards():
-            out[start : start + len(rows)] = rows
-        return out
-
-    def shards(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """(first row, rows) of each committed shard, in order."""
-        per_shard = self.stored_pass.rows_per_shard
-        objects = self.cache.objects
-        for commit in self.cache.commits(self.stored_pass.id):
-            name = layout.shard_name(self.spec, commit.shard)
-            shape = (per_shard, *self.spec.shape)
-            try:
-                data = objects.get(name)
-            except FileNotFoundError:
-                raise StoreError(
-                    f"object {name} of {self.cache.path.name} is missing; run `embedcache verify`."
-                ) from None
-            yield commit.rows[0], decode_shard(data, shape, self.spec.dtype, layout.chunk_per_row(self.spec), name)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        if copy is False:
-            raise ValueError("a TokenArray is read from disk, so an array of it is always a copy.")
-        data = self.read()
-        return data if dtype is None else data.astype(dtype)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The stored token kinds of one layer, as attributes: `cache.layer(12).cls_token`."""
-
-    cache: "FeatureCache"
-    number: int
-
-    @property
-    def cls_token(self) -> TokenArray:
-        """(slice, feature)."""
-        return self.cache.tokens(self.number, "cls_token")
-
-    @property
-    def patch_mean(self) -> TokenArray:
-        """(slice, feature)."""
-        return self.cache.tokens(self.number, "patch_mean")
-
-    @property
-    def patch_tokens(self) -> TokenArray:
-        """(slice, y, x, feature)."""
-        return self.cache.tokens(self.number, "patch_tokens")
 
 
 class FeatureCache:
@@ -329,7 +256,7 @@ class FeatureCache:
             try:
                 return commit_codec.decode_log(self.objects.get(name), name)
             except FileNotFoundError:
-                raise StoreError(f"object {name} of {self.path.name} is missing; run `embedcache verify`.") from None
+                raise missing(name, self.path.name) from None
         keys = self.objects.list_names(f"{layout.commits_path(pass_name)}/c")
         return [read_commit(self.objects, pass_name, k) for k in sorted(int(key) for key in keys if key.isdigit())]
 

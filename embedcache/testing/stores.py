@@ -1,8 +1,11 @@
 """Small stores with known content, and the comparison of two stores object by object."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
@@ -84,8 +87,9 @@ def make_store(
     skip_shards: tuple[int, ...] = (),
     dataset: DatasetInfo | None = None,
     recipe: Recipe | None = None,
+    values: Callable[[ArraySpec, int], npt.NDArray[Any]] | None = None,
 ) -> Pass:
-    """Write a store at `path` with `token_values`; quarantined and padding rows are zeros."""
+    """Write a store at `path` with `values(spec, rows)` or `token_values`; quarantined and padding rows are zeros."""
     files = StoreFiles(path)
     info = dataset or DatasetInfo("made", "1", "CC0", "none", "", public_ids=True)
     if not path.exists():
@@ -100,7 +104,7 @@ def make_store(
             continue
         rows = {}
         for spec in p.arrays:
-            block = token_values(spec, plan.rows)[shard.start : shard.stop]
+            block = (values or token_values)(spec, plan.rows)[shard.start : shard.stop].astype(spec.dtype)
             block[~keep[shard.start : shard.stop]] = 0
             rows[spec.path] = block
         digests = write_shard(files.objects, p, shard, rows)

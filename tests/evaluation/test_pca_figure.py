@@ -10,6 +10,9 @@ from sklearn.decomposition import PCA
 
 from embedcache.errors import InputError
 from embedcache.evaluation.pca_figure import otsu_threshold, patch_colours, pca_figure, principal_scores
+from embedcache.evaluation.pca_of_store import draw_pca
+from embedcache.testing.stores import make_plan, make_store
+from embedcache.types import ArraySpec
 
 Tokens = npt.NDArray[np.float64]
 
@@ -107,3 +110,23 @@ def test_the_figure_shows_images_and_colours(tmp_path: Path) -> None:
     assert not np.array_equal(drawn[0], drawn[1])
     with pytest.raises(InputError, match="Got 3, 2, 3"):
         pca_figure(tokens, black[:2], ["a", "b", "c"], tmp_path / "none.png")
+
+
+def test_slices_of_a_store_are_drawn_by_name(tmp_path: Path) -> None:
+    tokens, _ = tokens_with_an_object()
+    spec = ArraySpec(3, "patch_tokens", "float32", tokens.shape[1:])
+    path = tmp_path / "x.zarr"
+    make_store(path, make_plan([1, 3]), (spec,), values=lambda _, rows: np.resize(tokens, (rows, *tokens.shape[1:])))
+    report = draw_pca(path, tmp_path / "out.png")
+    assert (report.layer, report.slices) == (3, ("s0", "s1:1"))
+    assert draw_pca(path, tmp_path / "out.png", ["s1:2", "s0"]).slices == ("s1:2", "s0")
+    assert (tmp_path / "out.png").stat().st_size > 500
+    for wrong, message in (
+        (["s9"], "no sample 's9'"),
+        (["s1:3"], "slice 3 of sample s1"),
+        (["s1:x"], "no sample 's1:x'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            draw_pca(path, tmp_path / "out.png", wrong)
+    with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
+        draw_pca(path, tmp_path / "out.xyz")

@@ -171,6 +171,8 @@ def test_an_unfinished_store_is_refused_and_read_in_part_on_request(tmp_path: Pa
     cache = FeatureCache.open(path, allow_partial=True)
     assert cache.row_status.tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
     assert cache.features(pool=None).sample_id.tolist() == ["s0", "s1", "s4", "s5"]
+    with pytest.raises(StoreError, match="row 3 of layer_2/patch_tokens is pending"):
+        cache.layer(2).patch_tokens.rows([1, 3])
     root, index = load(StoreFiles(path))
     pending = pending_shards(StoreFiles(path).objects, index.plan, next(iter(root.passes.values())))
     assert [s.index for s in pending] == [1, 3]
@@ -216,3 +218,19 @@ def make_store_again(store: Path) -> None:
     plan = make_plan([1, 3, 1, 6, 2], quantum=4)
     root = new_root(make_recipe(), DatasetInfo("made"), {}, "public", "", plan, "")
     create_store(StoreFiles(store), root, plan)
+
+
+def test_single_rows_are_read_alone_and_checked(store: Path) -> None:
+    cache = FeatureCache.open(store)
+    for kind in ("cls_token", "patch_tokens"):
+        tokens = cache.tokens(2, kind)
+        np.testing.assert_array_equal(tokens.rows([11, 0, 5, 0]), tokens.read()[[11, 0, 5, 0]])
+    with pytest.raises(IndexError, match=r"\[0, 16\)"):
+        cache.tokens(2, "patch_tokens").rows([16])
+    shard = store / "layer_2" / "patch_tokens" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[3] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="fails its checksum"):
+        cache.tokens(2, "patch_tokens").rows([0])
+    np.testing.assert_array_equal(cache.tokens(2, "patch_tokens").rows([1]).shape, (1, 2, 2, 8))

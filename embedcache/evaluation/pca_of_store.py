@@ -1,0 +1,58 @@
+"""`embedcache figure pca`: the patch tokens of several slices of a store as colours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.errors import InputError
+from embedcache.evaluation.pca_figure import pca_figure
+from embedcache.store import layout
+from embedcache.store.reader import FeatureCache
+
+SLICES = 6
+
+
+@dataclass(frozen=True)
+class PcaReport:
+    """A picture that was drawn."""
+
+    path: str
+    layer: int
+    slices: tuple[str, ...]
+    """`sample` or `sample:slice_index`, left to right."""
+
+
+def draw_pca(
+    store: str | Path, path: str | Path, samples: Sequence[str] = (), layer: int = -1, n_slices: int = SLICES
+) -> PcaReport:
+    """Draw the patch tokens of some slices, coloured by one PCA over all of them together.
+
+    samples: ids, or `id:slice_index`; an id alone is its middle slice. None are the store's first `n_slices` samples.
+    layer: which stored layer, negative from the last one. The images are not in a cache, so the picture shows colours only.
+    Raises InputError for a sample that is not there, set aside or pending, or a store without patch tokens.
+    """
+    cache = FeatureCache.open(store)
+    number = cache.layer_number(layer)
+    tokens = cache.tokens(number, "patch_tokens")
+    plan, ok = cache.index.plan, cache.row_status == layout.OK
+    position = {name: i for i, name in enumerate(plan.sample_id.tolist())}
+    asked = list(samples) or plan.sample_id[: max(1, n_slices)].tolist()
+    rows, titles = [], []
+    for text in asked:
+        name, _, given = (text, "", "") if text in position else text.rpartition(":")
+        if name not in position or (given and not given.isdigit()):
+            raise InputError(
+                f"{cache.path.name} has no sample {text!r}; `embedcache show` and labels.parquet name its samples."
+            )
+        i = position[name]
+        count = int(plan.slice_count[i])
+        at = int(given) if given else count // 2
+        row = int(plan.slice_start[i]) + at
+        if at >= count or not ok[row]:
+            raise InputError(f"slice {at} of sample {name} is not there or was set aside; it has {count} slices.")
+        rows.append(row)
+        titles.append(f"{name[:12]}:{at}" if count > 1 else name[:16])
+    pca_figure(tokens.rows(np.asarray(rows)), None, titles, Path(path))
+    return PcaReport(str(path), number, tuple(titles))
