@@ -4,8 +4,8 @@ F is the fastest bare forward (transformers' own AutoModel, SDPA or eager, batch
 decode (PIL, one process a core): on a CPU both need the same cores, so no pipeline can be faster than doing one after
 the other. Every round measures decode, forward and extraction one after another; the ratio is the median over rounds.
 
-F is measured with glibc told to keep freed memory, as embedcache tells it: without, a forward may be several times
-slower, and the ratio would flatter. What a plain script gets is printed beside it as `F_plain`.
+F is measured with glibc told to keep freed memory, as embedcache tells it; what a plain script gets is printed beside it
+as `F_plain`.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from embedcache.store.reader import FeatureCache
 from embedcache.store.verify import verify_store
 from embedcache.testing.stores import differences
 
-KILLS_A_STORE = 4
+KILLS_A_STORE = 5
 """At most so many kills hit one store before it is resumed to its end."""
 GROUP_EVERY = 4
 """Every so many kills hit the whole process group, decode processes included; the others hit the extraction alone."""
