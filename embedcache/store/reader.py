@@ -4,11 +4,11 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +92,22 @@ def read_manifest(objects: Objects) -> dict[str, Any]:
     raise damage
 
 
+Vouchers: TypeAlias = Mapping[str, Collection[str]]
+"""Object → the SHA-256 that it may have: one, or two while it is being replaced."""
+
+
+def vouchers(manifest: Mapping[str, Any]) -> Vouchers:
+    """What a manifest vouches for: its documents and index objects, and what is about to replace them."""
+    found = {name: {digest} for name, digest in manifest["objects"].items()}
+    found |= {name: {sha256(text)} for name, text in manifest["documents"].items()}
+    for name, digest in manifest.get("replacing", {}).items():
+        found.setdefault(name, set()).add(digest)
+    return found
+
+
 def read_index(objects: Objects, root: Root) -> StoredIndex:
     """The index arrays, each object checked against the manifest and the whole against the plan's digest."""
-    vouched: dict[str, str] = read_manifest(objects)["objects"]
+    vouched = vouchers(read_manifest(objects))
     plan = Plan(
         sample_id=_read_text(objects, vouched, "sample_id", root.samples),
         patient_id=_read_text(objects, vouched, "patient_id", root.samples),
@@ -120,26 +133,26 @@ def read_commit(objects: Objects, pass_name: str, shard: int) -> Commit:
     return commit_codec.decode_commit(objects.get(name), name)
 
 
-def _vouched_bytes(objects: Objects, vouched: dict[str, str], path: str, k: int) -> bytes:
+def _vouched_bytes(objects: Objects, vouched: Vouchers, path: str, k: int) -> bytes:
     name = layout.chunk_name(path, k)
     try:
         data = objects.get(name)
     except FileNotFoundError:
         raise missing(name, objects.root.name) from None
-    if sha256(data) != vouched.get(name):
+    if sha256(data) not in vouched.get(name, ()):
         raise StoreError(
             f"object {name} of {objects.root.name} is not what the manifest names; run `embedcache verify`."
         )
     return data
 
 
-def _read_numbers(objects: Objects, vouched: dict[str, str], path: str, length: int, dtype: str) -> npt.NDArray[Any]:
+def _read_numbers(objects: Objects, vouched: Vouchers, path: str, length: int, dtype: str) -> npt.NDArray[Any]:
     step = min(length, layout.INDEX_CHUNK)
     chunks = [np.frombuffer(_vouched_bytes(objects, vouched, path, k), dtype) for k in range(-(-length // step))]
     return np.concatenate(chunks)[:length]
 
 
-def _read_text(objects: Objects, vouched: dict[str, str], path: str, length: int) -> StringArray:
+def _read_text(objects: Objects, vouched: Vouchers, path: str, length: int) -> StringArray:
     step = min(length, layout.INDEX_CHUNK)
     chunks = [decode_strings(_vouched_bytes(objects, vouched, path, k), path) for k in range(-(-length // step))]
     return join_strings(chunks, length)

@@ -192,27 +192,40 @@ def _encode_text(path: str, values: npt.NDArray[Any]) -> dict[str, bytes]:
 
 
 def _publish(objects: Objects, root: Root, changed: dict[str, bytes]) -> None:
-    """Put index objects, then documents, then the manifest, then the root document, each step durable before the next."""
+    """Put index objects, then documents, then the manifest, then the root document, each durable before the next.
+
+    First of all the manifest that is there learns what is about to be replaced, so that a store is whole for its readers,
+    and for a resume, wherever between two puts this process is killed.
+    """
+    texts = {f"{path}/zarr.json": canonical(d) for path, d in layout.documents(root).items()}
+    stale = [name for name, text in texts.items() if not objects.exists(name) or objects.get(name) != text.encode()]
+    digests = {name: sha256(data) for name, data in changed.items()}
     try:
-        known: dict[str, str] = read_manifest(objects)["objects"]
+        before = read_manifest(objects)
     except FileNotFoundError:
-        known = {}
+        before = None
+    if before is not None:
+        replacing = {**before.get("replacing", {}), **digests, **{name: sha256(texts[name]) for name in stale}}
+        _put_manifest(objects, {**before, "replacing": replacing})
     for name, data in changed.items():
         objects.put(name, data)
-    texts = {f"{path}/zarr.json": canonical(d) for path, d in layout.documents(root).items()}
-    for name, text in texts.items():
-        if not (objects.exists(name) and objects.get(name) == text.encode()):
-            objects.put(name, text.encode())
-    digests = {**known, **{name: sha256(data) for name, data in changed.items()}}
-    manifest = canonical(
-        commit_codec.seal({"documents": texts, "root_attributes": root.attributes(), "objects": digests})
-    )
-    copies = [layout.chunk_name("manifest", i) for i in range(2)]
-    for name in copies:
-        objects.put(name, encode_strings([manifest]))
-    objects.sync([*changed, *texts, *copies])
+    for name in stale:
+        objects.put(name, texts[name].encode())
+    objects.sync([*changed, *texts])
+    known = {} if before is None else before["objects"]
+    manifest = {"documents": texts, "root_attributes": root.attributes(), "objects": {**known, **digests}}
+    _put_manifest(objects, manifest)
     objects.put(layout.ROOT_DOCUMENT, canonical(layout.root_document(root)).encode())
     objects.sync([layout.ROOT_DOCUMENT])
+
+
+def _put_manifest(objects: Objects, manifest: dict[str, Any]) -> None:
+    """Put both copies and make them durable."""
+    chunk = encode_strings([canonical(commit_codec.seal(manifest))])
+    copies = [layout.chunk_name("manifest", i) for i in range(2)]
+    for name in copies:
+        objects.put(name, chunk)
+    objects.sync(copies)
 
 
 def stored_arrays(root: Root) -> dict[str, tuple[Pass, ArraySpec]]:
