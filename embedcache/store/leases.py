@@ -81,7 +81,7 @@ def exclusive(
     Raises StoreBusyError, naming the holder's host and pid, if another process lives and `wait` is off. `notify`
     receives one line when it starts to wait. `name` is what messages call the locked thing.
     """
-    objects = Objects(folder, folder / "scratch")
+    objects = Objects(folder, folder / "claims")  # not the store's own scratch, which its holder clears
     epoch = _claim(objects, name, wait, notify)
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(objects, epoch, stop), daemon=True)
@@ -96,7 +96,7 @@ def exclusive(
 
 def holder(folder: Path) -> Claim | None:
     """The claim that counts, or None when nobody holds the lock (as far as this host can know)."""
-    found = _newest(Objects(folder, folder / "scratch"))
+    found = _newest(Objects(folder, folder / "claims"))
     return found[1] if found and alive(found[1]) is not False else None
 
 

@@ -30,7 +30,7 @@ GROUP_EVERY = 4
 """Every so many kills hit the whole process group, decode processes included; the others hit the extraction alone."""
 ANYWHERE = 0.2
 """This share of kills falls anywhere in a run (start-up, planning, finalising); the rest after its first commit."""
-POLL_SECONDS = 0.002
+POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def faults_of_resume(config: ExtractConfig, calm_store: Path) -> list[str]:
 
 def commits(config: ExtractConfig) -> int:
     """Commits on disk, counted by their files: the store may have no root document yet."""
-    return sum(file.is_file() for file in Path(config.cache).glob("*/*/*.zarr/commits_*/c/*"))
+    return sum(len(os.listdir(folder)) for folder in Path(config.cache).glob("*/*/*.zarr/commits_*/c"))
 
 
 def only_store(config: ExtractConfig) -> Path:
