@@ -46,6 +46,8 @@ class Filling:
 
     target: Target
     pending: dict[int, Shard]
+    last_row: dict[int, int]
+    """Of each pending shard: its last owned row, with which it is whole."""
     device: torch.device
     shard: Shard | None = None
     rows: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -73,7 +75,7 @@ def run(
     paths: source of each sample of the plan. stopping: asked between batches; when true, whole shards are committed and
     the rest is left pending. seen: told each source's digest before the first shard that holds it is committed.
     """
-    fillings = [Filling(t, {s.index: s for s in t.pending}, device) for t in targets]
+    fillings = [Filling(t, {s.index: s for s in t.pending}, last_rows(plan, t.pending), device) for t in targets]
     rows = needed_rows(plan, targets)
     writer = Writer(versions, str(device) if device.type == "cpu" else torch.cuda.get_device_name(device))
     clock = Clock(len(rows))
@@ -91,10 +93,6 @@ def run(
             report(clock.progress(pool.waited, writer.waited))
             if stopping():
                 break
-        else:
-            if not stopping():
-                for filling in fillings:
-                    finish_shard(filling, writer)
     finally:
         writer.close()
     return clock.done
@@ -122,10 +120,13 @@ def needed_rows(plan: Plan, targets: Iterable[Target]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(wanted & (plan.slice_index >= 0))
 
 
+def last_rows(plan: Plan, shards: Iterable[Shard]) -> dict[int, int]:
+    """The last owned row of each shard; padding may follow it."""
+    return {s.index: s.start + int(np.flatnonzero(plan.slice_index[s.start : s.stop] >= 0)[-1]) for s in shards}
+
+
 def requests(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
     """The slices of these rows, as runs of one sample each."""
-    if not len(rows):  # killed between the last commit and the end: only the finalising is left
-        return
     owner = plan.owner()[rows]
     breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
     for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
@@ -135,16 +136,14 @@ def requests(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Ite
 
 
 def take(filling: Filling, first_row: int, piece: Piece, inputs: dict[str, torch.Tensor], writer: "Writer") -> None:
-    """Put a piece's rows where the target wants them; compute a batch when the next one begins."""
-    target = filling.target
-    per_shard, size = target.stored_pass.rows_per_shard, target.stored_pass.batch_size
+    """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole."""
+    per_shard, size = filling.target.stored_pass.rows_per_shard, filling.target.stored_pass.batch_size
     for i in range(piece.stop - piece.start):
         row = first_row + i
         shard = filling.pending.get(row // per_shard)
         if shard is None:
             continue
         if filling.shard != shard:
-            finish_shard(filling, writer)
             open_shard(filling, shard)
         batch, place = divmod(row - shard.start, size)
         if filling.batch != batch:
@@ -152,15 +151,28 @@ def take(filling: Filling, first_row: int, piece: Piece, inputs: dict[str, torch
             filling.batch = batch
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
-            continue
-        if target.input_name not in inputs:
-            assert piece.limits is not None
-            inputs[target.input_name] = preprocess(piece.volume, piece.limits, target.image, filling.device)
-        image = inputs[target.input_name][i]
-        if filling.x is None:
-            filling.x = torch.zeros((size, *image.shape), device=filling.device)
-        filling.x[place] = image
-        filling.filled.append(row - shard.start)
+        else:
+            put_image(filling, place, input_of(filling, piece, inputs)[i])
+            filling.filled.append(row - shard.start)
+        if row == filling.last_row[shard.index]:
+            finish_shard(filling, writer)
+
+
+def input_of(filling: Filling, piece: Piece, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The piece's slices as the target's backbone sees them, made once for all targets of one image recipe."""
+    target = filling.target
+    if target.input_name not in inputs:
+        assert piece.volume is not None
+        assert piece.limits is not None
+        inputs[target.input_name] = preprocess(piece.volume, piece.limits, target.image, filling.device)
+    return inputs[target.input_name]
+
+
+def put_image(filling: Filling, place: int, image: torch.Tensor) -> None:
+    """Into the current batch, which is zeros where nothing was put."""
+    if filling.x is None:
+        filling.x = torch.zeros((filling.target.stored_pass.batch_size, *image.shape), device=filling.device)
+    filling.x[place] = image
 
 
 def open_shard(filling: Filling, shard: Shard) -> None:
@@ -195,8 +207,7 @@ def compute(filling: Filling) -> None:
 
 def finish_shard(filling: Filling, writer: "Writer") -> None:
     """Compute what is left of the current shard and hand it to the writer."""
-    if filling.shard is None:
-        return
+    assert filling.shard is not None
     compute(filling)
     writer.put(Finished(filling.target, filling.shard, filling.rows, tuple(filling.quarantined), filling.started))
     filling.shard = None

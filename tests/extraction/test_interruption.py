@@ -15,6 +15,7 @@ import embedcache
 from embedcache import ExtractConfig
 from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.extraction.decode import DecodePool, Request
+from embedcache.extraction.progress import Progress
 from embedcache.images import parse_window
 from embedcache.store.leases import exclusive, holder
 from embedcache.testing.kill import finished, import_for_forks, kill_and_resume, run_in_fork
@@ -230,3 +231,28 @@ def test_a_second_sigint_ends_at_once() -> None:
         assert stop.number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_shard_is_committed_when_it_is_whole_and_not_when_the_run_ends(
+    small_shards: ExtractConfig, tiny: Path, tiny_registers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One backbone lacks its first shard only, another one all: what is whole must not wait for the other's last row."""
+    import embedcache.extraction.job as job
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "finalise", lambda *_: pytest.fail("stopped here"))
+        with pytest.raises(pytest.fail.Exception):
+            embedcache.extract(small_shards)
+    store = only_store(small_shards)
+    (first,) = store.glob("commits_*/c/0")
+    first.unlink()
+
+    def stop_early(progress: Progress) -> None:
+        if progress.done == 6:
+            raise RuntimeError("stopped here")
+
+    both = replace(small_shards, backbones=(str(tiny), str(tiny_registers)))
+    with pytest.raises(RuntimeError, match="stopped here"):
+        embedcache.extract(both, embedcache.Listener(progress=stop_early))
+    assert first.is_file()
+    assert len(list(Path(both.cache).glob(f"*/{tiny_registers.name}/*.zarr/commits_*/c/*"))) == 3
