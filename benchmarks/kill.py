@@ -1,6 +1,7 @@
 """SIGKILL at random moments, then resume: is the store bit-identical to an undisturbed one?
 
-`python benchmarks/kill.py --n 200`. The engine is `embedcache.testing.kill`, which the test suite runs with 20 kills.
+`python benchmarks/kill.py --n 200`; with `--workers 2` two extractions share the store, and either is killed. The engine is
+`embedcache.testing.kill`, which the test suite runs with 20 kills.
 """
 
 import argparse
@@ -27,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=200, help="kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--workers", type=int, default=1, help="extractions that share the store")
     parser.add_argument("--quick", action="store_true", help="20 kills")
     asked = parser.parse_args()
     kills = 20 if asked.quick else asked.n
@@ -51,7 +53,7 @@ def main() -> None:
         in_child(make_tiny, folder / "tiny")
         in_child(extract, calm)
         started = time.perf_counter()
-        report = kill_and_resume(config, only_store(calm), kills, random.Random(asked.seed))
+        report = kill_and_resume(config, only_store(calm), kills, random.Random(asked.seed), asked.workers)
         took = time.perf_counter() - started
 
     print(f"{report.kills} kills, {report.halfway} of them between the first and the last commit of a run")
@@ -65,6 +67,7 @@ def main() -> None:
         faults=report.faults,
         seconds=round(took, 1),
         seed=asked.seed,
+        workers=asked.workers,
         checks={
             "all_bit_identical": report.held == report.kills,
             "as_many_as_asked": report.kills == kills,

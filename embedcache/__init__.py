@@ -31,6 +31,8 @@ _PUBLIC = {
     "Task": "embedcache.types",
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
+    "collect_garbage": "embedcache.store.gc",
+    "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
@@ -47,16 +49,20 @@ _PUBLIC = {
     "list_stores": "embedcache.store.catalog",
     "make_splits": "embedcache.evaluation.split_files",
     "open_dataset": "embedcache.datasets",
-    "plan": "embedcache.extraction.job",
+    "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
     "read_result": "embedcache.evaluation.results",
+    "recompute": "embedcache.extraction.recompute",
+    "relocate": "embedcache.datasets.relocate",
     "remove_store": "embedcache.store.catalog",
+    "repair": "embedcache.extraction.repair:repair_store",
     "reveal": "embedcache.datasets.reveal",
     "run_demo": "embedcache.testing.demo",
     "show_store": "embedcache.store.catalog",
     "sync_labels": "embedcache.extraction.sync",
     "verify": "embedcache.store.verify:verify_store",
+    "verify_labels": "embedcache.store.verify",
 }
 
 __all__ = [
@@ -82,6 +88,8 @@ __all__ = [
     "Volume",
     "Window",
     "__version__",
+    "collect_garbage",
+    "config_like",
     "describe_backbone",
     "describe_labels",
     "doctor",
@@ -102,12 +110,16 @@ __all__ = [
     "probe",
     "probe_patches",
     "read_result",
+    "recompute",
+    "relocate",
     "remove_store",
+    "repair",
     "reveal",
     "run_demo",
     "show_store",
     "sync_labels",
     "verify",
+    "verify_labels",
 ]
 
 if TYPE_CHECKING:
@@ -116,6 +128,7 @@ if TYPE_CHECKING:
     from embedcache.datasets.base import DatasetOptions
     from embedcache.datasets.describe import describe_labels
     from embedcache.datasets.identifiers import export_key, import_key
+    from embedcache.datasets.relocate import relocate
     from embedcache.datasets.reveal import reveal
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation.figures import draw_result
@@ -128,12 +141,18 @@ if TYPE_CHECKING:
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
-    from embedcache.extraction.job import ExtractReport, extract, plan
+    from embedcache.extraction.forecast import plan
+    from embedcache.extraction.job import ExtractReport, extract
+    from embedcache.extraction.like import config_like
     from embedcache.extraction.progress import Listener
+    from embedcache.extraction.recompute import recompute
+    from embedcache.extraction.repair import repair_store as repair
     from embedcache.extraction.sync import sync_labels
     from embedcache.store.catalog import list_stores, remove_store, show_store
     from embedcache.store.features import Features
+    from embedcache.store.gc import collect_garbage
     from embedcache.store.reader import FeatureCache
+    from embedcache.store.verify import verify_labels
     from embedcache.store.verify import verify_store as verify
     from embedcache.testing.demo import run_demo
     from embedcache.types import (

@@ -57,14 +57,20 @@ class StoreBusyError(EmbedcacheError, RuntimeError):
     """Another live process holds the store; the message names its host and pid."""
 
 
-class SourceChangedError(EmbedcacheError, RuntimeError):
-    """The content of a source differs from what the store was made from. Nothing was written."""
-
-    exit_code = 1
+class TooManyBadError(EmbedcacheError, RuntimeError):
+    """Most of the first samples of a run can not be read, so it stopped; the message has the commonest reason."""
 
 
 class TokenOverflowError(EmbedcacheError, ArithmeticError):
     """A token does not fit the stored dtype, or is not a number; the message names the layer."""
+
+
+class WorkerFailedError(EmbedcacheError, RuntimeError):
+    """Every process of a run on several devices ended badly; what they committed stays."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Interrupted(EmbedcacheError, RuntimeError):

@@ -5,6 +5,7 @@ a Probe fitted on a Split writes a Result.
 Nothing here reads a file or computes a feature. A noun that was constructed is valid.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -24,8 +25,8 @@ Level = Literal["patient", "study", "sample", "slice"]
 Part = Literal["train", "validation", "test"]
 Scope = Literal["slice", "volume"]
 Fit = Literal["squash", "pad", "processor"]
-TokenKind = Literal["cls_token", "patch_mean", "patch_tokens", "pooled"]
-FloatName = Literal["float16", "float32"]
+TokenKind = Literal["cls_token", "patch_mean", "patch_tokens", "patch_tokens_int8", "patch_scale", "pooled"]
+StoredType = Literal["float16", "float32", "int8"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)
@@ -262,7 +263,7 @@ class ArraySpec:
 
     layer: int
     kind: TokenKind
-    dtype: FloatName
+    dtype: StoredType
     shape: tuple[int, ...]
 
     @property
@@ -273,7 +274,7 @@ class ArraySpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row (one slice)."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,12 @@ class Pass:
     threads: int
     device_kind: str
     """`cpu` or `cuda`: a shard made on another kind is refused unless asked for."""
+    dropped: tuple[tuple[int, int], ...] = ()
+    """Ranges [first, stop) of shards that held superseded rows only, and that `gc` removed. No part of what it is."""
+
+    def is_dropped(self, shard: int) -> bool:
+        """Whether `gc` removed a shard."""
+        return any(first <= shard < stop for first, stop in self.dropped)
 
 
 @dataclass(frozen=True)
@@ -329,11 +336,23 @@ class Plan:
         owner[first + offset] = owned
         return owner
 
+    def rows_of(self, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Shape (rows,): whether a row is owned by a sample of `which`, shape (samples,)."""
+        found = np.zeros(self.rows, dtype=np.bool_)
+        found[self.slice_index >= 0] = np.repeat(which, self.slice_count)
+        return found
+
     def shards(self, rows_per_shard: int) -> Iterator[Shard]:
         """The shards that own at least one row; padding alone is neither planned nor written."""
         owned = (self.slice_index >= 0).reshape(-1, rows_per_shard).any(axis=1)
         for k in np.flatnonzero(owned).tolist():
             yield Shard(k, k * rows_per_shard, (k + 1) * rows_per_shard)
+
+    def shards_of(self, p: Pass) -> Iterator[Shard]:
+        """The shards that a pass must have: those that own a row and were not dropped."""
+        for shard in self.shards(p.rows_per_shard):
+            if not p.is_dropped(shard.index):
+                yield shard
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import embedcache
+from embedcache.errors import InputError
 
 if TYPE_CHECKING:
     from embedcache import DatasetOptions, ExtractConfig
@@ -26,20 +27,27 @@ def takes(
     """A decorator: the function takes the options of `build`, besides its own, in place of its first argument.
 
     That argument is then what `build` makes of them. Of its options only those in `only` are taken, if that is given, and
-    those in `fixed` have that value; the rest keep their defaults.
+    those in `fixed` have that value; the rest keep their defaults. A parameter `explicit` of `build` is no option: it gets
+    the names of those that were typed.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         offered = inspect.signature(build).parameters
-        shared = {n: p for n, p in offered.items() if n not in fixed and (only is None or n in only)}
+        shared = {
+            n: p for n, p in offered.items() if n != "explicit" and n not in fixed and (only is None or n in only)
+        }
         _, *own = inspect.signature(function).parameters.values()
 
         def run(**given: Any) -> Any:
             own_names = {p.name for p in own}
-            built = build(**fixed, **{n: v for n, v in given.items() if n not in own_names})
-            return function(built, **{n: v for n, v in given.items() if n in own_names})
+            asked = {n: v for n, v in given.items() if n not in own_names and n != "ctx"}
+            if "explicit" in offered:
+                asked["explicit"] = {n for n in asked if given["ctx"].get_parameter_source(n).name == "COMMANDLINE"}
+            return function(build(**fixed, **asked), **{n: v for n, v in given.items() if n in own_names})
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*shared.values(), *own]]
+        if "explicit" in offered:
+            parameters.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__doc__ = function.__doc__
@@ -96,10 +104,17 @@ def extract_config(
     options: "DatasetOptions",
     dataset: Annotated[str, typer.Option(help="nih-cxr14, table, folder, or another registered dataset.")],
     root: Annotated[str, typer.Option(help="The dataset's folder, or the table (CSV or Parquet).")],
+    explicit: Collection[str] = (),
     backbone: Annotated[
-        list[str], typer.Option(help="Hub name or local folder. Repeat it: all share one reading of the images.")
-    ],
+        list[str] | None, typer.Option(help="Hub name or local folder. Repeat it: all share one reading of the images.")
+    ] = None,
     cache: Annotated[str, typer.Option(help="Folder of the stores.")] = "cache",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="A store whose recorded configuration is repeated; other switches change it. What differs is told."
+        ),
+    ] = None,
     limit: Annotated[int | None, opt("Only the first N samples.", SAMPLES)] = None,
     where: Annotated[
         str | None, opt("Only samples for which this holds, for example \"view == 'PA' and age > 50\".", SAMPLES)
@@ -107,7 +122,9 @@ def extract_config(
     sample_list: Annotated[str | None, opt("Only the samples named in this file, one id a line.", SAMPLES)] = None,
     tokens: Annotated[str, opt("Of cls, mean, patch, with commas.", TOKENS)] = "cls,mean",
     layers: Annotated[str, opt("last, last:4, all, or numbers with commas; negative from the end.", TOKENS)] = "last",
-    dtype: Annotated[str, opt("float16 or float32.", TOKENS)] = "float16",
+    dtype: Annotated[
+        str, opt("float16, float32, or int8: patch tokens with a scale each, while cls and mean stay float16.", TOKENS)
+    ] = "float16",
     window: Annotated[
         str,
         opt(
@@ -134,36 +151,82 @@ def extract_config(
     mixed: Annotated[
         bool, opt("Allow one pass to hold shards of several devices or versions.", RUN, "--mixed")
     ] = False,
-    wait: Annotated[bool, opt("Wait for another process that writes the store.", RUN, "--wait")] = False,
+    devices: Annotated[
+        str | None, opt("A process for each: cuda:0,cuda:1, or all, or cpu:2. They share the work.", RUN)
+    ] = None,
+    allow_bad: Annotated[str, opt("Exit with 0 while no more samples are set aside: a number, or 2%.", RUN)] = "0",
+    retry_quarantined: Annotated[
+        bool, opt("Try samples again that were set aside, after you mended their files.", RUN, "--retry-quarantined")
+    ] = False,
 ) -> "ExtractConfig":
     """The extraction that the options describe."""
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "root": root,
+        "backbones": tuple(backbone or ()),
+        "cache": cache,
+        "tokens": tokens,
+        "layers": layers,
+        "dtype": dtype,
+        "window": window,
+        "fit": fit,
+        "size": size,
+        "revision": revision,
+        "compute_dtype": compute_dtype,
+        "attention": attention,
+        "limit": limit,
+        "where": where,
+        "sample_list": sample_list,
+        "options": options,
+        "ids": ids,
+        "device": device,
+        "batch_size": batch_size,
+        "threads": threads,
+        "rows_per_shard": rows_per_shard,
+        "workers": workers,
+        "decode_timeout": decode_timeout,
+        "mixed": mixed,
+        "devices": devices,
+        "allow_bad": allow_bad,
+        "retry_quarantined": retry_quarantined,
+    }
+    if like is None:
+        return embedcache.ExtractConfig(**asked)
+    typed = {"backbones" if name == "backbone" else name for name in explicit}
+    return embedcache.config_like(
+        like, **{n: v for n, v in asked.items() if n in typed or n in ("dataset", "root", "options")}
+    )
+
+
+@takes(label_options)
+def sources(
+    options: "DatasetOptions",
+    dataset: Annotated[
+        str, typer.Option(help="How the store's dataset is read: table, folder, nih-cxr14, …")
+    ] = "table",
+    root: Annotated[str | None, typer.Option(help="The dataset's folder, or the table.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The hub name or local folder that made the tokens; as recorded unless given.")
+    ] = None,
+    device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
+    mixed: Annotated[bool, opt("Also on another device, or with other versions.", RUN, "--mixed")] = False,
+    workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
+    decode_timeout: Annotated[float, opt("Seconds until a decoder without an answer is replaced.", RUN)] = 120.0,
+) -> "ExtractConfig | None":
+    """Where the images and the weights of a store lie on this machine; None where no root was given."""
+    if root is None:
+        if backbone is not None:
+            raise InputError("tokens are computed from the images, so --backbone needs --root too.")
+        return None
     return embedcache.ExtractConfig(
         dataset=dataset,
         root=root,
-        backbones=tuple(backbone),
-        cache=cache,
-        tokens=tokens,
-        layers=layers,
-        dtype=dtype,  # type: ignore[arg-type]  # ExtractConfig checks the words
-        window=window,
-        fit=fit,  # type: ignore[arg-type]
-        size=size,
-        revision=revision,
-        compute_dtype=compute_dtype,
-        attention=attention,
-        limit=limit,
-        where=where,
-        sample_list=sample_list,
+        backbones=(backbone,) if backbone else (),
         options=options,
-        ids=ids,  # type: ignore[arg-type]
         device=device,
-        batch_size=batch_size,
-        threads=threads,
-        rows_per_shard=rows_per_shard,
+        mixed=mixed,
         workers=workers,
         decode_timeout=decode_timeout,
-        mixed=mixed,
-        wait=wait,
     )
 
 

@@ -15,12 +15,15 @@ from embedcache_cli import (
     doctor,
     extract,
     figure,
+    gc,
     ids,
     labels,
     ls,
     plan,
     probe,
     probe_patch,
+    relocate,
+    repair,
     rm,
     show,
     splits,
@@ -47,7 +50,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, ls, show, rm, verify, doctor, demo):
+for module in (plan, extract, ls, show, rm, verify, repair, gc, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
 for module in (labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)

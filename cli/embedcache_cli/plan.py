@@ -1,25 +1,50 @@
 """`embedcache plan`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 import embedcache
+from embedcache.errors import InputError
 from embedcache_cli.asking import extract_config, takes
-from embedcache_cli.output import Json, print_json, print_table, silent, size, tell
+from embedcache_cli.output import Json, counted, duration, print_json, print_table, silent, size, tell
 
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
+    from embedcache.extraction.forecast import PlanReport
 
 NAME = "plan"
 
 
 @takes(extract_config)
-def command(config: "ExtractConfig", json: Json = False) -> int:
-    """Say how many rows and bytes `extract` with the same options would write. Writes nothing."""
-    report = embedcache.plan(config, silent if json else tell)
+def command(
+    config: "ExtractConfig",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Bytes you allow, as 50GiB or 500MB: what fits is proposed, the least loss first."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Run a few batches on the device to forecast the time; some seconds a backbone.")
+    ] = True,
+    json: Json = False,
+) -> int:
+    """Say how many rows and bytes `extract` with the same options would write, and how long it would take.
+
+    Exit 2 if the cache's disk, or the budget, can not hold it. Writes nothing.
+    """
+    report = embedcache.plan(config, silent if json else tell, calibrate=calibrate, budget=budget)
     if json:
-        print_json({**vars(report), "bytes": report.bytes})
-        return 0
-    print(f"{report.dataset}: {report.samples} samples, {report.slices} slices")
+        print_json({**vars(report), "bytes": report.bytes, "fits": report.fits, "exit_code": report.exit_code})
+    else:
+        show(report)
+    if report.exit_code:
+        raise InputError(report.problem)
+    return 0
+
+
+def show(report: "PlanReport") -> None:
+    """The forecast for people."""
+    print(f"{report.dataset}: {counted(report.samples, 'sample')}, {counted(report.slices, 'slice')}")
     rows = [
         (p.backbone, array, p.rows_per_shard, p.pending_shards, size(bytes_))
         for p in report.passes
@@ -27,7 +52,37 @@ def command(config: "ExtractConfig", json: Json = False) -> int:
     ]
     if not rows:
         print("everything is there already")
-        return 0
+        return
     print_table(("backbone", "array", "rows a shard", "shards to write", "on disk"), rows)
-    print(f"in all {size(report.bytes)} in {sum(p.files for p in report.passes)} files")
-    return 0
+    files = counted(sum(p.files for p in report.passes), "file")
+    print(
+        f"in all {size(report.bytes)} in {files}; {size(report.needed)} of disk, and {size(report.free)} is free for it"
+    )
+    show_time(report)
+    show_proposals(report)
+
+
+def show_time(report: "PlanReport") -> None:
+    """What the calibration found, stage by stage."""
+    if report.time is None or report.rates is None:
+        return
+    time, rates = report.time, report.rates
+    for p in report.passes:
+        if p.slices_per_second:
+            print(f"{p.backbone}: {p.slices_per_second:,.1f} slices a second on {rates.device}")
+    slowest = f"the slowest stage is {time.binds}"
+    stages = f"decode {duration(time.decode)}, forward {duration(time.forward)}, write {duration(time.write)}"
+    print(f"about {duration(time.seconds)}, start-up {duration(time.startup)} included: {slowest} (alone: {stages})")
+
+
+def show_proposals(report: "PlanReport") -> None:
+    """Under a budget: what could be asked instead, and the first that fits."""
+    if report.budget is None:
+        return
+    best = next((p for p in report.proposals if p.fits), None)
+    rows = [
+        ("->" if p is best else "", p.name, size(p.needed), "fits" if p.fits else "too large", p.switches)
+        for p in report.proposals
+    ]
+    print(f"within {size(report.budget)}:")
+    print_table(("", "what is stored", "of disk", "", "switches"), rows)

@@ -25,6 +25,12 @@ def shared(
     pool: Annotated[
         str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none keeps slices apart.")
     ] = "mean",
+    strict_volumes: Annotated[
+        bool,
+        typer.Option(
+            "--strict-volumes", help="Leave out a volume with a slice that was set aside; else pool the rest."
+        ),
+    ] = False,
     labels: Annotated[
         str | None,
         typer.Option(help="Labels for a store that lies alone: a labels.parquet, or a table of your own with its ids."),
@@ -49,6 +55,7 @@ def shared(
         "features": features,
         "layers": "last" if layers == "last" else numbers(layers, int, "--layers"),
         "pool": None if pool == "none" else pool,
+        "strict_volumes": strict_volumes,
         "labels": Path(labels) if labels else None,
         "join_on": join_on,
         "split": Path(split) if split else None,

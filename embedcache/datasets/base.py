@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
+from embedcache.store.texts import factorise
 from embedcache.types import DatasetInfo, Labels, Part, Samples, StringArray
 
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -150,8 +151,8 @@ def check_samples(samples: Samples, id_switch: str = "--id-column") -> None:
             f"{samples.where(pair[0])} and {samples.where(pair[1])} have the same id; make ids unique, or name another "
             f"column with {id_switch}."
         )
-    parts, part = np.unique(samples.split, return_inverse=True)
-    _, patient = np.unique(samples.patient_id, return_inverse=True)
+    parts, part = factorise(samples.split)
+    _, patient = factorise(samples.patient_id)
     known = np.flatnonzero(samples.split != "")
     if not len(known):
         return
@@ -170,8 +171,9 @@ def check_samples(samples: Samples, id_switch: str = "--id-column") -> None:
 
 def first_pair(values: StringArray) -> tuple[int, int] | None:
     """The positions of the first value that is there twice (the earliest repetition), or None."""
-    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    if len(distinct) == len(values):
+    words, codes = factorise(values)
+    if len(words) == len(values):
         return None
-    repeated = np.flatnonzero(first[inverse] != np.arange(len(values)))
-    return int(first[inverse[repeated[0]]]), int(repeated[0])
+    _, first = np.unique(codes, return_index=True)
+    repeated = np.flatnonzero(first[codes] != np.arange(len(values)))
+    return int(first[codes[repeated[0]]]), int(repeated[0])

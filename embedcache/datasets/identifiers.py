@@ -14,7 +14,7 @@ from embedcache.datasets.base import first_pair
 from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import InputError
 from embedcache.store.files import locked, replace_file
-from embedcache.store.texts import factorise
+from embedcache.store.texts import factorise, locate, sort
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
 
 KEY_FILE = "ids.key"
@@ -38,14 +38,26 @@ class Key:
 
     def pseudonym(self, kind: IdKind, dataset: str, natural_id: str) -> str:
         """32 hex digits of HMAC-SHA256 for one id."""
-        # the length keeps two pairs of data set and id apart that would read alike when joined
-        message = f"{kind}\0{len(dataset)}\0{dataset}\0{natural_id}".encode()
-        return hmac.digest(self.secret, message, "sha256").hex()[:32]
+        return hmac.digest(self.secret, _prefix(kind, dataset) + natural_id.encode(), "sha256").hex()[:32]
 
     def pseudonyms(self, kind: IdKind, dataset: str, natural_ids: StringArray) -> StringArray:
-        """The pseudonym of each id; equal ids are computed once."""
-        words, codes = factorise(natural_ids)
-        return strings([self.pseudonym(kind, dataset, word) for word in words.tolist()])[codes]
+        """The pseudonym of each id."""
+        # HMAC as RFC 2104 has it, with what is common to all ids hashed once: twice as fast as `hmac.digest`
+        block = self.secret.ljust(hashlib.sha256().block_size, b"\0")
+        common_inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + _prefix(kind, dataset))
+        common_outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+        found = []
+        for natural_id in natural_ids.tolist():
+            inner, outer = common_inner.copy(), common_outer.copy()
+            inner.update(natural_id.encode())
+            outer.update(inner.digest())
+            found.append(outer.hexdigest()[:32])
+        return strings(found)
+
+
+def _prefix(kind: IdKind, dataset: str) -> bytes:
+    # the length keeps two pairs of data set and id apart that would read alike when joined
+    return f"{kind}\0{len(dataset)}\0{dataset}\0".encode()
 
 
 def load_key(create: bool = True) -> Key:
@@ -123,16 +135,26 @@ def assign_ids(
     if key is None:
         raise InputError(f"dataset {info.name} needs a key for its pseudonyms; or keep its ids with --ids keep.")
     ids = key.pseudonyms("sample", info.name, samples.id)
-    order = np.argsort(ids, kind="stable")
-    renamed = replace(samples, id=ids, patient_id=key.pseudonyms("patient", info.name, samples.patient_id)).take(order)
-    pair = first_pair(renamed.id)
-    if pair:
-        raise InputError(f"{renamed.where(pair[0])} and {renamed.where(pair[1])} have the same id; make ids unique.")
-    sample = key.pseudonyms("sample", info.name, labels.sample)
+    natural_patients, patient = factorise(samples.patient_id)
+    patients = key.pseudonyms("patient", info.name, natural_patients)[patient]
+    order = sort(ids)
+    renamed = replace(samples, id=ids, patient_id=patients).take(order)
+    if (renamed.id[1:] == renamed.id[:-1]).any():
+        i, j = first_pair(renamed.id) or (0, 0)
+        raise InputError(f"{renamed.where(i)} and {renamed.where(j)} have the same id; make ids unique.")
+
+    def of_labels(kind: IdKind, values: StringArray, natural: StringArray, pseudonyms: StringArray) -> StringArray:
+        """Labels speak of these samples and patients, whose pseudonyms are there; "" stays."""
+        place = locate(values, natural)
+        found: StringArray = np.concatenate([pseudonyms, strings([""])])[place]
+        others = np.flatnonzero((place < 0) & (values != ""))
+        found[others] = key.pseudonyms(kind, info.name, values[others])
+        return found
+
     mapped = replace(
         labels,
-        sample=np.where(labels.sample == "", "", sample),
-        patient=key.pseudonyms("patient", info.name, labels.patient),
+        sample=of_labels("sample", labels.sample, samples.id, ids),
+        patient=of_labels("patient", labels.patient, samples.patient_id, patients),
     )
     return renamed, mapped, samples.id[order]
 

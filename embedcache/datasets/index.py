@@ -7,7 +7,7 @@ extraction appends a line before each commit. A lost line costs one reading of t
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,9 @@ _SCHEMA = pa.schema(
     },
     metadata={b"embedcache": b'{"format": "embedcache-index", "version": 1}'},
 )
+
+COLUMNS = ("path", "size", "mtime_ns", "digest", "slices")
+"""What is known beside the id."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +83,31 @@ class PrivateIndex:
         """What is known of one sample."""
         return self._newer.get(sample_id) or self._stored.get(sample_id)
 
-    def lookup(self, ids: StringArray) -> dict[str, npt.NDArray[Any]]:
-        """What is known of many, by column, each of shape (n,): `found` (bool), `path`, `size`, `mtime_ns`, `digest`,
-        `slices`; where `found` is False, texts are "" and numbers -1.
+    def rows(self) -> Iterator[IndexRow]:
+        """All that it knows, in the order of the ids."""
+        for name in sorted({*self._stored.place, *self._newer}):
+            row = self.get(name)
+            assert row is not None
+            yield row
+
+    def lookup(self, ids: StringArray, names: Sequence[str] = COLUMNS) -> dict[str, npt.NDArray[Any]]:
+        """What is known of many, by column, each of shape (n,): `found` (bool) and `names`; where `found` is False, texts
+        are "" and numbers -1.
         """
         place = locate(ids, self._stored.columns["id"])
         found = place >= 0
         columns: dict[str, npt.NDArray[Any]] = {"found": found}
-        for name, values in self._stored.columns.items():
-            if name != "id":
-                columns[name] = np.full(len(ids), "" if values.dtype.kind == "T" else -1, dtype=values.dtype)
-                columns[name][found] = values[place[found]]
+        for name in names:
+            values = self._stored.columns[name]
+            columns[name] = np.full(len(ids), "" if values.dtype.kind == "T" else -1, dtype=values.dtype)
+            columns[name][found] = values[place[found]]
         if self._newer:
             newer = list(self._newer.values())
             above = locate(ids, strings([row.id for row in newer]))
             for i in np.flatnonzero(above >= 0).tolist():
                 row = newer[above[i]]
                 found[i] = True
-                for name in ("path", "size", "mtime_ns", "digest", "slices"):
+                for name in names:
                     columns[name][i] = getattr(row, name)
         return columns
 
@@ -142,13 +152,11 @@ class PrivateIndex:
 
         Only what the index knows can be suspected. A suspicion is decided by the content's digest.
         """
-        known = self.lookup(samples.id)
-        changed = [
-            i
-            for i in np.flatnonzero(known["found"]).tolist()
-            if _state(str(samples.path[i])) != (int(known["size"][i]), int(known["mtime_ns"][i]))
-        ]
-        return np.array(changed, dtype=np.int64)
+        known = self.lookup(samples.id, ("size", "mtime_ns"))
+        place = np.flatnonzero(known["found"])
+        columns = (place, samples.path[place], known["size"][place], known["mtime_ns"][place])
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([i for i, path, *state in rows if _state(path) != state], dtype=np.int64)
 
     def _lock(self) -> Path:
         private_folder(data_dir())
@@ -233,9 +241,9 @@ def _journal(path: Path) -> Path:
     return path.with_suffix(".jsonl")
 
 
-def _state(path: str) -> tuple[int, int] | None:
+def _state(path: str) -> list[int] | None:
     try:
         state = stat_source(path)
     except ImageError:
         return None
-    return state.size, state.mtime_ns
+    return [state.size, state.mtime_ns]

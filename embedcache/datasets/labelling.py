@@ -11,7 +11,7 @@ from embedcache.datasets.base import DatasetOptions, first_pair
 from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.errors import InputError
-from embedcache.store.texts import factorise, locate
+from embedcache.store.texts import locate
 from embedcache.types import IntArray, Labels, Samples, StringArray, Task, strings
 
 JOIN_COLUMNS = (
@@ -54,8 +54,11 @@ def long_rows(
 
 def all_rows(parts: Sequence[Labels], samples: Samples) -> Labels:
     """The rows of several tasks, and for each sample that is in none of them one row without a task."""
-    labelled, _ = factorise(np.concatenate([strings([]), *(part.sample for part in parts)]))
-    bare = samples.take(locate(samples.id, labelled) < 0)
+    unlabelled = np.arange(len(samples))
+    for part in parts:
+        if len(unlabelled):  # after the first task there are few, or none
+            unlabelled = unlabelled[locate(samples.id[unlabelled], part.sample) < 0]
+    bare = samples.take(unlabelled)
     none = strings([""] * len(bare))
     parts = [
         *parts,

@@ -20,8 +20,9 @@ from embedcache.probes.base import Matrix
 from embedcache.probes.patch_linear import PatchLinearProbe
 from embedcache.store import layout
 from embedcache.store.features import finished_rows
+from embedcache.store.fingerprint import sha256
 from embedcache.store.reader import FeatureCache
-from embedcache.store.tokens import TokenArray
+from embedcache.store.tokens import PatchTokens
 from embedcache.types import PARTS, IntArray, Split, StringArray
 
 PROBE = "patch-linear"
@@ -113,7 +114,7 @@ class PatchQuestion:
     slices: Slices
     targets: Targets
     probe: PatchLinearProbe
-    tokens: Mapping[int, TokenArray]
+    tokens: Mapping[int, PatchTokens]
     """Layer → its patch tokens."""
     counts: dict[str, int]
     inputs: Mapping[str, Any]
@@ -149,6 +150,7 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
     inputs = {
         "store": cache.fingerprint,
         "plan": cache.plan_digest,
+        "rows": sha256(cache.row_status.tobytes()),
         "passes": sorted({t.stored_pass.id for t in tokens.values()}),
         "masks": digest,
         "split": splits.split_digest(split),
@@ -166,23 +168,24 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
     return PatchQuestion(cache, masks, classes, split, slices, targets, probe, tokens, counts, plain(inputs))
 
 
-def _tokens(cache: FeatureCache, layers: tuple[int, ...] | str) -> dict[int, TokenArray]:
+def _tokens(cache: FeatureCache, layers: tuple[int, ...] | str) -> dict[int, PatchTokens]:
     """The patch tokens of the asked layers, by layer. Raises InputError where there are none."""
-    stored = sorted({a.layer for p in cache.passes for a in p.arrays if a.kind == "patch_tokens"})
+    kinds = ("patch_tokens", "patch_tokens_int8")
+    stored = sorted({a.layer for p in cache.passes for a in p.arrays if a.kind in kinds})
     if not stored:
         raise InputError(f"{cache.path.name} holds no patch tokens; add them with `embedcache extract --tokens patch`.")
     if isinstance(layers, str):
         wanted = stored if layers == "auto" else stored[-1:]
     else:
         wanted = sorted({cache.layer_number(n) for n in layers})
-    found = {n: cache.tokens(n, "patch_tokens") for n in wanted}
+    found = {n: cache.layer(n).patch_tokens for n in wanted}
     grids = {t.spec.shape[:2] for t in found.values()}
     if len(grids) > 1:
         raise InputError(f"layers {wanted} have patch grids of {len(grids)} sizes; ask for them one by one.")
     return found
 
 
-def grid_of(tokens: Mapping[int, TokenArray]) -> tuple[int, int]:
+def grid_of(tokens: Mapping[int, PatchTokens]) -> tuple[int, int]:
     """Patches (y, x), the same for all layers."""
     gy, gx, _ = next(iter(tokens.values())).spec.shape
     return gy, gx
@@ -195,7 +198,7 @@ def placement(cache: FeatureCache, shape: tuple[int, ...]) -> Placement:
 
 
 def _slices(
-    cache: FeatureCache, masks: StoreMasks, split: Split, tokens: Mapping[int, TokenArray]
+    cache: FeatureCache, masks: StoreMasks, split: Split, tokens: Mapping[int, PatchTokens]
 ) -> tuple[Slices, dict[str, int]]:
     """The slices that count, with their parts, and what was left out."""
     plan = cache.index.plan

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Features
-from embedcache.store.tokens import TokenArray
+from embedcache.store.tokens import PatchTokens
 from embedcache.types import IntArray
 
 WAVES = 6
 """Cosines per axis of the image: they tell a lung from a lung's neighbour, and leave a mean mask little to add."""
 DEPTH_WAVES = 4
 """Cosines along a volume."""
+BLOCK_BYTES = 32 * 2**20
+"""Of tokens that are read at a time."""
 
 
 class PatchSource(Protocol):
@@ -33,14 +35,14 @@ class PatchSource(Protocol):
         """Of the features."""
 
     def slices(self, rows: IntArray) -> Iterator[tuple[int, Features]]:
-        """(row, (patches, width)) of each of the ascending `rows`."""
+        """(row, (patches, width)) of each of the ascending `rows`; only good until the next one is asked for."""
 
 
 @dataclass(frozen=True)
 class LayerSource:
     """The patch tokens of one layer."""
 
-    tokens: TokenArray
+    tokens: PatchTokens
 
     @property
     def name(self) -> str:
@@ -58,10 +60,14 @@ class LayerSource:
         return self.tokens.dtype
 
     def slices(self, rows: IntArray) -> Iterator[tuple[int, Features]]:
-        """Read shard by shard; one is held at a time."""
-        for start, block in self.tokens.shards():
-            for row in rows[(rows >= start) & (rows < start + len(block))].tolist():
-                yield row, block[row - start].reshape(-1, self.width)
+        """Read some rows at a time, into the same memory."""
+        shape = self.tokens.spec.shape
+        step = max(1, BLOCK_BYTES // (int(np.prod(shape)) * self.dtype.itemsize))
+        memory = np.empty((min(step, len(rows)), *shape), dtype=self.dtype)
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            for row, tokens in zip(some.tolist(), self.tokens.rows(some, out=memory[: len(some)]), strict=True):
+                yield row, tokens.reshape(-1, self.width)
 
 
 @dataclass(frozen=True)

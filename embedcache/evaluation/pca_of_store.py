@@ -35,7 +35,7 @@ def draw_pca(
     """
     cache = FeatureCache.open(store)
     number = cache.layer_number(layer)
-    tokens = cache.tokens(number, "patch_tokens")
+    tokens = cache.layer(number).patch_tokens
     plan, ok = cache.index.plan, cache.row_status == layout.OK
     position = {name: i for i, name in enumerate(plan.sample_id.tolist())}
     asked = list(samples) or plan.sample_id[: max(1, n_slices)].tolist()

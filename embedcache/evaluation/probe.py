@@ -68,7 +68,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     if not config.force and (there := find_result(question.inputs, folder)) is not None:
         return there
     clock = Clock(progress)
-    loaded: dict[str, Features] = clock.run("reading features", lambda: _load(question, config.pool))
+    loaded: dict[str, Features] = clock.run("reading features", lambda: _load(question, config))
     parts, counts = _parts(question, loaded[question.choices[0]])
     blocks = {choice: _rows(question, features) for choice, features in loaded.items()}
     train, validation, test = (parts == part for part in ("train", "validation", "test"))
@@ -107,7 +107,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **fitted.diagnostics.software},
-        warnings=_warnings(question, choice, fitted, loaded[choice.features]),
+        warnings=_warnings(question, choice, fitted, loaded[choice.features], config.strict_volumes),
     )
     predictions = _predictions(question, rows.take(validation), choice.scores, tested, scores)
     return write_result(result, predictions, folder, config.force)
@@ -116,12 +116,13 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _load(question: Question, pool: str | None) -> dict[str, Features]:
+def _load(question: Question, config: ProbeConfig) -> dict[str, Features]:
     return {
         choice: question.cache.features(
             choice,
             layers=question.layers or None,
-            pool=pool,
+            pool=config.pool,
+            strict_volumes=config.strict_volumes,
             task=question.task.name,
             labels=question.labels,
             split=question.split.sample.tolist(),
@@ -222,7 +223,9 @@ def _chosen(question: Question, choice: _Choice, fitted: FittedPath) -> dict[str
     return plain(chosen)
 
 
-def _warnings(question: Question, choice: _Choice, fitted: FittedPath, features: Features) -> tuple[str, ...]:
+def _warnings(
+    question: Question, choice: _Choice, fitted: FittedPath, features: Features, strict_volumes: bool
+) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in fitted.diagnostics.warnings]
     name = question.probe.parameter
     if choice.at_edge:
@@ -230,7 +233,8 @@ def _warnings(question: Question, choice: _Choice, fitted: FittedPath, features:
     if choice.selected_by == "accuracy":
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
     if len(features.incomplete):
-        found.append(f"{len(features.incomplete)} samples were pooled without their quarantined slices.")
+        done = "left out, since slices of them were" if strict_volumes else "pooled without the slices that were"
+        found.append(f"{len(features.incomplete)} samples were {done} set aside.")
     return tuple(found)
 
 

@@ -43,6 +43,8 @@ class ProbeConfig:
     layers: tuple[int, ...] | Literal["last"] = "last"
     pool: str | None = "mean"
     """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
+    strict_volumes: bool = False
+    """Leave out a sample of which a slice is set aside, in place of pooling the rest."""
     standardize: bool | None = None
     """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no)."""
     labels: Path | None = None
@@ -108,6 +110,8 @@ def ask(config: ProbeConfig) -> Question:
     inputs = {
         "store": cache.fingerprint,
         "plan": cache.plan_digest,
+        # which of them are good: a retry of what was set aside makes this another answer
+        "rows": sha256(cache.row_status.tobytes()),
         # only those that are read: another layer added later does not make this answer another one
         "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
         "labels": labels_digest(labels, task),
@@ -120,6 +124,7 @@ def ask(config: ProbeConfig) -> Question:
             "features": choices,
             "layers": layers,
             "pool": config.pool,
+            "strict_volumes": config.strict_volumes,
             "standardize": standardize,
             "seed": config.seed,
             "resamples": config.resamples,

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
-from embedcache.types import ArraySpec, BackboneInfo, Fit, FloatName, TokenKind
+from embedcache.store.quantise import int8_arrays
+from embedcache.types import ArraySpec, BackboneInfo, Fit, StoredType, TokenKind
 
 TOKEN_WORDS: dict[str, TokenKind] = {"cls": "cls_token", "mean": "patch_mean", "patch": "patch_tokens"}
 BATCH_SIZES = {"cpu": 8, "cuda": 64}
@@ -29,8 +30,8 @@ class ExtractConfig:
     """Of `cls`, `mean`, `patch`, with commas."""
     layers: str = "last"
     """`last`, `last:4`, `all`, or numbers with commas: blocks from 1, negative from the end."""
-    dtype: FloatName = "float16"
-    """Of what is stored."""
+    dtype: StoredType = "float16"
+    """Of what is stored. `int8` is for patch tokens, which get a scale each; vectors stay float16 beside them."""
     window: str = "auto"
     fit: Fit = "squash"
     size: int | tuple[int, int] | None = None
@@ -57,8 +58,15 @@ class ExtractConfig:
     """Seconds after which a decoder that gives no answer is replaced and its sample set aside."""
     mixed: bool = False
     """Allow one pass to hold shards of several device kinds or library versions."""
-    wait: bool = False
-    """Wait for another process that holds a store, in place of stopping."""
+    devices: str | None = None
+    """Several devices, each with a process of its own: `cuda:0,cuda:1`, `all`, or `cpu:2` for two processes on the CPU."""
+    allow_bad: str = "0"
+    """How many samples may be set aside, as a number or as `2%` of those asked for, before `exit_code` is 1."""
+    retry_quarantined: bool = False
+    """Try samples again that were set aside, after their files were mended."""
+
+    like: str | None = None
+    """A store whose recorded configuration this one repeats: each field that differs is told (`config_like` makes it)."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "threads", "workers"):
@@ -69,8 +77,12 @@ class ExtractConfig:
             self.rows_per_shard < 1 or self.rows_per_shard & (self.rows_per_shard - 1)
         ):
             raise InputError(f"rows_per_shard must be a power of two. Got {self.rows_per_shard}.")
-        if self.dtype not in ("float16", "float32"):
-            raise suggest("stored dtype", self.dtype, ("float16", "float32"))
+        if self.dtype not in get_args(StoredType):
+            raise suggest("stored dtype", self.dtype, get_args(StoredType))
+        if self.dtype == "int8" and "patch" not in [word.strip() for word in self.tokens.split(",")]:
+            raise InputError(
+                f"dtype int8 is for patch tokens, and tokens {self.tokens} names none; add patch to --tokens, or use float16."
+            )
         if self.fit not in get_args(Fit):
             raise suggest("fit", self.fit, get_args(Fit))
         if self.ids not in ("pseudonym", "keep"):
@@ -79,6 +91,7 @@ class ExtractConfig:
             raise InputError(f"device must be auto, cpu, cuda or cuda:N. Got {self.device!r}.")
         if self.input_size is not None and min(self.input_size) < 1:
             raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
+        self.allowed_bad(0)
         if self.decode_timeout <= 0:
             raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 
@@ -86,6 +99,15 @@ class ExtractConfig:
     def cache_folder(self) -> Path:
         """The cache as an absolute path."""
         return Path(self.cache).expanduser().resolve()
+
+    def allowed_bad(self, samples: int) -> int:
+        """How many of `samples` may be set aside. Raises InputError if `allow_bad` is neither a number nor a share."""
+        number = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", self.allow_bad.strip())
+        if number is None or (not number[2] and "." in number[1]):
+            raise InputError(
+                f"allow_bad must be a number of samples or a share of them like 2%. Got {self.allow_bad!r}."
+            )
+        return int(float(number[1]) / 100 * samples) if number[2] else int(number[1])
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -100,7 +122,12 @@ def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int
     for layer in parse_layers(config.layers, info):
         for kind in parse_tokens(config.tokens, info):
             shape = (*grid, info.hidden_size) if kind == "patch_tokens" else (info.hidden_size,)
-            found.append(ArraySpec(layer, kind, config.dtype, shape))
+            if config.dtype != "int8":
+                found.append(ArraySpec(layer, kind, config.dtype, shape))
+            elif kind == "patch_tokens":
+                found += int8_arrays(layer, shape)
+            else:
+                found.append(ArraySpec(layer, kind, "float16", shape))
     return tuple(sorted(found, key=lambda a: (a.layer, a.kind)))
 
 

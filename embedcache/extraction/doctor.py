@@ -1,4 +1,7 @@
-"""`embedcache doctor`: versions, devices, places, and the one thing to do about each problem. Imports no torch here."""
+"""`embedcache doctor`: versions, devices, places, a cache's file system, and the one thing to do about each problem.
+
+Imports no torch here.
+"""
 
 import importlib.util
 import os
@@ -6,8 +9,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from embedcache.datasets.private import data_dir
+from embedcache.store.trial import Trial, try_file_system
 
 PACKAGES = (
     "embedcache", "numpy", "scipy", "scikit-learn", "zarr", "pyarrow", "pillow", "pydicom", "nibabel", "pylibjpeg",
@@ -29,6 +34,10 @@ class DoctorReport:
     devices: tuple[str, ...]
     places: dict[str, str]
     problems: tuple[str, ...]
+    file_system: tuple[Trial, ...] = ()
+    """What was tried on the cache's file system, if a cache was named."""
+    free: int | None = None
+    """Bytes that are free there."""
 
     @property
     def healthy(self) -> bool:
@@ -36,8 +45,14 @@ class DoctorReport:
         return not self.problems
 
 
-def doctor() -> DoctorReport:
-    """Versions of what embedcache uses, devices, where private data lies, and problems with their remedy."""
+def doctor(cache: str | Path | None = None) -> DoctorReport:
+    """Versions of what embedcache uses, devices, where private data lies, and problems with their remedy.
+
+    cache: a folder whose file system is tried as well, in a temporary folder inside it that is removed: what a store needs,
+    with several processes. Raises InputError if it is not there or can not be written.
+    """
+    # first: it is the one part that may refuse
+    file_system, free = try_file_system(Path(cache).expanduser()) if cache is not None else ((), None)
     versions = {"python": sys.version.split()[0], **{name: installed(name) for name in PACKAGES}}
     devices = [f"cpu, {len(os.sched_getaffinity(0))} cores"]
     problems = []
@@ -64,7 +79,9 @@ def doctor() -> DoctorReport:
         problems.append("faiss-cpu and faiss-gpu are both installed and break each other: pip uninstall one of them")
     if importlib.util.find_spec("faiss") is None:
         versions["faiss"] = "absent (neighbours are found with numpy)"
-    return DoctorReport(versions, tuple(devices), {"private data": str(data_dir())}, tuple(problems))
+    problems += [f"{trial.name}, at the cache: {trial.meaning} ({trial.seen})" for trial in file_system if not trial.ok]
+    places = {"private data": str(data_dir())}
+    return DoctorReport(versions, tuple(devices), places, tuple(problems), file_system, free)
 
 
 def installed(name: str) -> str:

@@ -1,51 +1,41 @@
-"""`embedcache.extract`: prepare, lock, plan, run, finalise."""
+"""`embedcache.extract`: prepare, open the stores, share the work, finalise."""
 
-import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from embedcache.backbones import load_backbone
-from embedcache.datasets.index import IndexRow
-from embedcache.errors import InputError, Interrupted, MissingPackageError, SourceChangedError
+from embedcache.errors import InputError, Interrupted
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.decode import DecodePool, SourceSeen
-from embedcache.extraction.plan import (
-    PlanReport,
-    Prepared,
-    StorePlan,
-    Tell,
-    choose_device,
-    forecast,
-    id_scheme,
-    new_plan,
-    paths_of,
-    prepare,
-)
+from embedcache.extraction.device import default_workers, ready_device
+from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
+from embedcache.extraction.forecast import check_room
+from embedcache.extraction.like import what_differs
+from embedcache.extraction.opening import OpenStore, open_stores
+from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
+from embedcache.extraction.share import Share, Target
+from embedcache.extraction.signals import StopFlag, watch_signals
+from embedcache.extraction.sources import Tell
+from embedcache.extraction.versions import minor, software_versions
 from embedcache.images import parse_window
 from embedcache.store import layout
+from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
 from embedcache.store.labels import write_labels
-from embedcache.store.layout import Root
-from embedcache.store.leases import exclusive
-from embedcache.store.reader import FeatureCache, StoredIndex, read_commit
-from embedcache.store.writer import add_pass, create_store, finalise, load, new_root, pending_shards
+from embedcache.store.leases import Worker, forget_the_dead
+from embedcache.store.locks import exclusive
+from embedcache.store.reader import FeatureCache, read_commit
+from embedcache.store.texts import locate
+from embedcache.store.writer import finalise, load, pending_shards
 from embedcache.types import Pass, Plan
 
-if TYPE_CHECKING:
-    import torch
-
-VERSIONED = ("embedcache", "torch", "transformers", "numpy", "pillow", "pydicom", "nibabel")
-"""Libraries that decide a token's bits, named in every commit."""
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,9 @@ class StoreReport:
     fingerprint: str
     slices: int
     quarantined: int
+    """Rows of asked samples that are set aside."""
+    bad_samples: int
+    """The samples that they belong to."""
     arrays: tuple[str, ...]
 
 
@@ -73,178 +66,184 @@ class ExtractReport:
     binds: str
     """The stage that everything else waited for, "" where nothing ran."""
     quarantined: dict[str, int]
-    """Reason → rows that were set aside for it (counted in the first store)."""
+    """Reason → rows of the asked samples that are set aside for it, in the first store."""
+    bad_samples: int
+    """Asked samples of which a slice is set aside, in the store that has most of them."""
+    allowed_bad: int
     labels: str
     """Digest of the label table."""
     notices: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
-        """1 where samples were set aside, else 0."""
-        return 1 if any(s.quarantined for s in self.stores) else 0
-
-
-def plan(config: ExtractConfig, tell: Tell = lambda _: None) -> PlanReport:
-    """Rows and bytes that `extract(config)` would write. Writes nothing to the cache, computes nothing."""
-    return forecast(prepare(config, tell), tell)
+        """1 where more samples were set aside than `allow_bad` says, else 0."""
+        return 1 if self.bad_samples > self.allowed_bad else 0
 
 
 def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractReport:
     """Run every asked backbone once over every chosen slice and store its tokens; resume what was begun.
 
-    A finished store is recognised without opening an image or importing torch, and nothing is written. Bad samples
-    are set aside with a reason (`exit_code` 1). Raises InputError, StoreError, StoreBusyError, SourceChangedError; and
-    Interrupted after SIGINT or SIGTERM, when every whole shard was committed.
+    A finished store is recognised without opening an image or importing torch, and nothing is written. Several such runs
+    at once, on one host or on many, share the work. Samples that are new, or whose source changed, extend the store; bad
+    ones are set aside with a reason. Raises InputError, StoreError, StoreBusyError, TooManyBadError; and Interrupted
+    after SIGINT or SIGTERM, when every whole shard was committed.
     """
     started = time.monotonic()
     heard: list[str] = []
     listener = listener or Listener()
     tell = collect(listener.tell, heard)
+    if config.devices:
+        config = replace(config, device=parse_devices(config.devices)[0], threads=threads_each(config))
     prepared = prepare(config, tell)
-    work = not all(store.finished for store in prepared.stores)
-    if work:
+    work = config.retry_quarantined or not all(store.finished for store in prepared.stores)
+    if work and not config.devices:
         ready_device(config, prepared.threads)  # before anything is written: a pass is bound to its kind of device
     for notice in prepared.notices:
         tell(notice)
+    if config.like is not None:
+        for found in what_differs(config.like, prepared):
+            tell(
+                f"unlike the recorded extraction: {found.field} was {found.recorded or 'empty'}, is {found.now or 'empty'}"
+            )
     decoded, binds = 0, ""
-    labels = write_labels(prepared.folder, prepared.labels)
     if work:
+        check_room(prepared, RowPlanner(prepared, lambda _: None))
+    labels = write_labels(prepared.folder, prepared.labels)
+    if work and config.devices:
+        decoded, binds = run_on_devices(prepared, replace(listener, tell=tell))
+    elif work:
         decoded, binds = fill(prepared, replace(listener, tell=tell))
-    stores = tuple(describe(store) for store in prepared.stores)
+    reports = tuple(describe(store, prepared) for store in prepared.stores)
     return ExtractReport(
         dataset=prepared.dataset.name,
         samples=len(prepared.samples),
-        stores=stores,
+        stores=tuple(report for report, _ in reports),
         decoded=decoded,
         seconds=time.monotonic() - started,
         binds=binds,
-        quarantined=reasons(prepared.stores[0]),
+        quarantined=reports[0][1],
+        bad_samples=max(report.bad_samples for report, _ in reports),
+        allowed_bad=config.allowed_bad(len(prepared.samples)),
         labels=labels,
         notices=tuple(heard),
     )
 
 
-def ready_device(config: ExtractConfig, threads: int) -> "torch.device":
-    """The asked device, set up; imports torch. Raises InputError if it is not there, MissingPackageError without torch."""
-    try:
-        from embedcache.backbones.device import prepare_device  # torch is imported here, and only where there is work
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"an extraction needs {error.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
-        ) from error
-    return prepare_device(choose_device(config.device), threads)
+def refill(config: ExtractConfig, store: str | Path, listener: Listener | None = None) -> int:
+    """Make what a repair gave up in one store again, and nothing else. Returns slices decoded.
 
-
-@dataclass
-class OpenStore:
-    """A store that is locked by this process and being filled."""
-
-    planned: StorePlan
-    root: Root
-    index: StoredIndex
-    passes: list[Pass] = field(default_factory=list)
+    Raises InputError if `config` means another store: `what_differs` says in which fields.
+    """
+    listener = listener or Listener()
+    prepared = replace(prepare(config, listener.tell), refilling=True, changed={})
+    if [planned.files.path for planned in prepared.stores] != [Path(store).resolve()]:
+        raise InputError(f"the recipe that was asked for is not that of {Path(store).name}; see what differs.")
+    ready_device(config, prepared.threads)
+    prepared = replace(prepared, stores=tuple(again(prepared, planned) for planned in prepared.stores))
+    return fill(prepared, listener)[0]
 
 
 def fill(prepared: Prepared, listener: Listener) -> tuple[int, str]:
-    """Fill what the stores lack, those of one plan together. Returns slices decoded and the stage that bound."""
-    with ExitStack() as locks:
-        for store in sorted(prepared.stores, key=lambda s: s.files.path):
-            if not store.finished:
-                name = f"{store.info.store_name}/{store.files.path.name}"
-                store.files.leases.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(exclusive(store.files.leases, name, prepared.config.wait, listener.tell))
-        # another process may have done some of it before the locks were ours
-        current = prepare(prepared.config, lambda _: None)
-        unfinished = [store for store in current.stores if not store.finished]
-        if not unfinished:
-            return 0, ""
-        opened = open_stores(current, unfinished, listener.tell)
-        decoded, binds = 0, ""
-        with watch_signals() as stop:
+    """Fill what the stores lack, together with whoever else does. Returns slices decoded here and the stage that bound."""
+    decoded, binds = 0, ""
+    with watch_signals() as stop:
+        # more than once only where another process extends a store meanwhile
+        while opened := open_stores(prepared, listener.tell):
             for group in same_plan(opened):
-                done, binds = run_group(current, group, stop, listener)
-                decoded += done
-        for filled in opened:
-            for p in filled.passes:
-                filled.root = finalise(filled.planned.files, filled.root, filled.index, p)
-        current.sources.save()
+                done, slowest = run_group(prepared, group, stop, listener)
+                decoded, binds = decoded + done, slowest or binds
+            for store in opened:
+                complete(store, listener.tell)
+            prepared.sources.save()
+            prepared = replace(prepared, config=replace(prepared.config, retry_quarantined=False), changed={})
+            prepared = replace(prepared, stores=tuple(again(prepared, store) for store in prepared.stores))
     return decoded, binds
 
 
-def open_stores(prepared: Prepared, unfinished: list[StorePlan], tell: Tell) -> list[OpenStore]:
-    """Create the stores and passes that are missing. All new stores of a run share one plan."""
-    fresh: Plan | None = None
-    opened = []
-    for store in unfinished:
-        if store.root is None:
-            if fresh is None:
-                fresh, learned = new_plan(prepared.samples, prepared.sources, tell)
-                remember(prepared, fresh, learned)
-            weights = {"licence": store.info.licence, "citation": store.info.citation}
-            scheme = id_scheme(prepared.dataset, prepared.config)
-            key_id = prepared.key.id if prepared.key else ""
-            root = new_root(store.recipe, prepared.dataset, weights, scheme, key_id, fresh, prepared.selection)
-            create_store(store.files, root, fresh)
-        root, index = load(store.files)
-        passes = list(store.unfinished)
-        if store.missing:
-            added = prepared.new_pass(store.missing, root.quantum)
-            root = add_pass(store.files, root, added)
-            passes.append(added)
-        opened.append(OpenStore(store, root, index, passes))
-    return opened
+def again(prepared: Prepared, store: StorePlan) -> StorePlan:
+    """The comparison with a store, as it is now."""
+    return compare(prepared, store.info, store.recipe)
 
 
-def remember(prepared: Prepared, plan: Plan, learned: list[IndexRow]) -> None:
-    """Put into the private index what it did not know of the sources."""
-    if learned:
-        prepared.sources.put(learned)
-        prepared.sources.save()
+def complete(store: OpenStore, tell: Tell) -> None:
+    """Finalise the passes of a store of which nothing is pending; one that another process extended is left to the next turn."""
+    files, name = store.planned.files, store.planned.name
+    with exclusive(files.leases, name, wait=True, notify=tell) as lock:
+        guarded = replace(files, fence=lock.check)
+        index = load(guarded)[1]
+        for p in store.passes:
+            if not pending_shards(guarded.objects, index.plan, p):
+                finalise(guarded, p.id)
+        forget_the_dead(files.leases)
 
 
-def same_plan(stores: list[OpenStore]) -> list[list[OpenStore]]:
-    """The stores by plan: those of one plan share the decoding."""
-    groups: dict[str, list[OpenStore]] = {}
-    for store in stores:
-        groups.setdefault(store.root.plan_digest, []).append(store)
-    return list(groups.values())
+@dataclass(frozen=True)
+class Group:
+    """Stores of one plan, with passes of one thread count: they share the decoding and the process's settings."""
+
+    plan: Plan
+    threads: int
+    stores: tuple[tuple[OpenStore, tuple[Pass, ...]], ...]
 
 
-def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", listener: Listener) -> tuple[int, str]:
-    """Load the backbones of stores of one plan and run them over what is pending."""
+def same_plan(opened: list[OpenStore]) -> list[Group]:
+    """What can be filled together."""
+    groups: dict[tuple[str, bytes, int], list[tuple[OpenStore, tuple[Pass, ...]]]] = {}
+    for store in opened:
+        for threads in sorted({p.threads for p in store.passes}):
+            key = (store.root.plan_digest, store.index.superseded.tobytes(), threads)
+            passes = tuple(p for p in store.passes if p.threads == threads)
+            groups.setdefault(key, []).append((store, passes))
+    return [Group(found[0][0].index.plan, key[2], tuple(found)) for key, found in groups.items()]
+
+
+def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listener) -> tuple[int, str]:
+    """Load the backbones of a group and run them over what is pending, until nothing is, by whomever."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
-    config, plan = prepared.config, group[0].index.plan
     # stopped between the last commit and the end, only the finalising is left
-    pending = [[pending_shards(store.planned.files.objects, plan, p) for p in store.passes] for store in group]
-    if not any(shards for of_store in pending for shards in of_store):
+    if not any(
+        pending_shards(store.planned.files.objects, group.plan, p) for store, passes in group.stores for p in passes
+    ):
         return 0, ""
-    versions = software_versions()
-    targets = []
-    threads = {p.threads for store in group for p in store.passes}
-    if len(threads) > 1:
-        raise InputError(
-            f"the passes to resume were planned with different --threads ({sorted(threads)}); resume them one by one."
-        )
-    device = ready_device(config, threads.pop())
-    for store, of_store in zip(group, pending, strict=True):
-        backbone = load_backbone(store.planned.info, str(device))
-        for p, shards in zip(store.passes, of_store, strict=True):
-            check_versions(store, p, versions, config.mixed)
-            image = store.root.recipe.image
-            name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
-            targets.append(worker.Target(store.planned.files, image, p, shards, backbone, name))
+    config, versions = prepared.config, software_versions()
+    device = ready_device(config, group.threads)
     last: list[Progress] = []
 
     def report(progress: Progress) -> None:
         last[:] = [progress]
         listener.progress(progress)
 
-    batch = max(p.batch_size for store in group for p in store.passes)
-    workers = config.workers or default_workers(device.type)
-    with DecodePool(workers, parse_window(config.window), config.decode_timeout, 2 * batch, stop) as pool:
-        paths = paths_of(plan, prepared.samples, prepared.sources)
-        done = worker.run(plan, paths, targets, pool, device, versions, stop, note(prepared, plan), report)
+    hooks = worker.Hooks(stop, note(prepared, group.plan), report, listener.tell)
+    decoded = 0
+    with ExitStack() as stack:
+        targets, workers = [], []
+        for store, passes in group.stores:
+            member = stack.enter_context(Worker(store.planned.files.leases))
+            backbone = load_backbone(store.planned.info, str(device))
+            for p in passes:
+                check_versions(store, p, versions, config.mixed)
+                image = store.root.recipe.image
+                name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
+                targets.append(Target(store.planned.files, image, p, backbone, name, p.batch_size))
+                workers.append(member)
+        wanted = group.stores[0][0].wanted
+        share = Share(group.plan, wanted, targets, workers)
+        batch = max(target.batch_size for target in targets)
+        pool = stack.enter_context(
+            DecodePool(
+                config.workers or default_workers(device.type),
+                parse_window(config.window),
+                config.decode_timeout,
+                2 * batch,
+                stop,
+            )
+        )
+        paths = paths_of(group.plan, prepared.samples, prepared.sources)
+        while not stop():
+            decoded += worker.run(group.plan, wanted, paths, share, pool, device, versions, hooks)
+            if stop() or not wait_for_others(share, stop, listener.tell):
+                break
     if stop():
         prepared.sources.save()
         raise Interrupted(
@@ -252,25 +251,40 @@ def run_group(prepared: Prepared, group: list[OpenStore], stop: "StopFlag", list
             "and the same command resumes the run",
             stop.number,
         )
-    return done, last[-1].binds if last else ""
+    return decoded, last[-1].binds if last else ""
 
 
-def note(prepared: Prepared, plan: Plan) -> Callable[[int, SourceSeen], None]:
-    """What is done with a source's digest when it was read: the private index learns it before the shard's commit."""
-    seen: set[int] = set()
+def wait_for_others(share: Share, stop: StopFlag, tell: Tell) -> bool:
+    """Wait until nothing is pending (False), or a lease has become free since its worker died (True)."""
+    said = False
+    while not stop() and not share.finished():
+        others = share.others()
+        if not others:
+            return True
+        if not said:
+            tell(f"all that is left is being done by {', '.join(other.who for other in others)}; waiting for it")
+            said = True
+        time.sleep(POLL_SECONDS)
+    return False
 
-    def remember_digest(sample: int, source: SourceSeen) -> None:
-        if sample in seen:
-            return
-        seen.add(sample)
-        name = str(plan.sample_id[sample])
-        known = prepared.sources.get(name)
-        if known is not None and known.digest and known.digest != source.digest:
-            raise SourceChangedError(
-                f"the content of sample {name} changed since it was first read; what is committed stays. "
-                "Restore it, or extract into another --cache."
-            )
-        prepared.sources.note_digest(name, source.size, source.mtime_ns, source.digest)
+
+def note(prepared: Prepared, plan: Plan) -> Callable[[int, SourceSeen], str]:
+    """What is done with a source's digest when it was read: the private index learns it before the shard's commit.
+
+    A source that changed since it was read before gives the reason to set it aside: the next run supersedes it.
+    """
+    seen: dict[int, str] = {}
+
+    def remember_digest(sample: int, source: SourceSeen) -> str:
+        if sample not in seen:
+            name = str(plan.sample_id[sample])
+            known = prepared.sources.get(name)
+            before = known.digest if known is not None and known.digest else source.digest
+            if before == source.digest:
+                prepared.sources.note_digest(name, source.size, source.mtime_ns, source.digest)
+            seen[sample] = before
+        same = seen[sample] == source.digest
+        return "" if same else "its content changed while it was being extracted; run the same command again"
 
     return remember_digest
 
@@ -289,48 +303,23 @@ def check_versions(store: OpenStore, p: Pass, versions: dict[str, str], mixed: b
         )
 
 
-def minor(text: str) -> str:
-    """Major and minor of a version."""
-    return ".".join(text.split(".")[:2])
-
-
-def software_versions() -> dict[str, str]:
-    """The versions that a commit records."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def default_workers(device_type: str) -> int:
-    """Decode processes: on a CPU they share the cores with the forward pass."""
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // 2) if device_type == "cpu" else max(1, min(cores - 1, 32))
-
-
-def describe(store: StorePlan) -> StoreReport:
-    """What a finished store holds."""
+def describe(store: StorePlan, prepared: Prepared) -> tuple[StoreReport, dict[str, int]]:
+    """What a finished store holds, and why rows of the asked samples are set aside there, the commonest reason first."""
     cache = FeatureCache.open(store.files.path)
-    status = cache.row_status
-    return StoreReport(
+    plan = cache.index.plan
+    asked = (locate(plan.sample_id, prepared.samples.id) >= 0) & ~cache.index.superseded
+    owner = plan.owner()
+    bad = {row: q for row, q in quarantined_rows(cache).items() if asked[owner[row]]}
+    report = StoreReport(
         backbone=store.info.name,
         path=str(store.files.path),
         fingerprint=cache.fingerprint,
         slices=cache.root.slices,
-        quarantined=int((status == layout.QUARANTINED).sum()),
+        quarantined=len(bad),
+        bad_samples=len({int(owner[row]) for row in bad}),
         arrays=tuple(sorted(a.path for p in cache.passes for a in p.arrays)),
     )
-
-
-def reasons(store: StorePlan) -> dict[str, int]:
-    """Why rows of a store were set aside, the commonest first."""
-    cache = FeatureCache.open(store.files.path)
-    rows = {q.row: f"{q.stage}: {q.reason}" for p in cache.passes for c in cache.commits(p.id) for q in c.quarantined}
-    names, counts = np.unique(list(rows.values()), return_counts=True)
-    return {str(names[i]): int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+    return report, dict(Counter(f"{q.stage}: {q.reason}" for q in bad.values()).most_common())
 
 
 def collect(tell: Tell, heard: list[str]) -> Tell:
@@ -341,35 +330,3 @@ def collect(tell: Tell, heard: list[str]) -> Tell:
         tell(line)
 
     return both
-
-
-class StopFlag:
-    """Set by the first SIGINT or SIGTERM; asked between pieces."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __call__(self) -> bool:
-        """Whether the run should end."""
-        return self.number != 0
-
-    def signalled(self, number: int, frame: FrameType | None) -> None:
-        """The first signal asks for a clean end, a second SIGINT ends at once."""
-        if self.number and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-
-
-@contextmanager
-def watch_signals() -> Iterator[StopFlag]:
-    """While the block runs, SIGINT and SIGTERM set a flag (in the main thread; elsewhere they keep their meaning)."""
-    flag = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = {n: signal.signal(n, flag.signalled) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

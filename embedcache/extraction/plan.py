@@ -1,8 +1,8 @@
 """What an extraction would do, found without opening an image where the private index knows it, and without torch."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,22 @@ from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import Key, assign_ids, load_key
 from embedcache.datasets.index import IndexRow, PrivateIndex
 from embedcache.datasets.selection import labels_of, select
-from embedcache.errors import ImageError, InputError, SourceChangedError, StoreError
+from embedcache.errors import InputError, StoreError
 from embedcache.extraction.config import BATCH_SIZES, ExtractConfig, asked_arrays
-from embedcache.images import count_slices, open_image, parse_window, stat_source
-from embedcache.images.source import SourceState
+from embedcache.extraction.rows import first_plan, longer_plan
+from embedcache.extraction.sources import Tell, changed_sources, slice_counts
+from embedcache.images import parse_window
 from embedcache.store import layout
 from embedcache.store.fingerprint import canonical, fingerprint, pass_document, sha256
-from embedcache.store.layout import Root, choose_quantum, choose_rows_per_shard, make_pass
+from embedcache.store.layout import Root, choose_rows_per_shard, make_pass
 from embedcache.store.reader import StoredIndex
-from embedcache.store.writer import StoreFiles, load, pending_shards
+from embedcache.store.texts import locate
+from embedcache.store.writer import StoreFiles, load
 from embedcache.types import (
     ArraySpec,
     BackboneInfo,
     DatasetInfo,
+    IntArray,
     Labels,
     Pass,
     Plan,
@@ -33,9 +36,6 @@ from embedcache.types import (
     StringArray,
     strings,
 )
-
-Tell = Callable[[str], None]
-"""Receives one line for the user: a notice, never an identifier."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,20 @@ class StorePlan:
     missing: tuple[ArraySpec, ...]
     """Asked arrays that no pass holds yet."""
     unfinished: tuple[Pass, ...]
-    """Passes that hold asked arrays and are not complete."""
+    """Passes to be filled: those that hold asked arrays and are not complete, and every one that was complete until rows
+    were added to the store, or will be when `new` are."""
+    new: IntArray
+    """Positions among the chosen samples of those that the store has no current rows of."""
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.root is not None and not self.missing and not self.unfinished
+        return self.root is not None and not self.missing and not self.unfinished and not len(self.new)
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"store {self.info.store_name}/{self.files.path.name}"
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,14 @@ class Prepared:
     labels: Labels
     key: Key | None
     sources: PrivateIndex
+    changed: Mapping[str, IndexRow]
+    """Sample id → what its source is now, where its content is not what was extracted."""
     stores: tuple[StorePlan, ...]
     selection: str
     device_kind: str
     threads: int
+    refilling: bool = False
+    """Only what was complete and is not any more is filled, as after a repair; the stores neither grow nor get arrays."""
 
     @property
     def folder(self) -> Path:
@@ -90,45 +102,57 @@ class Prepared:
         return make_pass(pass_document(arrays, rows, batch_size, self.threads, self.device_kind))
 
 
-@dataclass(frozen=True)
-class PassForecast:
-    """What one pass will hold."""
-
-    backbone: str
-    store: str
-    arrays: dict[str, int]
-    """Array path → bytes on disk."""
-    rows_per_shard: int
-    pending_shards: int
-    files: int
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """Rows and bytes that an extraction would write."""
-
-    dataset: str
-    samples: int
-    slices: int
-    passes: tuple[PassForecast, ...]
-    notices: tuple[str, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Of all passes."""
-        return sum(sum(p.arrays.values()) for p in self.passes)
-
-
 def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
     """Read the dataset's list, describe the backbones, and compare with the stores that are there.
 
-    Writes nothing but, where a source was re-dated, its new date into the private index. Raises InputError, StoreError,
-    and SourceChangedError naming samples whose content is not what the cache was made from.
+    Writes nothing but, where a source was re-dated, its new date into the private index. Raises InputError, StoreError.
     """
     if not config.backbones:
         raise InputError("no backbone was named; give at least one with --backbone.")
     if any(place.is_file() for place in (config.cache_folder, *config.cache_folder.parents)):
         raise InputError(f"the cache {config.cache} is a file, or lies below one; name a folder with --cache.")
+    dataset, notices, samples, labels, key = choose(config, tell)
+    window = parse_window(config.window)
+    sources = PrivateIndex.open(config.cache_folder / dataset.name)
+    prepared = Prepared(
+        config=config,
+        dataset=dataset,
+        notices=notices,
+        samples=samples,
+        labels=labels,
+        key=key,
+        sources=sources,
+        changed=changed_sources(samples, sources, tell),
+        stores=(),
+        selection=sha256(canonical([config.limit, config.where, config.sample_list])),
+        device_kind=choose_device(config.device).partition(":")[0],
+        threads=config.threads or len(os.sched_getaffinity(0)),
+    )
+    stores = []
+    for name in config.backbones:
+        info = describe_backbone(
+            name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
+        )
+        recipe = Recipe(image_recipe(info, window, config.fit, config.input_size), info.model)
+        stores.append(compare(prepared, info, recipe))
+    if len({s.files.path for s in stores}) < len(stores):
+        raise InputError("one backbone is named twice; name each once.")
+    return replace(prepared, stores=tuple(stores))
+
+
+def choose(config: ExtractConfig, tell: Tell) -> tuple[DatasetInfo, tuple[str, ...], Samples, Labels, Key | None]:
+    """The dataset, its notices, the chosen samples and their labels, under the ids that a store may hold, and their key."""
+    info, notices, picked, natural = read_dataset(config)
+    keep = config.ids == "keep"
+    key = None if info.public_ids or keep else load_key(create=True)
+    samples, labels, _ = assign_ids(info, picked, natural, keep, key)
+    if keep and not info.public_ids:
+        tell("ids are kept as they are: whoever receives this cache can read them")
+    return info, notices, samples, labels, key
+
+
+def read_dataset(config: ExtractConfig) -> tuple[DatasetInfo, tuple[str, ...], Samples, Labels]:
+    """The dataset, its notices, the chosen samples and their labels, by natural ids; the whole of its table is let go here."""
     opened = open_dataset(config.dataset, config.root, config.options)
     everything = opened.samples()
     chosen = select(
@@ -136,86 +160,59 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
     )
     if not len(chosen):
         raise InputError(f"no sample of {opened.info.name} is left by --limit, --where or --sample-list.")
+    notices = tuple(opened.notices)
+    if len(chosen) == len(everything):
+        return opened.info, notices, everything, opened.labels()
     picked = everything.take(chosen)
-    keep = config.ids == "keep"
-    key = None if opened.info.public_ids or keep else load_key(create=True)
-    samples, labels, _ = assign_ids(opened.info, picked, labels_of(opened.labels(), picked), keep, key)
-    if keep and not opened.info.public_ids:
-        tell("ids are kept as they are: whoever receives this cache can read them")
-    window = parse_window(config.window)
-    sources = PrivateIndex.open(config.cache_folder / opened.info.name)
-    check_sources(samples, sources, tell)
-    device_kind = choose_device(config.device).partition(":")[0]
-    threads = config.threads or len(os.sched_getaffinity(0))
-    stores = []
-    for name in config.backbones:
-        info = describe_backbone(
-            name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
-        )
-        recipe = Recipe(image_recipe(info, window, config.fit, config.input_size), info.model)
-        stores.append(
-            plan_store(config, opened.info, samples, info, recipe, device_kind, id_scheme(opened.info, config), key)
-        )
-    if len({s.files.path for s in stores}) < len(stores):
-        raise InputError("one backbone is named twice; name each once.")
-    return Prepared(
-        config=config,
-        dataset=opened.info,
-        notices=tuple(opened.notices),
-        samples=samples,
-        labels=labels,
-        key=key,
-        sources=sources,
-        stores=tuple(stores),
-        selection=sha256(canonical([config.limit, config.where, config.sample_list])),
-        device_kind=device_kind,
-        threads=threads,
-    )
+    return opened.info, notices, picked, labels_of(opened.labels(), picked)
 
 
-def plan_store(
-    config: ExtractConfig,
-    dataset: DatasetInfo,
-    samples: Samples,
-    info: BackboneInfo,
-    recipe: Recipe,
-    device_kind: str,
-    scheme: str,
-    key: Key | None,
-) -> StorePlan:
-    """Compare what is asked of one backbone with its store."""
-    name = f"{fingerprint(recipe)[:12]}.zarr"
-    files = StoreFiles(config.cache_folder / dataset.name / info.store_name / name)
+def compare(prepared: Prepared, info: BackboneInfo, recipe: Recipe) -> StorePlan:
+    """Compare what is asked of one backbone with its store, as it is now."""
+    config = prepared.config
+    files = StoreFiles(prepared.folder / info.store_name / f"{fingerprint(recipe)[:12]}.zarr")
     asked = asked_arrays(config, info, recipe.image.size)
+    name = f"{info.store_name}/{files.path.name}"
     if not (files.path / layout.ROOT_DOCUMENT).exists():
-        return StorePlan(info, recipe, files, None, None, asked, ())
+        return StorePlan(info, recipe, files, None, None, asked, (), np.arange(len(prepared.samples)))
     root, index = load(files)
     if root.fingerprint != fingerprint(recipe):
         raise StoreError(f"{name} is named by another recipe than it holds; run `embedcache verify`.")
-    check_identifiers(f"{info.store_name}/{name}", root, scheme, key)
-    unknown = sorted(set(samples.id.tolist()) - set(index.plan.sample_id.tolist()))
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} of {len(samples)} samples are not in store {info.store_name}/{name} (the first: {unknown[0]}); "
-            "a store's rows are frozen until `extend` is built: choose a subset of it, or another --cache."
-        )
+    check_identifiers(name, root, id_scheme(prepared.dataset, config), prepared.key)
+    if prepared.refilling:
+        reopened = tuple(root.passes[name] for name in sorted(root.reopened))
+        return StorePlan(info, recipe, files, root, index, (), reopened, np.zeros(0, dtype=np.int64))
+    current = locate(prepared.samples.id, index.plan.sample_id[~index.superseded]) >= 0
+    if prepared.changed:
+        current &= ~np.isin(prepared.samples.id, strings(list(prepared.changed)))
+    new = np.flatnonzero(~current)
     held = {a.path: (p, a) for p in root.passes.values() for a in p.arrays}
     for spec in asked:
         if spec.path in held and held[spec.path][1].dtype != spec.dtype:
             raise InputError(
-                f"store {info.store_name}/{name} holds {spec.path} as {held[spec.path][1].dtype}, and an array has one dtype; "
+                f"store {name} holds {spec.path} as {held[spec.path][1].dtype}, and an array has one dtype; "
                 f"ask for that, or use another --cache for {spec.dtype}."
             )
     missing = tuple(spec for spec in asked if spec.path not in held)
     used = {held[spec.path][0].id for spec in asked if spec.path in held}
-    unfinished = tuple(p for p in root.passes.values() if p.id in used and not root.complete[p.id])
+    # rows that are added reopen every pass: else those that nobody asks for could not be read any more
+    unfinished = tuple(
+        p
+        for p in root.passes.values()
+        if len(new) or (not root.complete[p.id] and (p.id in used or p.id in root.reopened))
+    )
     for p in unfinished:
-        if p.device_kind != device_kind and not config.mixed:
-            raise InputError(
-                f"pass {p.id} of {info.store_name}/{name} was begun on {p.device_kind} and this run is on {device_kind}; "
-                f"resume it with --device {p.device_kind}, or allow both with --mixed."
-            )
-    return StorePlan(info, recipe, files, root, index, missing, unfinished)
+        check_device(prepared, f"store {name}", p)
+    return StorePlan(info, recipe, files, root, index, missing, unfinished, new)
+
+
+def check_device(prepared: Prepared, name: str, p: Pass) -> None:
+    """Raise InputError if a pass was begun on another kind of device, unless both are allowed."""
+    if p.device_kind != prepared.device_kind and not prepared.config.mixed:
+        raise InputError(
+            f"pass {p.id} of {name} was begun on {p.device_kind} and this run is on {prepared.device_kind}; "
+            f"go on with --device {p.device_kind}, or allow both with --mixed."
+        )
 
 
 def id_scheme(dataset: DatasetInfo, config: ExtractConfig) -> str:
@@ -237,69 +234,31 @@ def check_identifiers(name: str, root: Root, scheme: str, key: Key | None) -> No
         )
 
 
-def new_plan(samples: Samples, sources: PrivateIndex, tell: Tell) -> tuple[Plan, list[IndexRow]]:
-    """The rows of a new store, in the samples' order, and what the index did not know of their sources yet."""
-    counts, learned = slice_counts(samples, sources)
-    if any(row.slices == 0 for row in learned):
-        tell("some sources can not be opened; they get one row each and will be set aside")
-    counts = np.maximum(counts, 1)
-    start = np.cumsum(counts) - counts
-    total = int(counts.sum())
-    quantum = choose_quantum(total)
-    slice_index = np.full(-(-total // quantum) * quantum, -1, dtype=np.int32)
-    slice_index[:total] = np.arange(total) - np.repeat(start, counts)
-    return Plan(samples.id, samples.patient_id, start, counts, slice_index, quantum), learned
+@dataclass
+class RowPlanner:
+    """The plans that stores will have. Stores that lack the same samples share one, and with it the decoding."""
 
+    prepared: Prepared
+    tell: Tell
+    made: dict[tuple[str, bytes], Plan] = field(default_factory=dict)
+    learned: list[IndexRow] = field(default_factory=list)
+    """What the private index does not know yet of the sources."""
 
-def slice_counts(
-    samples: Samples, sources: PrivateIndex
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], list[IndexRow]]:
-    """Slices of each sample (0 where it can not be opened): from the private index, else from the files' headers."""
-    counts = np.zeros(len(samples), dtype=np.int64)
-    learned = []
-    for i in range(len(samples)):
-        sample = samples[i]
-        known = sources.get(sample.id)
-        if known is not None and known.slices > 0:
-            counts[i] = known.slices
-            continue
-        try:
-            state = stat_source(sample.path)
-            counts[i] = count_slices(sample.path)
-        except ImageError:
-            state = SourceState(0, 0)
-        learned.append(IndexRow(sample.id, sample.path, state.size, state.mtime_ns, "", int(counts[i])))
-    return counts, learned
-
-
-def check_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> None:
-    """Raise SourceChangedError if a source's content is not what the index recorded; a new date alone changes nothing."""
-    changed, redated = [], []
-    for i in sources.suspects(samples):
-        sample = samples[int(i)]
-        known = sources.get(sample.id)
-        assert known is not None
-        if not known.digest:
-            continue  # nothing of it was committed yet, so there is nothing to contradict
-        try:
-            image = open_image(sample.path)
-        except ImageError:
-            changed.append(f"{sample.id} ({sample.where}: it can no longer be opened)")
-            continue
-        if image.digest == known.digest:
-            redated.append(replace(known, path=sample.path, size=image.state.size, mtime_ns=image.state.mtime_ns))
-        else:
-            changed.append(f"{sample.id} ({sample.where})")
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise SourceChangedError(
-            f"the content of {len(changed)} sources changed since they were extracted: {', '.join(changed[:3])}{more}. "
-            "Nothing was written; restore them, or extract into another --cache."
-        )
-    if redated:
-        tell(f"{len(redated)} sources have a new date and the same content")
-        sources.put(redated)
-        sources.save()
+    def plan(self, store: StorePlan) -> Plan:
+        """The plan of a store with its new rows. Opens the headers of new samples that the private index does not know."""
+        if store.index is not None and not len(store.new):
+            return store.index.plan
+        key = (store.root.plan_digest if store.root else "", store.new.tobytes())
+        if key not in self.made:
+            new = self.prepared.samples.take(store.new)
+            counts, learned = slice_counts(new, self.prepared.sources, self.prepared.changed)
+            if unreadable := int((counts == 0).sum()):
+                self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
+            self.learned += learned
+            self.made[key] = (
+                first_plan(new, counts) if store.index is None else longer_plan(store.index.plan, new, counts)
+            )
+        return self.made[key]
 
 
 def choose_device(device: str) -> str:
@@ -307,30 +266,6 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if any(Path("/proc/driver/nvidia/gpus").glob("*")) else "cpu"
     return device
-
-
-def forecast(prepared: Prepared, tell: Tell) -> PlanReport:
-    """Rows and bytes of what is missing."""
-    plan: Plan | None = None
-    passes = []
-    for store in prepared.stores:
-        if store.index is None and plan is None:
-            plan, _ = new_plan(prepared.samples, prepared.sources, tell)
-        of_store = store.index.plan if store.index is not None else plan
-        assert of_store is not None
-        added = [prepared.new_pass(store.missing, of_store.quantum)] if store.missing else []
-        for p in [*store.unfinished, *added]:
-            shards = (
-                pending_shards(store.files.objects, of_store, p)
-                if store.root
-                else list(of_store.shards(p.rows_per_shard))
-            )
-            sizes = {a.path: len(shards) * p.rows_per_shard * a.row_bytes for a in p.arrays}
-            where = str(store.files.path.relative_to(prepared.config.cache_folder))
-            files = len(shards) * (len(p.arrays) + 1)
-            passes.append(PassForecast(store.info.name, where, sizes, p.rows_per_shard, len(shards), files))
-    slices = int(plan.slice_count.sum()) if plan else sum(s.root.slices for s in prepared.stores[:1] if s.root)
-    return PlanReport(prepared.dataset.name, len(prepared.samples), slices, tuple(passes), prepared.notices)
 
 
 def paths_of(plan: Plan, samples: Samples, sources: PrivateIndex) -> StringArray:

@@ -9,7 +9,7 @@ from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.selection import labels_of
 from embedcache.errors import InputError
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.plan import Tell
+from embedcache.extraction.sources import Tell
 from embedcache.store.catalog import list_stores
 from embedcache.store.labels import LABELS, write_labels
 from embedcache.store.reader import FeatureCache
@@ -25,9 +25,10 @@ class SyncReport:
     digest: str
 
 
-def sync_labels(config: ExtractConfig, tell: Tell = lambda _: None) -> SyncReport:
+def sync_labels(config: ExtractConfig, tell: Tell = lambda _: None, anew: bool = False) -> SyncReport:
     """Refresh `<cache>/<dataset>/labels.parquet` from the dataset, for every sample that a store of it holds.
 
+    anew: a table that is there, and may be damaged, is replaced instead of merged with.
     Reads no image and no weights; `config.backbones` is not used. Raises InputError where the dataset has no store yet.
     """
     opened = open_dataset(config.dataset, config.root, config.options)
@@ -50,5 +51,5 @@ def sync_labels(config: ExtractConfig, tell: Tell = lambda _: None) -> SyncRepor
     for notice in opened.notices:
         tell(notice)
     chosen = labels_of(labels, held)
-    digest = write_labels(folder, chosen)
+    digest = write_labels(folder, chosen, anew)
     return SyncReport(str(folder / LABELS), len(held), tuple(t.name for t in chosen.tasks), digest)

@@ -8,8 +8,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,27 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedcache.backbones import Backbone
 from embedcache.backbones.preprocess import preprocess
-from embedcache.errors import TokenOverflowError
+from embedcache.errors import InputError, TooManyBadError
 from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen
 from embedcache.extraction.progress import Progress
-from embedcache.store.leases import this_host
-from embedcache.store.writer import StoreFiles, commit_shard, write_shard
-from embedcache.types import Commit, ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
+from embedcache.extraction.share import Share, Target
+from embedcache.extraction.stored import stored_tokens
+from embedcache.store.processes import this_host
+from embedcache.store.quantise import float_arrays
+from embedcache.store.writer import commit_shard, write_shard
+from embedcache.types import Commit, Pass, Plan, Quarantined, Shard, StringArray
 
-
-@dataclass
-class Target:
-    """One pass of one store that lacks shards, and the backbone that fills it."""
-
-    files: StoreFiles
-    image: ImageRecipe
-    stored_pass: Pass
-    pending: list[Shard]
-    backbone: Backbone
-    input_name: str
-    """Digest of `image`: targets of one input name share the preprocessed batch."""
+FIRST_SAMPLES = 200
+"""Of so many samples most must be readable, or the run stops."""
 
 
 @dataclass
@@ -45,10 +38,11 @@ class Filling:
     """A target's current shard and batch."""
 
     target: Target
-    pending: dict[int, Shard]
-    last_row: dict[int, int]
-    """Of each pending shard: its last owned row, with which it is whole."""
     device: torch.device
+    pending: dict[int, Shard] = field(default_factory=dict)
+    """Leased shards that are not handed to the writer yet."""
+    last_row: dict[int, int] = field(default_factory=dict)
+    """Of each of them: the last row that an image is read for, with which it is whole."""
     shard: Shard | None = None
     rows: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -59,39 +53,52 @@ class Filling:
     """Rows of the current batch that hold an image."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Who is asked and told while the worker runs."""
+
+    stopping: Callable[[], bool]
+    """Asked between pieces; when true, whole shards are committed and the rest is left pending."""
+    seen: Callable[[int, SourceSeen], str]
+    """Told each source's digest before a shard that holds it is committed; a reason that comes back sets the piece aside."""
+    report: Callable[[Progress], None]
+    tell: Callable[[str], None]
+
+
 def run(
     plan: Plan,
+    wanted: npt.NDArray[np.bool_],
     paths: StringArray,
-    targets: list[Target],
+    share: Share,
     pool: DecodePool,
     device: torch.device,
     versions: dict[str, str],
-    stopping: Callable[[], bool],
-    seen: Callable[[int, SourceSeen], None],
-    report: Callable[[Progress], None],
+    hooks: Hooks,
 ) -> int:
-    """Fill every pending shard of `targets`, whose stores have the same `plan`, and return how many slices were decoded.
+    """Fill what can be leased of the targets of `share`, whose stores have the same `plan`. Returns slices decoded.
 
-    paths: source of each sample of the plan. stopping: asked between batches; when true, whole shards are committed and
-    the rest is left pending. seen: told each source's digest before the first shard that holds it is committed.
+    wanted: shape (rows,), the rows that an image is read for. paths: source of each sample of the plan.
+    Raises TooManyBadError when most of the first samples can not be read.
     """
-    fillings = [Filling(t, {s.index: s for s in t.pending}, last_rows(plan, t.pending), device) for t in targets]
-    rows = needed_rows(plan, targets)
-    writer = Writer(versions, str(device) if device.type == "cpu" else torch.cuda.get_device_name(device))
-    clock = Clock(len(rows))
+    fillings = {target: Filling(target, device) for target in share.targets}
+    name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
+    writer = Writer(versions, name, share.committed)
+    clock, tally = Clock(), Tally()
     try:
-        for piece in pool.pieces(requests(plan, rows, paths)):
+        for piece in pool.pieces(requests(plan, wanted, paths, share, fillings, writer)):
             started = time.monotonic()
-            if piece.seen is not None:
-                seen(piece.sample, piece.seen)
+            reason = hooks.seen(piece.sample, piece.seen) if piece.seen is not None else ""
+            if reason:
+                piece = replace(piece, volume=None, stage="open", reason=reason)
+            tally.count(piece)
             first = int(plan.slice_start[piece.sample])
             inputs: dict[str, torch.Tensor] = {}
-            for filling in fillings:
-                take(filling, first + piece.start, piece, inputs, writer)
+            for filling in fillings.values():
+                take(filling, first + piece.start, piece, inputs, writer, hooks.tell)
             clock.done += piece.stop - piece.start
             clock.computed += time.monotonic() - started
-            report(clock.progress(pool.waited, writer.waited))
-            if stopping():
+            hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
+            if hooks.stopping():
                 break
     finally:
         writer.close()
@@ -102,40 +109,88 @@ def run(
 class Clock:
     """Counts and seconds of a run."""
 
-    total: int
     done: int = 0
     computed: float = 0.0
 
-    def progress(self, waited_decode: float, waited_write: float) -> Progress:
+    def progress(self, total: int, waited_decode: float, waited_write: float) -> Progress:
         """As a report; time spent waiting for the writer is no computing."""
-        return Progress(self.done, self.total, waited_decode, waited_write, max(0.0, self.computed - waited_write))
+        computed = max(0.0, self.computed - waited_write)
+        return Progress(self.done, max(self.done, total), waited_decode, waited_write, computed)
 
 
-def needed_rows(plan: Plan, targets: Iterable[Target]) -> npt.NDArray[np.int64]:
-    """Owned rows that at least one target lacks, ascending."""
-    wanted = np.zeros(plan.rows, dtype=np.bool_)
-    for target in targets:
-        for shard in target.pending:
-            wanted[shard.start : shard.stop] = True
-    return np.flatnonzero(wanted & (plan.slice_index >= 0))
+@dataclass
+class Tally:
+    """Whether most of the first samples are bad: then the list or the root is wrong, and not the files."""
+
+    samples: set[int] = field(default_factory=set)
+    bad: dict[int, str] = field(default_factory=dict)
+
+    def count(self, piece: Piece) -> None:
+        """Raises TooManyBadError, with the commonest reason, when more than half of the first FIRST_SAMPLES are bad."""
+        if len(self.samples) >= FIRST_SAMPLES and piece.sample not in self.samples:
+            return
+        self.samples.add(piece.sample)
+        if piece.volume is None:
+            self.bad.setdefault(piece.sample, piece.reason)
+        if len(self.bad) > FIRST_SAMPLES // 2:
+            [(reason, times)] = Counter(self.bad.values()).most_common(1)
+            raise TooManyBadError(
+                f"{len(self.bad)} of the first {len(self.samples)} samples can not be read, {times} of them since "
+                f"{reason.rstrip('.')}; look at --root and the table, then run again with --retry-quarantined. "
+                "What was committed stays."
+            )
 
 
-def last_rows(plan: Plan, shards: Iterable[Shard]) -> dict[int, int]:
-    """The last owned row of each shard; padding may follow it."""
-    return {s.index: s.start + int(np.flatnonzero(plan.slice_index[s.start : s.stop] >= 0)[-1]) for s in shards}
+def requests(
+    plan: Plan,
+    wanted: npt.NDArray[np.bool_],
+    paths: StringArray,
+    share: Share,
+    fillings: dict[Target, Filling],
+    writer: "Writer",
+) -> Iterator[Request]:
+    """The slices of one lease after another, as runs of one sample each; a lease is taken when its first is asked for."""
+    while work := share.next():
+        first = min(shard.start for of_target in work for shard in of_target.shards)
+        stop = max(shard.stop for of_target in work for shard in of_target.shards)
+        needed = np.zeros(stop - first, dtype=np.bool_)
+        for of_target in work:
+            for shard in of_target.shards:
+                needed[shard.start - first : shard.stop - first] = True
+                accept(fillings[of_target.target], shard, wanted, writer)
+        rows = first + np.flatnonzero(needed & wanted[first:stop])
+        yield from runs(plan, rows, paths)
 
 
-def requests(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
-    """The slices of these rows, as runs of one sample each."""
-    owner = plan.owner()[rows]
+def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
+    """Ascending rows as runs of slices of one sample each."""
+    owner = plan.slice_start.searchsorted(rows, side="right") - 1
     breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
-    for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+    for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True) if len(rows) else ():
         sample = int(owner[first])
         start = int(rows[first] - plan.slice_start[sample])
         yield Request(sample, str(paths[sample]), int(plan.slice_count[sample]), start, start + end - first)
 
 
-def take(filling: Filling, first_row: int, piece: Piece, inputs: dict[str, torch.Tensor], writer: "Writer") -> None:
+def accept(filling: Filling, shard: Shard, wanted: npt.NDArray[np.bool_], writer: "Writer") -> None:
+    """Make a leased shard one that `take` fills. One that no image is read for is all zeros, and whole already."""
+    rows = np.flatnonzero(wanted[shard.start : shard.stop])
+    if len(rows):
+        filling.pending[shard.index] = shard
+        filling.last_row[shard.index] = shard.start + int(rows[-1])
+    else:
+        target = filling.target
+        writer.put(Finished(target, shard, zeros(target.stored_pass), (), now(), target.batch_size))
+
+
+def take(
+    filling: Filling,
+    first_row: int,
+    piece: Piece,
+    inputs: dict[str, torch.Tensor],
+    writer: "Writer",
+    tell: Callable[[str], None],
+) -> None:
     """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole."""
     per_shard, size = filling.target.stored_pass.rows_per_shard, filling.target.stored_pass.batch_size
     for i in range(piece.stop - piece.start):
@@ -147,7 +202,7 @@ def take(filling: Filling, first_row: int, piece: Piece, inputs: dict[str, torch
             open_shard(filling, shard)
         batch, place = divmod(row - shard.start, size)
         if filling.batch != batch:
-            compute(filling)
+            compute(filling, tell)
             filling.batch = batch
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
@@ -155,6 +210,7 @@ def take(filling: Filling, first_row: int, piece: Piece, inputs: dict[str, torch
             put_image(filling, place, input_of(filling, piece, inputs)[i])
             filling.filled.append(row - shard.start)
         if row == filling.last_row[shard.index]:
+            compute(filling, tell)
             finish_shard(filling, writer)
 
 
@@ -177,39 +233,67 @@ def put_image(filling: Filling, place: int, image: torch.Tensor) -> None:
 
 def open_shard(filling: Filling, shard: Shard) -> None:
     """Begin a shard of zeros."""
-    p = filling.target.stored_pass
     filling.shard = shard
-    filling.rows = {a.path: np.zeros((p.rows_per_shard, *a.shape), dtype=a.dtype) for a in p.arrays}
+    filling.rows = zeros(filling.target.stored_pass)
     filling.quarantined = []
     filling.started = now()
 
 
-def compute(filling: Filling) -> None:
+def zeros(p: Pass) -> dict[str, npt.NDArray[Any]]:
+    """The rows of a shard, all zero: what padding and quarantined rows stay."""
+    return {a.path: np.zeros((p.rows_per_shard, *a.shape), dtype=a.dtype) for a in p.arrays}
+
+
+def compute(filling: Filling, tell: Callable[[str], None]) -> None:
     """Run the current batch, always of full size, and keep the rows that hold an image."""
     if filling.filled:
         p = filling.target.stored_pass
         assert filling.x is not None
-        tokens = filling.target.backbone.tokens(filling.x, p.arrays)
+        tokens = tokens_of(filling.target, filling.x, tell)
         rows = np.asarray(filling.filled)
         places = torch.from_numpy(rows % p.batch_size).to(filling.device)
-        for spec in p.arrays:
-            stored = tokens[spec.path][places].to(getattr(torch, spec.dtype))
-            if not bool(torch.isfinite(stored).all()):
-                raise TokenOverflowError(
-                    f"{spec.path} of {filling.target.backbone.info.name} holds values that {spec.dtype} can not, or NaN; "
-                    "extract with --dtype float32, or another --compute-dtype if that does not help."
-                )
-            filling.rows[spec.path][rows] = stored.cpu().numpy()
+        for path, values in stored_tokens(tokens, places, p.arrays, filling.target.backbone.info.name):
+            filling.rows[path][rows] = values
         filling.x.zero_()
     filling.filled = []
     filling.batch = -1
 
 
+def tokens_of(target: Target, x: torch.Tensor, tell: Callable[[str], None]) -> dict[str, torch.Tensor]:
+    """The tokens of a batch. Where memory runs out the batch is halved, for the rest of the run, and that is said."""
+    arrays = float_arrays(target.stored_pass.arrays)
+    while True:
+        try:
+            parts = [target.backbone.tokens(part, arrays) for part in torch.split(x, target.batch_size)]
+            return {path: torch.cat([part[path] for part in parts]) for path in parts[0]}
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if target.batch_size == 1:
+                raise InputError(
+                    f"one image of {'x'.join(map(str, x.shape[-2:]))} pixels does not fit into memory with "
+                    f"{target.backbone.info.name}; use a smaller --size, or a device with more memory."
+                ) from error
+        target.batch_size //= 2
+        if x.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tell(
+            f"memory ran out; {target.backbone.info.name} goes on with {target.batch_size} images at once. Its tokens may "
+            "differ in the last bits from those of a larger batch, and the commits say so."
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; on a CPU torch has no type of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def finish_shard(filling: Filling, writer: "Writer") -> None:
-    """Compute what is left of the current shard and hand it to the writer."""
+    """Hand the current shard, of which all is computed, to the writer."""
     assert filling.shard is not None
-    compute(filling)
-    writer.put(Finished(filling.target, filling.shard, filling.rows, tuple(filling.quarantined), filling.started))
+    target, shard = filling.target, filling.shard
+    writer.put(Finished(target, shard, filling.rows, tuple(filling.quarantined), filling.started, target.batch_size))
+    del filling.pending[shard.index], filling.last_row[shard.index]
     filling.shard = None
 
 
@@ -222,14 +306,16 @@ class Finished:
     rows: dict[str, npt.NDArray[Any]]
     quarantined: tuple[Quarantined, ...]
     started: str
+    batch_size: int
 
 
 class Writer:
     """A thread that encodes, puts and commits whole shards while the next ones are computed."""
 
-    def __init__(self, versions: dict[str, str], device: str) -> None:
+    def __init__(self, versions: dict[str, str], device: str, committed: Callable[[Target, Shard], None]) -> None:
         self.versions = versions
         self.device = device
+        self.committed = committed
         self.waited = 0.0
         """Seconds in which the computing thread waited for this one."""
         self.failure: BaseException | None = None
@@ -271,7 +357,7 @@ class Writer:
             shard=shard.index,
             rows=(shard.start, shard.stop),
             quarantined=finished.quarantined,
-            batch_size=p.batch_size,
+            batch_size=finished.batch_size,
             device=self.device,
             versions=self.versions,
             objects=digests,
@@ -280,6 +366,7 @@ class Writer:
             finished=now(),
         )
         commit_shard(objects, p, commit)
+        self.committed(finished.target, shard)
 
 
 def now() -> str:

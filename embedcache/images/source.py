@@ -33,6 +33,9 @@ def stat_source(path: str) -> SourceState:
 
     Raises ImageError(stage="open") if there is no such file, or no file in the folder that could be an image.
     """
+    found = _stat(path)
+    if S_ISREG(found.st_mode):
+        return SourceState(found.st_size, found.st_mtime_ns)
     return _state([_stat(f) for f in _files(path)])
 
 

@@ -69,6 +69,17 @@ def parse_window(text: str, scope: Scope | None = None) -> Window:
     return replace(window, scope="volume")
 
 
+def window_text(window: Window) -> str:
+    """The words for which `parse_window` gives this window."""
+    if window.name in WINDOWS and replace(window, scope="slice") == WINDOWS[window.name]:
+        text = window.name
+    elif window.name == "percentile":
+        text = "percentile:" + ",".join(f"{number!r}" for number in window.numbers[0])
+    else:
+        text = "/".join(f"{number!r}" for number in window.numbers[0])
+    return text if window.scope == "slice" else f"{text}@{window.scope}"
+
+
 def _named(name: str) -> Window:
     if name in WINDOWS:
         return WINDOWS[name]

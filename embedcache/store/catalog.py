@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import InputError, StoreBusyError, StoreError
-from embedcache.store import layout
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.layout import ROOT_DOCUMENT
-from embedcache.store.leases import holder
+from embedcache.store.leases import workers
+from embedcache.store.locks import holder
 from embedcache.store.reader import FeatureCache, is_ours
 from embedcache.store.writer import StoreFiles
+from embedcache.types import Quarantined
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,22 @@ class StoreDetails:
 
 def list_stores(cache: str | Path) -> tuple[StoreSummary, ...]:
     """Every store at or below `cache`, by path. A damaged one is listed with what is wrong. Raises InputError."""
+    return tuple(summarise(path) for path in find_stores(cache))
+
+
+def find_stores(cache: str | Path) -> list[Path]:
+    """The folders of the stores at or below `cache`, sorted. Raises InputError if there is no such folder."""
     top = Path(cache)
     if not top.is_dir():
         raise InputError(f"there is no folder {cache}; `embedcache extract --cache` makes a cache.")
     if (top / ROOT_DOCUMENT).exists() or top.suffix == ".zarr":
-        return (summarise(top),)
+        return [top]
     found = []
     for folder, names, _ in os.walk(top):
         for name in sorted(n for n in names if n.endswith(".zarr")):
             found.append(Path(folder) / name)
         names[:] = sorted(n for n in names if not n.endswith((".zarr", ".leases")))  # no walk through a million shards
-    return tuple(summarise(path) for path in sorted(found))
+    return sorted(found)
 
 
 def summarise(path: Path) -> StoreSummary:
@@ -80,15 +86,20 @@ def summarise(path: Path) -> StoreSummary:
     used = disk_use(path)
     try:
         cache = FeatureCache.open(path, allow_partial=True)
-        root, status = cache.root, cache.row_status
+        root, bad = cache.root, len(quarantined_rows(cache))
     except StoreError as error:
         return StoreSummary(str(path), "", "", "", 0, 0, 0, (), str(error), used)
     arrays = tuple(sorted(a.path for p in root.passes.values() for a in p.arrays))
-    bad = int((status == layout.QUARANTINED).sum())
     return StoreSummary(
         str(path), root.dataset.name, root.recipe.model.source, root.fingerprint, root.samples, root.slices, bad, arrays,
         state_of(cache), used,
     )  # fmt: skip
+
+
+def quarantined_rows(cache: FeatureCache) -> dict[int, Quarantined]:
+    """Rows that a pass has set aside, without those of superseded samples."""
+    current = cache.index.plan.rows_of(~cache.index.superseded)
+    return {q.row: q for p in cache.passes for c in cache.commits(p.id) for q in c.quarantined if current[q.row]}
 
 
 def state_of(cache: FeatureCache) -> str:
@@ -97,7 +108,7 @@ def state_of(cache: FeatureCache) -> str:
     if all(root.complete.values()) and root.complete:
         return "complete"
     done = sum(len(cache.commits(p.id)) for p in root.passes.values())
-    planned = sum(1 for p in root.passes.values() for _ in plan.shards(p.rows_per_shard))
+    planned = sum(1 for p in root.passes.values() for _ in plan.shards_of(p))
     return f"{done} of {planned} shards"
 
 
@@ -106,7 +117,7 @@ def show_store(path: str | Path) -> StoreDetails:
     cache = FeatureCache.open(path, allow_partial=True)
     root, plan = cache.root, cache.index.plan
     owner = plan.owner()
-    bad = {q.row: q for p in cache.passes for c in cache.commits(p.id) for q in c.quarantined}
+    bad = quarantined_rows(cache)
     quarantine = tuple(
         QuarantinedSlice(str(plan.sample_id[owner[row]]), int(plan.slice_index[row]), bad[row].stage, bad[row].reason)
         for row in sorted(bad)
@@ -121,7 +132,7 @@ def show_store(path: str | Path) -> StoreDetails:
             "threads": p.threads,
             "device_kind": p.device_kind,
             "complete": root.complete[p.id],
-            "shards": f"{len(cache.commits(p.id))} of {sum(1 for _ in plan.shards(p.rows_per_shard))}",
+            "shards": f"{len(cache.commits(p.id))} of {sum(1 for _ in plan.shards_of(p))}",
         }
     return StoreDetails(
         store=str(path),
@@ -146,11 +157,9 @@ def remove_store(path: str | Path) -> int:
     # a Zarr group of someone else, or a folder above stores, is never removed
     if folder.suffix != ".zarr" or folder.is_symlink() or not folder.is_dir() or not is_ours(files.objects):
         raise InputError(f"{path} is no store of embedcache; `embedcache ls CACHE` lists them.")
-    held = holder(files.leases)
+    held = holder(files.leases) or next(iter(workers(files.leases)), None)
     if held is not None:
-        raise StoreBusyError(
-            f"{folder.name} is being written by process {held.pid} on host {held.host.split('/')[0]}; stop it first."
-        )
+        raise StoreBusyError(f"{folder.name} is being written by {held.who}; stop it first.")
     freed = disk_use(folder)
     # the root document goes first: a removal that is interrupted must not leave a store that looks whole
     (folder / ROOT_DOCUMENT).unlink(missing_ok=True)

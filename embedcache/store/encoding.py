@@ -6,95 +6,101 @@ would hand us neither the bytes to hash nor the moment to sync.
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import google_crc32c
+import fastcrc
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import StoreError
+from embedcache.store.packed import PackedTexts
 from embedcache.types import StringArray, strings
 
 CRC_BYTES = 4
+ALIKE_AT_LEAST = 64
+"""For fewer strings it is as fast to read one after another."""
 INDEX_ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
 
 
 def crc32c(data: Any) -> int:
-    """CRC-32C of a buffer."""
-    return int(google_crc32c.value(data))
+    """CRC-32C of a contiguous buffer."""
+    found: int = fastcrc.crc32.iscsi(memoryview(data).cast("B"))
+    return found
+
+
+@dataclass(frozen=True)
+class ShardForm:
+    """Where the parts of a shard object lie: chunks in order without gaps, each with its crc32c, then the index."""
+
+    chunks: int
+    chunk_bytes: int
+
+    @property
+    def stride(self) -> int:
+        """From one chunk to the next."""
+        return self.chunk_bytes + CRC_BYTES
+
+    @property
+    def index_start(self) -> int:
+        """Where the index begins."""
+        return self.chunks * self.stride
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole object."""
+        return self.index_start + len(shard_index(self))
+
+
+@lru_cache(maxsize=64)
+def shard_index(form: ShardForm) -> bytes:
+    """The index that a shard of this form must have, with its crc32c."""
+    index = np.empty(form.chunks, dtype=INDEX_ENTRY)
+    index["offset"] = np.arange(form.chunks, dtype=np.uint64) * form.stride
+    index["length"] = form.stride
+    data = index.tobytes()
+    return data + struct.pack("<I", crc32c(data))
 
 
 def encode_shard(rows: npt.NDArray[Any], chunk_per_row: bool) -> bytearray:
     """One shard object holding `rows` (shape (rows_per_shard, …)), an inner chunk a row or one for all."""
     little = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
     chunks = little.reshape(len(little) if chunk_per_row else 1, -1).view(np.uint8)
-    count, length = chunks.shape
-    stride = length + CRC_BYTES
-    shard = bytearray(count * stride + index_bytes(count))
-    body = np.frombuffer(shard, dtype=np.uint8, count=count * stride).reshape(count, stride)
-    body[:, :length] = chunks
-    index = np.empty(count, dtype=INDEX_ENTRY)
-    index["offset"] = np.arange(count, dtype=np.uint64) * stride
-    index["length"] = stride
-    for i in range(count):
-        body[i, length:] = np.frombuffer(struct.pack("<I", crc32c(chunks[i])), dtype=np.uint8)
-    tail = index.tobytes()
-    shard[count * stride :] = tail + struct.pack("<I", crc32c(tail))
+    form = ShardForm(*chunks.shape)
+    shard = bytearray(form.size)
+    body = np.frombuffer(shard, dtype=np.uint8, count=form.index_start).reshape(form.chunks, form.stride)
+    body[:, : form.chunk_bytes] = chunks
+    for i in range(form.chunks):
+        body[i, form.chunk_bytes :] = np.frombuffer(struct.pack("<I", crc32c(chunks[i])), dtype=np.uint8)
+    shard[form.index_start :] = shard_index(form)
     return shard
 
 
-def decode_shard(data: bytes, shape: tuple[int, ...], dtype: str, chunk_per_row: bool, name: str) -> npt.NDArray[Any]:
-    """The rows (read-only, of `shape`) of one shard object. Raises StoreError, naming the object, if a byte is wrong."""
-    count = shape[0] if chunk_per_row else 1
-    stored = np.dtype(dtype).newbyteorder("<")
-    length = int(np.prod(shape, dtype=np.int64)) * stored.itemsize // count
-    stride = length + CRC_BYTES
-    tail = data[count * stride :]
-    if len(tail) != index_bytes(count) or struct.unpack("<I", tail[-CRC_BYTES:])[0] != crc32c(tail[:-CRC_BYTES]):
-        raise StoreError(f"object {name} has a damaged shard index; run `embedcache verify`.")
-    index = np.frombuffer(tail, dtype=INDEX_ENTRY, count=count)
-    if (index["offset"] != np.arange(count, dtype=np.uint64) * stride).any() or (index["length"] != stride).any():
-        raise StoreError(f"object {name} has a shard index that FORMAT.md does not allow; run `embedcache verify`.")
-    body = np.frombuffer(data, dtype=np.uint8, count=count * stride).reshape(count, stride)
-    for i in range(count):
-        if struct.unpack("<I", body[i, length:].tobytes())[0] != crc32c(body[i, :length]):
-            raise StoreError(f"object {name} fails its checksum in chunk {i}; run `embedcache verify`.")
-    return np.ascontiguousarray(body[:, :length]).view(stored).reshape(shape)
+def index_fault(tail: bytes, form: ShardForm) -> str:
+    """What is wrong with `tail` as the index of a shard of this form (FORMAT.md asks for one and no other); "" if nothing."""
+    if tail == shard_index(form):
+        return ""
+    if struct.unpack("<I", tail[-CRC_BYTES:])[0] != crc32c(tail[:-CRC_BYTES]):
+        return "a damaged shard index"
+    return "a shard index that FORMAT.md does not allow"
 
 
-def chunk_range(row: int, row_bytes: int) -> tuple[int, int]:
-    """Offset and length of one row's inner chunk in a shard with a chunk per row: FORMAT.md leaves no gaps."""
-    stride = row_bytes + CRC_BYTES
-    return row * stride, stride
-
-
-def decode_chunk(data: bytes, shape: tuple[int, ...], dtype: str, name: str) -> npt.NDArray[Any]:
-    """One row (read-only, of `shape`) from its inner chunk. Raises StoreError, naming the object, if a byte is wrong."""
-    if struct.unpack("<I", data[-CRC_BYTES:])[0] != crc32c(data[:-CRC_BYTES]):
-        raise StoreError(f"object {name} fails its checksum; run `embedcache verify`.")
-    return np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<"), count=int(np.prod(shape))).reshape(shape)
-
-
-def index_bytes(chunks: int) -> int:
-    """Length of a shard's index with its checksum."""
-    return chunks * INDEX_ENTRY.itemsize + CRC_BYTES
-
-
-def encode_strings(values: Sequence[str]) -> bytes:
+def encode_strings(values: Sequence[str] | StringArray) -> bytes:
     """A chunk of strings under the `vlen-utf8` codec: count, then length and bytes of each."""
-    parts = [struct.pack("<I", len(values))]
-    for value in values:
-        text = value.encode()
-        parts += (struct.pack("<I", len(text)), text)
-    return b"".join(parts)
+    packed = PackedTexts.of(values if isinstance(values, np.ndarray) else strings(values))
+    return struct.pack("<I", len(values)) + packed.framed(packed.lengths.astype("<u4")[:, None].view(np.uint8), b"")
 
 
-def decode_strings(data: bytes, name: str) -> list[str]:
+def decode_strings(data: bytes, name: str) -> StringArray:
     """The strings of a `vlen-utf8` chunk. Raises StoreError, naming the object, if it is damaged."""
     try:
         (count,) = struct.unpack_from("<I", data)
-        values, at = [], 4
-        for _ in range(count):
+        if 4 * count > len(data):
+            raise ValueError(f"{count} strings in {len(data)} bytes")
+        alike = _alike(data, count)
+        values, at = [], 4 + len(alike) * (4 + alike.itemsize)
+        for _ in range(count - len(alike)):
             (length,) = struct.unpack_from("<I", data, at)
             if at + 4 + length > len(data):
                 raise ValueError("a string is longer than its chunk")
@@ -104,7 +110,25 @@ def decode_strings(data: bytes, name: str) -> list[str]:
             raise ValueError("bytes are left over")
     except (struct.error, ValueError) as error:
         raise StoreError(f"object {name} holds damaged strings ({error}); run `embedcache verify`.") from error
-    return values
+    return np.concatenate([strings(alike), strings(values)])
+
+
+def _alike(data: bytes, count: int) -> npt.NDArray[np.bytes_]:
+    """The strings at the beginning of a chunk that are ASCII of one length, as all ids of a kind are: read at once."""
+    none = np.empty(0, dtype="S1")
+    if count < ALIKE_AT_LEAST:
+        return none
+    (length,) = struct.unpack_from("<I", data, 4)
+    stride = 4 + length
+    if not 0 < length <= len(data) - 8:
+        return none
+    rows = np.frombuffer(data, dtype=np.uint8, offset=4, count=min(count, (len(data) - 4) // stride) * stride)
+    rows = rows.reshape(-1, stride)
+    texts = rows[:, 4:]
+    # a last byte of zero would be taken for padding
+    fine = (rows[:, :4] == rows[0, :4]).all(axis=1) & (texts < 0x80).all(axis=1) & (texts[:, -1] != 0)
+    run = len(fine) if fine.all() else int(np.argmin(fine))
+    return np.ascontiguousarray(texts[:run]).view(f"S{length}").reshape(run)
 
 
 def pad_chunk(values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
@@ -116,11 +140,11 @@ def pad_chunk(values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
     return padded
 
 
-def pad_strings(values: StringArray, length: int) -> list[str]:
+def pad_strings(values: StringArray, length: int) -> StringArray:
     """The same for strings."""
-    return [*values.tolist(), *[""] * (length - len(values))]
+    return np.concatenate([values, strings([""] * (length - len(values)))])
 
 
-def join_strings(chunks: list[list[str]], length: int) -> StringArray:
+def join_strings(chunks: Sequence[StringArray], length: int) -> StringArray:
     """One string array from decoded chunks, cut to `length`."""
-    return strings([s for chunk in chunks for s in chunk][:length])
+    return np.concatenate([strings([]), *chunks])[:length]

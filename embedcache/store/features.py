@@ -13,7 +13,7 @@ from embedcache.types import PARTS, Labels, StringArray, Task
 
 if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
-    from embedcache.store.tokens import TokenArray
+    from embedcache.store.tokens import PatchTokens, TokenArray
 
 VECTORS = {
     "cls": ("cls_token",),
@@ -41,7 +41,7 @@ class Features:
     classes: tuple[str, ...]
     """Of the task; () without one."""
     incomplete: StringArray
-    """Samples that were pooled from fewer slices than they have, since some are quarantined or pending."""
+    """Samples of which slices are quarantined or pending: pooled from the others, or left out under `strict_volumes`."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.X, self.y, self.groups))
@@ -58,6 +58,7 @@ def assemble(
     task: str | None,
     split: str | Iterable[str] | None,
     labels: Labels | None,
+    strict_volumes: bool = False,
 ) -> Features:
     """See `FeatureCache.features`."""
     if pool is not None and pool not in POOLS:
@@ -89,7 +90,10 @@ def assemble(
         sample, first, count = np.unique(owner[rows], return_index=True, return_counts=True)
         X = pool_slices(X, first, count, pool)
         slice_index = np.full(len(sample), -1, dtype=np.int32)
-        incomplete = sample[count < plan.slice_count[sample]]
+        short = count < plan.slice_count[sample]
+        incomplete = sample[short]
+        if strict_volumes:
+            X, sample, slice_index = X[~short], sample[~short], slice_index[~short]
     # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
     ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
     if wanted is None or known is None:
@@ -115,7 +119,7 @@ def vectors(cache: "FeatureCache", kinds: str, layers: int | tuple[int, ...] | N
     return found
 
 
-def finished_rows(tokens: "TokenArray") -> npt.NDArray[np.bool_]:
+def finished_rows(tokens: "PatchTokens") -> npt.NDArray[np.bool_]:
     """Shape (rows,): rows whose shard is committed; all of them in a finished pass."""
     cache, p = tokens.cache, tokens.stored_pass
     if cache.root.complete[p.id]:
@@ -156,7 +160,7 @@ def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) 
     column = 0
     for array in arrays:
         width = array.spec.shape[-1]
-        for start, block in array.shards():
+        for start, block in array.shards(reuse=True):
             to = place[start : start + len(block)]
             used = to >= 0
             X[to[used], column : column + width] = block[used]

@@ -4,20 +4,26 @@ Documents are composed in memory from one `Root` and one `Plan`, so that a store
 of what it holds and can be put at once, the root last.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from embedcache.errors import NewerFormatError, StoreError
-from embedcache.store.fingerprint import fingerprint, pass_document, pass_id, recipe_document
-from embedcache.types import ArraySpec, DatasetInfo, ImageRecipe, ModelRecipe, Pass, Recipe, Window
+from embedcache.store.fingerprint import canonical, fingerprint, pass_document, pass_id, recipe_document
+from embedcache.store.typed import typed
+from embedcache.types import ArraySpec, DatasetInfo, Pass, Recipe
 
 FORMAT = "embedcache"
 VERSION = 1
 MAX_QUANTUM = 2_048
 MAX_SHARD_BYTES = 256 * 2**20
+MAX_ROW_BYTES = 2**31
+MAX_LAYERS = 10_000
+"""Beyond these two a store does not speak the truth."""
 INDEX_CHUNK = 65_536
 ROOT_DOCUMENT = "zarr.json"
 ATTRIBUTE = "embedcache"
@@ -52,11 +58,26 @@ class Root:
     selection: str
     passes: Mapping[str, Pass]
     complete: Mapping[str, bool]
+    reopened: frozenset[str] = frozenset()
+    """Passes that were complete until rows were added or are made anew; the next extraction completes them, asked or not."""
 
     @property
     def fingerprint(self) -> str:
         """Of the recipe."""
         return fingerprint(self.recipe)
+
+    def reopen(self, names: Iterable[str]) -> "Root":
+        """With these passes incomplete; of those that were complete it is remembered."""
+        again = frozenset(names)
+        return replace(
+            self,
+            complete={name: whole and name not in again for name, whole in self.complete.items()},
+            reopened=self.reopened | frozenset(name for name in again if self.complete[name]),
+        )
+
+    def finish(self, name: str) -> "Root":
+        """With pass `name` complete."""
+        return replace(self, complete={**self.complete, name: True}, reopened=self.reopened - {name})
 
     def attributes(self) -> dict[str, Any]:
         """The value of the root attribute `embedcache`."""
@@ -78,62 +99,140 @@ class Root:
             },
             "selection": self.selection,
             "passes": {
-                name: {**describe_pass(p), "complete": self.complete[name]} for name, p in sorted(self.passes.items())
+                name: {
+                    **describe_pass(p),
+                    "complete": self.complete[name],
+                    **({"reopened": True} if name in self.reopened else {}),
+                    **({"dropped": [list(part) for part in p.dropped]} if p.dropped else {}),
+                }
+                for name, p in sorted(self.passes.items())
             },
         }
 
     @classmethod
     def parse(cls, attributes: Mapping[str, Any], store: str) -> "Root":
         """From the root attribute of the store called `store`. Raises StoreError or NewerFormatError."""
-        if attributes.get("format") != FORMAT:
+        if not isinstance(attributes, Mapping) or attributes.get("format") != FORMAT:
             raise StoreError(f"{store} is no embedcache store: its root has no `{ATTRIBUTE}` attribute of that format.")
-        if attributes.get("version") != VERSION:
+        version = attributes.get("version")
+        if type(version) is not int or version != VERSION:
             raise NewerFormatError(
-                f"{store} has format version {attributes.get('version')!r}; this embedcache reads version {VERSION}. "
+                f"{store} has format version {version!r:.40}; this embedcache reads version {VERSION}. "
                 "Open it with a newer embedcache."
             )
         try:
+            canonical(attributes).encode()  # no NaN, no half of a surrogate pair, no endless nesting
             return cls._parse(attributes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise StoreError(
-                f"the root attributes of {store} are damaged ({type(error).__name__}: {error})."
+                f"the root attributes of {store} are damaged ({type(error).__name__}: {str(error)[:200]})."
             ) from error
 
     @classmethod
     def _parse(cls, a: Mapping[str, Any]) -> "Root":
-        passes = {name: make_pass(document) for name, document in a["passes"].items()}
-        for name, p in passes.items():
-            if p.id != name:
-                raise ValueError(f"pass {name} has the content of pass {p.id}")
-        scheme = a["identifiers"]["scheme"]
-        plan = {key: int(a["plan"][key]) for key in ("samples", "slices", "rows", "quantum")}
-        if plan["quantum"] < 1 or plan["rows"] % plan["quantum"] or not 0 < plan["slices"] <= plan["rows"]:
-            raise ValueError(f"impossible plan {plan}")
+        stated = typed(_Stated, {f.name: a[f.name] for f in fields(_Stated)})
+        plan, scheme = stated.plan, stated.identifiers.scheme
+        passes, states = {}, {}
+        for name, document in a["passes"].items():
+            passes[name] = make_pass({key: document[key] for key in PASS_KEYS})
+            states[name] = typed(_PassState, {k: v for k, v in document.items() if k not in PASS_KEYS})
+            if passes[name].id != name:
+                raise ValueError(f"pass {name} has the content of pass {passes[name].id}")
+            passes[name] = replace(passes[name], dropped=states[name].dropped)
+            ends = [end for part in states[name].dropped for end in part]
+            if ends != sorted(set(ends)) or any(
+                not 0 <= end <= plan.rows // passes[name].rows_per_shard for end in ends
+            ):
+                raise ValueError(f"pass {name} has dropped shards that it never had")
+            check_pass(passes[name], plan.quantum)
+        paths = [spec.path for p in passes.values() for spec in p.arrays]
+        if len(set(paths)) < len(paths):
+            raise ValueError("two passes have one array")
+        dataset = typed(DatasetInfo, a["dataset"], public_ids=scheme == "public")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset.name):
+            raise ValueError(f"{dataset.name!r} is no name of a dataset")
         root = cls(
-            recipe=parse_recipe(a["recipe"]),
-            dataset=DatasetInfo(**a["dataset"], public_ids=scheme == "public"),
-            weights=dict(a["weights"]),
+            recipe=stated.recipe,
+            dataset=dataset,
+            weights=stated.weights,
             id_scheme=scheme,
-            key_id=a["identifiers"]["key_id"],
-            plan_digest=a["plan"]["digest"],
-            selection=a["selection"],
+            key_id=stated.identifiers.key_id,
+            plan_digest=plan.digest,
+            samples=plan.samples,
+            slices=plan.slices,
+            rows=plan.rows,
+            quantum=plan.quantum,
+            selection=stated.selection,
             passes=passes,
-            complete={name: bool(document["complete"]) for name, document in a["passes"].items()},
-            **plan,
+            complete={name: state.complete for name, state in states.items()},
+            reopened=frozenset(name for name, state in states.items() if state.reopened),
         )
-        if root.fingerprint != a["fingerprint"]:
+        if root.fingerprint != stated.fingerprint:
             raise ValueError("the fingerprint is not the recipe's")
         return root
 
 
-def parse_recipe(document: Mapping[str, Any]) -> Recipe:
-    """A Recipe from the plain JSON values of its document."""
-    image, window = dict(document["image"]), dict(document["image"]["window"])
-    window["numbers"] = tuple(tuple(pair) for pair in window["numbers"])
-    image["window"] = Window(**window)
-    for key in ("size", "mean", "std"):
-        image[key] = tuple(image[key])
-    return Recipe(ImageRecipe(**image), ModelRecipe(**document["model"]))
+PASS_KEYS = ("arrays", "rows_per_shard", "batch_size", "threads", "device_kind")
+
+
+@dataclass(frozen=True)
+class _Identifiers:
+    scheme: Literal["public", "pseudonym", "kept"]
+    key_id: str
+
+
+@dataclass(frozen=True)
+class _PlanSize:
+    digest: str
+    samples: int
+    slices: int
+    rows: int
+    quantum: int
+
+    def __post_init__(self) -> None:
+        q = self.quantum
+        if not 0 < q <= MAX_QUANTUM or q & (q - 1) or self.rows % q or not 0 < self.samples <= self.slices <= self.rows:
+            raise ValueError(
+                f"impossible plan: {self.samples} samples, {self.slices} slices, {self.rows} rows, quantum {q}"
+            )
+
+
+@dataclass(frozen=True)
+class _PassState:
+    complete: bool
+    reopened: bool = False
+    dropped: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Stated:
+    unit: Literal["slice"]
+    recipe: Recipe
+    fingerprint: str
+    weights: Mapping[str, str]
+    identifiers: _Identifiers
+    plan: _PlanSize
+    selection: str
+
+
+def check_pass(p: Pass, quantum: int) -> None:
+    """Raise ValueError unless a pass is one that FORMAT.md allows in a store of this quantum."""
+    rows = p.rows_per_shard
+    if not 0 < rows <= quantum or rows & (rows - 1) or p.batch_size < 1 or p.threads < 1 or not p.arrays:
+        raise ValueError(f"impossible pass {p.id}: {rows} rows a shard, batches of {p.batch_size}, {p.threads} threads")
+    for spec in p.arrays:
+        axes = {"patch_tokens": 3, "patch_tokens_int8": 3, "patch_scale": 2}.get(spec.kind, 1)
+        dtypes = {"patch_tokens_int8": ("int8",), "patch_scale": ("float16",)}.get(spec.kind, ("float16", "float32"))
+        if (
+            len(spec.shape) != axes
+            or min(spec.shape) < 1
+            or spec.dtype not in dtypes
+            or not 0 <= spec.layer < MAX_LAYERS
+            or (spec.layer == 0) != (spec.kind == "pooled")
+            or math.prod(spec.shape) * np.dtype(spec.dtype).itemsize > MAX_ROW_BYTES
+            or (rows > 1 and rows * spec.row_bytes > MAX_SHARD_BYTES)
+        ):
+            raise ValueError(f"impossible array {spec.path} of pass {p.id}")
 
 
 def describe_pass(p: Pass) -> dict[str, Any]:
@@ -141,11 +240,11 @@ def describe_pass(p: Pass) -> dict[str, Any]:
     return pass_document(p.arrays, p.rows_per_shard, p.batch_size, p.threads, p.device_kind)
 
 
-def make_pass(document: Mapping[str, Any]) -> Pass:
-    """A Pass from plain JSON values; its id is computed, not believed."""
-    arrays = tuple(ArraySpec(a["layer"], a["kind"], a["dtype"], tuple(a["shape"])) for a in document["arrays"])
-    numbers = (document["rows_per_shard"], document["batch_size"], document["threads"], document["device_kind"])
-    return Pass(pass_id(pass_document(arrays, *numbers)), arrays, *numbers)
+def make_pass(document: Any) -> Pass:
+    """A Pass from plain JSON values; its id is computed, not believed. Raises ValueError for values of other types."""
+    made = typed(Pass, document, id="")
+    content = pass_document(made.arrays, made.rows_per_shard, made.batch_size, made.threads, made.device_kind)
+    return replace(made, id=pass_id(content))
 
 
 def choose_quantum(rows: int) -> int:
@@ -239,14 +338,16 @@ def index_document(length: int, dtype: str, dimension: str) -> dict[str, Any]:
 def token_document(spec: ArraySpec, rows: int, rows_per_shard: int) -> dict[str, Any]:
     """A sharded token array; its chunks carry crc32c."""
     feature = "pooled_feature" if spec.kind == "pooled" else "feature"
-    dimensions = ("slice", "y", "x", feature) if len(spec.shape) == 3 else ("slice", feature)
+    dimensions: tuple[str, ...] = ("slice", "y", "x", feature) if len(spec.shape) == 3 else ("slice", feature)
+    if spec.kind == "patch_scale":
+        dimensions = ("slice", "y", "x")
     inner = (1 if chunk_per_row(spec) else rows_per_shard, *spec.shape)
     return array_document((rows, *spec.shape), spec.dtype, (rows_per_shard, *spec.shape), dimensions, inner)
 
 
 def chunk_per_row(spec: ArraySpec) -> bool:
     """Whether a shard has an inner chunk for each row (patch tokens), or one for all (vectors)."""
-    return spec.kind == "patch_tokens"
+    return spec.kind in ("patch_tokens", "patch_tokens_int8", "patch_scale")
 
 
 def array_document(

@@ -4,7 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedcache.store.packed import PackedTexts
 from embedcache.types import IntArray, StringArray, strings
+
+ID_BYTES = 16
+"""A column of texts that are all alike this long or longer is taken for one of ids."""
 
 
 def factorise(values: StringArray) -> tuple[StringArray, IntArray]:
@@ -14,13 +18,50 @@ def factorise(values: StringArray) -> tuple[StringArray, IntArray]:
     """
     if not len(values):
         return strings([]), np.zeros(0, dtype=np.int64)
-    heads = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
-    encoded = pa.array(values[heads].tolist(), pa.string()).dictionary_encode()
-    found = strings(encoded.dictionary.to_pylist())
-    order = np.argsort(found)
+    heads, run = _runs(values)
+    words, codes = _words(heads)
+    return words, codes[run]
+
+
+def _runs(values: StringArray) -> tuple[StringArray, IntArray]:
+    """The values without repetitions of the one before, and for each of the n > 0 values its place among those."""
+    starts = np.concatenate([[True], values[1:] != values[:-1]])
+    return (values if starts.all() else values[starts]), np.cumsum(starts) - 1
+
+
+def _words(values: StringArray) -> tuple[StringArray, IntArray]:
+    packed = PackedTexts.of(values)
+    order = packed.sort() if (packed.width or 0) >= ID_BYTES else None
+    if order is not None:  # ids: mostly distinct, so sorting is less work than a table of words
+        # as bytes of one width; that numpy ignores zeros at the end tells two texts of one length apart no less
+        ordered = np.frombuffer(packed.data, dtype=f"S{packed.width}")[order]
+        new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        codes = np.empty(len(values), dtype=np.int64)
+        codes[order] = np.cumsum(new) - 1
+        return values[order[new]], codes
+    encoded = _arrow(packed).dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return found[order], np.repeat(rank[encoded.indices.to_numpy()], np.diff(heads, append=len(values)))
+    rank[order.to_numpy()] = np.arange(len(order))
+    return strings(encoded.dictionary.take(order).to_pylist()), rank[encoded.indices.to_numpy()]
+
+
+def sort(values: StringArray) -> IntArray:
+    """Shape (n,): a stable order of the texts."""
+    order = PackedTexts.of(values).sort()
+    return np.argsort(values, kind="stable") if order is None else order
+
+
+def to_arrow(values: StringArray) -> pa.Array:
+    """The column as Arrow has it."""
+    return _arrow(PackedTexts.of(values))
+
+
+def _arrow(packed: PackedTexts) -> pa.Array:
+    # 64-bit offsets: a column of 10^8 ids is longer than 32 bits can say
+    offsets = np.concatenate([[0], np.cumsum(packed.lengths)]).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(packed.data)]
+    return pa.Array.from_buffers(pa.large_string(), len(packed.lengths), buffers)
 
 
 def joint_codes(a: StringArray, b: StringArray) -> tuple[int, IntArray, IntArray]:
@@ -34,5 +75,8 @@ def locate(values: StringArray, among: StringArray) -> IntArray:
 
     By hashing in Arrow: numpy's searchsorted on large arrays of its own strings ends the process (numpy 2.4).
     """
-    found = pc.index_in(pa.array(values.tolist(), pa.string()), pa.array(among.tolist(), pa.string()))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    heads, run = _runs(values)
+    found = pc.index_in(to_arrow(heads), to_arrow(among))
+    return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)[run]

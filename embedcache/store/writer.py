@@ -1,11 +1,11 @@
 """Making a store: plan it, put its shards, commit them, finalise (FORMAT.md, sections 5 to 7).
 
-Every function here is called under the store's exclusive lock (leases.py), except `write_shard`, whose
-effects are junk until they are committed.
+Every function here is called under the store's exclusive lock (leases.py), except `write_shard` and `commit_shard`:
+those are called by whoever leased the shard, and do no harm where two believe that they did.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from embedcache.store.encoding import encode_shard, encode_strings, pad_chunk, p
 from embedcache.store.fingerprint import canonical, plan_digest, sha256
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
-from embedcache.store.reader import StoredIndex, open_root, read_commit, read_index, read_manifest
+from embedcache.store.reader import (
+    StoredIndex,
+    committed_shards,
+    encode_manifest,
+    open_root,
+    read_commit,
+    read_index,
+    read_manifest,
+)
 from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard
 
 
@@ -28,6 +36,8 @@ class StoreFiles:
     """Where a store and its leases lie."""
 
     path: Path
+    fence: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Of the lock under which the store is changed; see `Objects`."""
 
     @property
     def leases(self) -> Path:
@@ -37,7 +47,7 @@ class StoreFiles:
     @property
     def objects(self) -> Objects:
         """The store's objects."""
-        return Objects(self.path, self.leases / "scratch")
+        return Objects(self.path, self.leases / "scratch", self.fence)
 
 
 def new_root(
@@ -67,8 +77,8 @@ def new_root(
     )
 
 
-def create_store(files: StoreFiles, root: Root, plan: Plan) -> None:
-    """Put a new store's index arrays, documents and manifest, then its root document."""
+def create_store(files: StoreFiles, root: Root, plan: Plan) -> StoredIndex:
+    """Put a new store's index arrays, documents and manifest, then its root document. Returns that index."""
     objects = files.objects
     if any(name.startswith("commits_") and "/c/" in name for name in objects.walk()):
         raise StoreError(
@@ -77,7 +87,9 @@ def create_store(files: StoreFiles, root: Root, plan: Plan) -> None:
         )
     objects.clear_scratch()
     status = np.where(plan.slice_index >= 0, layout.PENDING, layout.PADDING).astype(np.uint8)
-    _publish(objects, root, encode_index(plan, status, np.zeros(root.samples, dtype=bool)))
+    index = StoredIndex(plan, status, np.zeros(root.samples, dtype=np.bool_))
+    _publish(objects, root, encode_index(plan, status, index.superseded))
+    return index
 
 
 def add_pass(files: StoreFiles, root: Root, new: Pass) -> Root:
@@ -92,72 +104,171 @@ def add_pass(files: StoreFiles, root: Root, new: Pass) -> Root:
     return grown
 
 
+def extend_store(files: StoreFiles, root: Root, index: StoredIndex, plan: Plan, superseded: npt.NDArray[Any]) -> Root:
+    """Put a longer plan, whose beginning is the store's own, and reopen every pass. Returns the new root.
+
+    superseded: shape (samples of the longer plan,). Until a pass is complete again, its readers are refused.
+    """
+    status = np.where(plan.slice_index >= 0, layout.PENDING, layout.PADDING).astype(np.uint8)
+    status[: len(index.row_status)] = index.row_status
+    reopened = replace(
+        root.reopen(root.passes),
+        plan_digest=plan_digest(plan),
+        samples=len(plan.sample_id),
+        slices=int((plan.slice_index >= 0).sum()),
+        rows=plan.rows,
+    )
+    changed = encode_index(plan, without_superseded(status, plan, superseded), superseded)
+    _publish(files.objects, reopened, changed, removed=[log_name(name) for name in root.passes])
+    return reopened
+
+
+def supersede(files: StoreFiles, root: Root, index: StoredIndex, superseded: npt.NDArray[np.bool_]) -> None:
+    """Put the flags of samples whose source changed, shape (samples,). Nothing else of the store changes."""
+    status = without_superseded(index.row_status.copy(), index.plan, superseded)
+    _publish(files.objects, root, {**encode_numeric("superseded", superseded), **encode_numeric("row_status", status)})
+
+
+def reopen(files: StoreFiles, root: Root, shards: Mapping[str, Collection[int]]) -> Root:
+    """Make shards of passes pending again, backwards: first the root says so, then log and commits go. Returns the new root."""
+    objects = files.objects
+    reopened = root.reopen(shards)
+    _publish(objects, reopened, {}, removed=[log_name(name) for name in shards])
+    commits = [layout.chunk_name(layout.commits_path(name), k) for name, of_pass in shards.items() for k in of_pass]
+    for name in commits:
+        objects.delete(name)
+    objects.sync(commits)
+    return reopened
+
+
+def drop_shards(files: StoreFiles, root: Root, shards: Mapping[str, Collection[int]]) -> Root:
+    """Remove shards that hold superseded rows only. The root says so first; then their commits and objects go.
+
+    The log keeps their commits until the pass is finalised again: a new log would not fit the old root, were this stopped.
+    """
+    objects = files.objects
+    passes, gone = dict(root.passes), []
+    for name, of_pass in shards.items():
+        p = root.passes[name]
+        numbers = {k for first, stop in p.dropped for k in range(first, stop)} | set(of_pass)
+        passes[name] = replace(p, dropped=ranges(numbers))
+        for k in sorted(of_pass):
+            gone += [layout.chunk_name(layout.commits_path(name), k), *(layout.shard_name(a, k) for a in p.arrays)]
+    smaller = replace(root, passes=passes)
+    _publish(objects, smaller, {})
+    present = [name for name in gone if objects.exists(name)]
+    for name in present:
+        objects.delete(name)
+    objects.sync(present)
+    return smaller
+
+
+def ranges(numbers: Collection[int]) -> tuple[tuple[int, int], ...]:
+    """Numbers as ascending ranges [first, stop)."""
+    found: list[tuple[int, int]] = []
+    for k in sorted(numbers):
+        if found and found[-1][1] == k:
+            found[-1] = (found[-1][0], k + 1)
+        else:
+            found.append((k, k + 1))
+    return tuple(found)
+
+
 def write_shard(objects: Objects, p: Pass, shard: Shard, rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
-    """Put the shard's object of every array of the pass, and make it durable.
+    """Put the shard's object of every array of the pass, and make it durable, unless the shard is committed already.
 
     rows: array path → shape (rows_per_shard, …) in the stored dtype. Returns array path → SHA-256 of the object.
     """
     digests, names = {}, []
     for spec in p.arrays:
         data = encode_shard(rows[spec.path], layout.chunk_per_row(spec))
+        digests[spec.path] = sha256(data)
+        if is_committed(objects, p, shard):  # another took us for dead: what is committed is not written over
+            continue
         name = layout.shard_name(spec, shard.index)
         objects.put(name, data)
-        digests[spec.path] = sha256(data)
         names.append(name)
     objects.sync(names)
     return digests
 
 
 def commit_shard(objects: Objects, p: Pass, commit: Commit) -> None:
-    """Put the shard's commit, last of all. Where another writer was first, its bytes must equal ours."""
+    """Put the shard's commit, last of all. Where another writer was first, its bytes must equal ours.
+
+    Raises StoreError if they do not; the shard is then pending again, since nobody knows whose bytes came last.
+    """
     name = layout.chunk_name(layout.commits_path(p.id), commit.shard)
     if objects.put_if_absent(name, commit_codec.encode_commit(commit)):
         objects.sync([name])
         return
     winner = read_commit(objects, p.id, commit.shard)
     if winner.objects != commit.objects:
+        if not open_root(objects).complete[p.id]:
+            objects.delete(name)
+            objects.sync([name])
         raise StoreError(
             f"shard {commit.shard} of pass {p.id} was committed by {winner.host} with other bytes than ours; "
-            "the two machines do not compute alike, run `embedcache verify`."
+            "the two machines do not compute alike. Run the same `embedcache extract` on one of them, then `embedcache verify`."
         )
+
+
+def is_committed(objects: Objects, p: Pass, shard: Shard) -> bool:
+    """Whether the shard's commit is there; it is not opened."""
+    return objects.exists(layout.chunk_name(layout.commits_path(p.id), shard.index))
 
 
 def pending_shards(objects: Objects, plan: Plan, p: Pass) -> list[Shard]:
     """Planned shards without a commit, found by listing keys: no commit is opened."""
-    done = {int(k) for k in objects.list_names(f"{layout.commits_path(p.id)}/c") if k.isdigit()}
-    return [shard for shard in plan.shards(p.rows_per_shard) if shard.index not in done]
+    done = set(committed_shards(objects, p.id))
+    return [shard for shard in plan.shards_of(p) if shard.index not in done]
 
 
-def finalise(files: StoreFiles, root: Root, index: StoredIndex, p: Pass) -> Root:
-    """Put the pass's log, the rows' status, the manifest and the root that says `complete`."""
+def finalise(files: StoreFiles, name: str) -> Root:
+    """Put the log of pass `name`, the rows' status, the manifest and the root that says `complete`.
+
+    Does nothing to a pass that another process has finished. Raises FileNotFoundError if a shard is pending.
+    """
     objects = files.objects
-    done = [read_commit(objects, p.id, shard.index) for shard in index.plan.shards(p.rows_per_shard)]
-    finished = replace(root, complete={**root.complete, p.id: True})
-    status = row_status(index, [done, *other_logs(objects, root, p.id)])
-    changed = {
-        layout.chunk_name(layout.log_path(p.id), 0): commit_codec.encode_log(done),
-        **encode_numeric("row_status", status),
-    }
+    root, index = load(files)
+    p = root.passes[name]
+    if root.complete[name]:
+        return root
+    done = [read_commit(objects, name, shard.index) for shard in index.plan.shards_of(p)]
+    finished = root.finish(name)
+    status = row_status(index, [done, *other_logs(objects, root, name)])
+    changed = {log_name(name): commit_codec.encode_log(done), **encode_numeric("row_status", status)}
     _publish(objects, finished, changed)
     objects.clear_scratch()
     return finished
+
+
+def log_name(pass_name: str) -> str:
+    """The object that holds all commits of a finished pass."""
+    return layout.chunk_name(layout.log_path(pass_name), 0)
 
 
 def other_logs(objects: Objects, root: Root, but: str) -> Iterable[list[Commit]]:
     """The commit logs of the other passes that are complete."""
     for name, complete in root.complete.items():
         if complete and name != but:
-            path = layout.chunk_name(layout.log_path(name), 0)
-            yield commit_codec.decode_log(objects.get(path), path)
+            yield commit_codec.decode_log(objects.get(log_name(name)), log_name(name))
 
 
 def row_status(index: StoredIndex, logs: Iterable[list[Commit]]) -> npt.NDArray[np.uint8]:
-    """Shape (rows,): ok, or quarantined in at least one finalised pass, or padding."""
+    """Shape (rows,): ok; or quarantined in at least one finalised pass, or of a superseded sample; or padding."""
     status = np.where(index.plan.slice_index >= 0, layout.OK, layout.PADDING).astype(np.uint8)
     for log in logs:
         for commit in log:
             for bad in commit.quarantined:
                 status[bad.row] = layout.QUARANTINED
+    return without_superseded(status, index.plan, index.superseded)
+
+
+def without_superseded(
+    status: npt.NDArray[np.uint8], plan: Plan, superseded: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """`status` in which the rows of superseded samples are set aside, so that no reader takes them for current."""
+    status[plan.rows_of(superseded)] = layout.QUARANTINED
     return status
 
 
@@ -191,8 +302,10 @@ def _encode_text(path: str, values: npt.NDArray[Any]) -> dict[str, bytes]:
     }
 
 
-def _publish(objects: Objects, root: Root, changed: dict[str, bytes]) -> None:
+def _publish(objects: Objects, root: Root, changed: dict[str, bytes], removed: Collection[str] = ()) -> None:
     """Put index objects, then documents, then the manifest, then the root document, each durable before the next.
+
+    removed: objects that are no longer vouched for; they are deleted last of all.
 
     First of all the manifest that is there learns what is about to be replaced, so that a store is whole for its readers,
     and for a resume, wherever between two puts this process is killed.
@@ -212,16 +325,20 @@ def _publish(objects: Objects, root: Root, changed: dict[str, bytes]) -> None:
     for name in stale:
         objects.put(name, texts[name].encode())
     objects.sync([*changed, *texts])
-    known = {} if before is None else before["objects"]
+    known = {} if before is None else {n: d for n, d in before["objects"].items() if n not in removed}
     manifest = {"documents": texts, "root_attributes": root.attributes(), "objects": {**known, **digests}}
     _put_manifest(objects, manifest)
     objects.put(layout.ROOT_DOCUMENT, canonical(layout.root_document(root)).encode())
     objects.sync([layout.ROOT_DOCUMENT])
+    gone = [name for name in removed if objects.exists(name)]
+    for name in gone:
+        objects.delete(name)
+    objects.sync(gone)
 
 
 def _put_manifest(objects: Objects, manifest: dict[str, Any]) -> None:
     """Put both copies and make them durable."""
-    chunk = encode_strings([canonical(commit_codec.seal(manifest))])
+    chunk = encode_manifest(manifest)
     copies = [layout.chunk_name("manifest", i) for i in range(2)]
     for name in copies:
         objects.put(name, chunk)

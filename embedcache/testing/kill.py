@@ -68,27 +68,34 @@ def import_for_forks() -> None:
         importlib.import_module("pandas")
 
 
-def kill_and_resume(config: ExtractConfig, calm_store: Path, kills: int, rng: random.Random) -> KillReport:
+def kill_and_resume(
+    config: ExtractConfig, calm_store: Path, kills: int, rng: random.Random, workers: int = 1
+) -> KillReport:
     """Kill `extract(config)` `kills` times, resume after each, and compare every finished store with `calm_store`.
 
-    config: one backbone, a cache that is empty and lies elsewhere than `calm_store`, small shards. Kills that come too
-    late (the run had ended) are not counted. Raises StoreError where an undisturbed run already differs.
+    workers: so many extractions share the store; each kill hits one of them, and another takes its place. config: one
+    backbone, a cache that is empty and lies elsewhere than `calm_store`, small shards. Kills that come too late (all runs
+    had ended) are not counted. Raises StoreError where an undisturbed run already differs.
     """
     span = measure(config, calm_store)
     done = halfway = held = 0
     faults: list[str] = []
     while done < kills:
         hits = 0
+        running: list[BaseProcess] = []
         while hits < KILLS_A_STORE and done + hits < kills:
             before = commits(config)
-            child = run_in_fork(config)
-            wait_for_moment(child, config, span, rng)
-            if not child.is_alive():
+            running += [run_in_fork(config) for _ in range(workers - len(running))]
+            wait_for_moment(running, config, span, rng)
+            running = [child for child in running if child.is_alive()]
+            if not running:
                 break
-            stop(child, whole_group=(done + hits) % GROUP_EVERY == GROUP_EVERY - 1)
+            victim = running.pop(rng.randrange(len(running)))
+            stop(victim, whole_group=(done + hits) % GROUP_EVERY == GROUP_EVERY - 1)
             hits += 1
             halfway += before < commits(config) < span.commits
-        found = faults_of_resume(config, calm_store)
+        failed = [f"a run beside a killed one ended with code {c.exitcode}" for c in running if not finished(c)]
+        found = failed + faults_of_resume(config, calm_store)
         faults += found
         held += 0 if found else hits
         done += hits
@@ -120,19 +127,26 @@ def _extract(config: ExtractConfig) -> None:
     extract(config)
 
 
-def wait_for_moment(child: BaseProcess, config: ExtractConfig, span: Span, rng: random.Random) -> None:
-    """Sleep until a random moment of the run, or until it ends.
+def wait_for_moment(running: list[BaseProcess], config: ExtractConfig, span: Span, rng: random.Random) -> None:
+    """Sleep until a random moment of the runs, or until they have ended.
 
-    Most moments are drawn from the time between the run's first commit, which is waited for (on a busy machine start-up
-    takes now one second and now three), and its end, which is nearer where less is left to do.
+    Most moments are drawn from the time between the next commit, which is waited for (on a busy machine start-up
+    takes now one second and now three), and the end, which is nearer where less is left to do.
     """
     if rng.random() < ANYWHERE:
-        child.join(rng.uniform(0, span.whole))
+        wait(running, rng.uniform(0, span.whole))
         return
     before = commits(config)
-    while child.is_alive() and commits(config) == before:
+    while commits(config) == before and any(child.is_alive() for child in running):
         time.sleep(POLL_SECONDS)
-    child.join(rng.uniform(0, span.working * (1 - before / span.commits)))
+    wait(running, rng.uniform(0, span.working * (1 - before / span.commits)) / len(running))
+
+
+def wait(running: list[BaseProcess], seconds: float) -> None:
+    """Sleep so long, or until all runs have ended."""
+    end = time.monotonic() + seconds
+    for child in running:
+        child.join(max(0.0, end - time.monotonic()))
 
 
 def stop(child: BaseProcess, whole_group: bool) -> None:

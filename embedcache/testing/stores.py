@@ -95,7 +95,7 @@ def make_store(
     if not path.exists():
         root = new_root(recipe or make_recipe(), info, {"licence": "", "citation": ""}, "public", "", plan, "0" * 64)
         create_store(files, root, plan)
-    root, index = load(files)
+    root, _ = load(files)
     p = make_pass_of(arrays or default_arrays(), plan.quantum, rows_per_shard)
     root = add_pass(files, root, p)
     keep = (plan.slice_index >= 0) & ~np.isin(np.arange(plan.rows), quarantined)
@@ -115,7 +115,7 @@ def make_store(
             Commit(shard.index, (shard.start, shard.stop), bad, 4, "cpu", {}, digests, "here", "then", "now"),
         )
     if finish:
-        finalise(files, root, index, p)
+        finalise(files, p.id)
     return p
 
 

@@ -43,6 +43,53 @@ def test_extract(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         assert line["checks"][name], name
 
 
+def test_read() -> None:
+    line = last_line("read.py", "--quick")
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "ratio_pread", "ratio_full", "checks"} <= set(line)
+    assert {"ratio_2", "ratio_pread_2", "ratio_full_2", "ratio_pread_fresh", "ratio_full_fresh", "crc_rate"} <= set(
+        line
+    )
+    assert set(line["checks"]) == {"rows_equal", "same_as_zarr", "crc_checked"}
+    assert all(line["checks"].values())
+
+
+def test_int8(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On nilearn's images, which are there wherever the tests run."""
+    monkeypatch.setenv("EMBEDCACHE_SHARED_DATA", str(tmp_path))
+    line = last_line(
+        "int8.py", "--quick", "--backbone", str(tiny), "--layers", "1,2", "--size", "56", "--work", str(tmp_path)
+    )
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "error", "error_float16", "layers"} <= set(line)
+    assert all(line["checks"].values())
+    # 16 patches of 32 features: a chunk of 1,024 bytes as float16, two of 512 and 32 as int8; each with its 20 of crc and index
+    assert line["ratio"] == pytest.approx((1024 + 20) / (512 + 20 + 32 + 20), rel=0.01)
+    assert line["error_float16"]["greatest"] < line["error"]["median"] < 0.01
+
+
+def test_flip() -> None:
+    """The slow test has 40."""
+    line = last_line("flip.py", "--n", "8")
+    assert {"name", "tried", "found", "held", "ratio", "by_type", "faults", "checks"} <= set(line)
+    assert (line["tried"], line["found"], line["held"], line["ratio"]) == (8, 8, 8, 1)
+    assert set(line["checks"]) == {"all_found", "all_repaired", "as_many_as_asked"}
+
+
+def test_fuzz_store() -> None:
+    """The slow test has 100."""
+    line = last_line("fuzz_store.py", "--n", "20")
+    assert {"name", "tried", "held", "ratio", "outcomes", "by_kind", "faults", "checks"} <= set(line)
+    assert (line["tried"], line["held"], line["ratio"]) == (20, 20, 1)
+    assert set(line["checks"]) == {"no_hang", "no_escape", "all_refused_clearly"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["flip.py", "fuzz_store.py"])
+def test_many_faults(script: str) -> None:
+    line = last_line(script, "--quick")
+    assert line["faults"] == []
+    assert line["ratio"] == 1
+
+
 @pytest.mark.slow
 def test_extract_with_the_trained_backbone(trained: Path) -> None:
     line = last_line("extract.py", "--quick")

@@ -1,14 +1,19 @@
 """A table of the user's own: columns found by name, splits, and one clear line for whatever is wrong."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from embedcache.datasets import DatasetOptions, open_dataset
+from embedcache.datasets import table as table_module
 from embedcache.errors import InputError, UnknownNameError
+from embedcache.types import strings
 
 CASES = [
     {"path": "a/1.png", "patient": "P9", "split": "Train", "edema": "1"},
@@ -280,3 +285,13 @@ def test_patient_level_labels_must_agree(table):
         "P4": 0,
         "P5": 1,
     }
+
+
+@given(
+    st.lists(st.text("ab./~ ", max_size=6) | st.sampled_from(["images/1.png", "../x", "/abs/./y", "a/..", ".hidden"]))
+)
+@example(["", ".", "..", "/", "a//b", "./a", "a/.", "a./b", "a/", "../../.."])
+def test_paths_are_joined_and_made_plain_as_the_system_does(written):
+    base = Path("/data/./x/..")
+    found = table_module._paths(strings(written), base)
+    assert found.tolist() == [path and os.path.normpath(os.path.join(str(base), path)) for path in written]

@@ -10,7 +10,7 @@ import pytest
 
 from embedcache.store.fingerprint import pass_document, pass_id
 from embedcache.store.labels import write_labels
-from embedcache.store.reader import open_root, read_index
+from embedcache.store.reader import open_root
 from embedcache.store.writer import StoreFiles, add_pass, commit_shard, create_store, finalise, new_root, write_shard
 from embedcache.types import (
     ArraySpec,
@@ -110,8 +110,8 @@ def make_store(
     path = folder / "made" / "made-up" / "0123456789ab.zarr"
     path.parent.mkdir(parents=True, exist_ok=True)
     files = StoreFiles(path)
-    create_store(files, new_root(recipe, DatasetInfo("made"), {}, "keep", "", plan, "0" * 64), plan)
-    root = add_pass(files, open_root(files.objects), new)
+    create_store(files, new_root(recipe, DatasetInfo("made"), {}, "kept", "", plan, "0" * 64), plan)
+    add_pass(files, open_root(files.objects), new)
     values = {}
     for spec, strength in zip(arrays, (signal, signal / 4), strict=True):
         tokens = random.normal(size=(rows, WIDTH)).astype(np.float32)
@@ -123,7 +123,7 @@ def make_store(
     digests = write_shard(files.objects, new, shard, values)
     bad = tuple(Quarantined(row, "decode", "truncated") for row in quarantined)
     commit_shard(files.objects, new, Commit(0, (0, rows), bad, 8, "cpu", {}, digests, "host", "", ""))
-    finalise(files, root, read_index(files.objects, root), new)
+    finalise(files, new.id)
 
     made = Made(path, samples, patients, y, task, [given(i // 2) for i in range(n)])
     made.relabel(y)

@@ -20,6 +20,7 @@ from embedcache.evaluation.patch_sources import PositionSource, gather
 from embedcache.evaluation.results import read_predictions, read_result
 from embedcache.images.geometry import place, upsample_to_source
 from embedcache.testing.files import write_nifti, write_png
+from embedcache.types import StoredType
 
 GRID = (1e-4, 1e-2)
 SHAPE = (40, 32)
@@ -75,14 +76,15 @@ def disc(rng: np.random.Generator, shape: tuple[int, ...], radius: float) -> np.
     return sum((axis + 0.5 - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
 
 
-def extracted(folder: Path, table: Path, size: int) -> World:
-    home = folder / "home"
+def extracted(folder: Path, table: Path, size: int, dtype: StoredType = "float16", home: Path | None = None) -> World:
+    home = home or folder / "home"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBEDCACHE_HOME", str(home))
         extract(
             ExtractConfig(
                 dataset="table", root=str(table), backbones=("patches:4",), cache=str(folder / "cache"), tokens="patch",
-                size=size, threads=1, workers=1, rows_per_shard=8, device="cpu", options=DatasetOptions(id_column="case"),
+                size=size, dtype=dtype, threads=1, workers=1, rows_per_shard=8,
+                device="cpu", options=DatasetOptions(id_column="case"),
             )
         )  # fmt: skip
     (store,) = (folder / "cache").glob("*/*/*.zarr")
@@ -400,3 +402,16 @@ def test_a_position_says_nothing_of_the_image_but_where_it_is() -> None:
     drawn = gather(deep, np.array([0, 0, 7]), np.array([2, 14, 2]))
     np.testing.assert_array_equal(drawn[1], next(deep.slices(np.array([0])))[1][14])
     assert not np.array_equal(drawn[0], drawn[2])
+
+
+def test_tokens_stored_as_int8_segment_as_well(world: World, tmp_path: Path) -> None:
+    """Their error is 1/254 of a token's greatest value: far below the noise of these pixels."""
+    floats = run_patch_probe(world.config())
+    int8 = extracted(tmp_path, world.table, 32, dtype="int8", home=world.home)
+    assert [kind for kind in ("patch_tokens_int8", "patch_tokens") if (int8.store / "layer_1" / kind).exists()] == [
+        "patch_tokens_int8"
+    ]
+    result = run_patch_probe(int8.config())
+    assert result.inputs["passes"] != floats.inputs["passes"]
+    assert result.metric("dice").value == pytest.approx(floats.metric("dice").value, abs=0.02)
+    assert result.counts == floats.counts

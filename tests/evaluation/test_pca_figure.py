@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from embedcache.errors import InputError
 from embedcache.evaluation.pca_figure import otsu_threshold, patch_colours, pca_figure, principal_scores
 from embedcache.evaluation.pca_of_store import draw_pca
+from embedcache.store.quantise import int8_arrays, quantise
 from embedcache.testing.stores import make_plan, make_store
 from embedcache.types import ArraySpec
 
@@ -130,3 +131,20 @@ def test_slices_of_a_store_are_drawn_by_name(tmp_path: Path) -> None:
             draw_pca(path, tmp_path / "out.png", wrong)
     with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
         draw_pca(path, tmp_path / "out.xyz")
+
+
+def test_slices_of_an_int8_store_are_drawn_as_those_of_a_float_one(tmp_path: Path) -> None:
+    tokens, _ = tokens_with_an_object()
+    values = dict(zip(("patch_tokens_int8", "patch_scale"), quantise(tokens.astype(np.float32), np), strict=True))
+    spec = ArraySpec(3, "patch_tokens", "float32", tokens.shape[1:])
+    pictures = []
+    for name, arrays in (("float", (spec,)), ("int8", int8_arrays(3, tokens.shape[1:]))):
+        store = tmp_path / f"{name}.zarr"
+        make_store(
+            store, make_plan([1, 2]), arrays,
+            values=lambda s, rows: np.resize(values.get(s.kind, tokens), (rows, *s.shape)),
+        )  # fmt: skip
+        draw_pca(store, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            pictures.append(np.asarray(image.convert("RGB")).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 2  # of 255

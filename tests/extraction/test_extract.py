@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pytest
 
 import embedcache
 from embedcache import ExtractConfig, FeatureCache
-from embedcache.errors import InputError, SourceChangedError
+from embedcache.errors import InputError
 from embedcache.testing.stores import differences
 
 from .conftest import MakeTable, elsewhere, only_store
@@ -125,33 +124,10 @@ def test_another_recipe_is_another_store_and_another_layer_is_not(config: Extrac
     assert len(list(Path(config.cache).glob("*/*/*.zarr"))) == 2
 
 
-def test_a_subset_extracts_nothing_and_new_samples_are_refused(config: ExtractConfig) -> None:
-    embedcache.extract(replace(config, limit=16))
-    assert embedcache.extract(replace(config, limit=5)).decoded == 0
-    with pytest.raises(InputError, match=r"8 of 24 samples are not in store .*extend"):
-        embedcache.extract(config)
-
-
 def test_another_dtype_of_an_array_is_refused(config: ExtractConfig) -> None:
     embedcache.extract(config)
     with pytest.raises(InputError, match="--cache"):
         embedcache.extract(replace(config, dtype="float32"))
-
-
-def test_a_changed_source_is_named_and_a_redated_one_is_not(config: ExtractConfig) -> None:
-    embedcache.extract(config)
-    image = Path(config.root).with_name("img003.png")
-    os.utime(image, (1, 1))
-    assert embedcache.extract(config).decoded == 0
-
-    stored = {p: p.read_bytes() for p in Path(config.cache).rglob("*") if p.is_file()}
-    shutil.copy(Path(config.root).with_name("img004.png"), image)
-    with pytest.raises(SourceChangedError) as caught:
-        embedcache.extract(config)
-    assert caught.value.exit_code == 1
-    assert "row 4 of cases.csv" in str(caught.value)
-    assert "img003" not in str(caught.value)
-    assert stored == {p: p.read_bytes() for p in Path(config.cache).rglob("*") if p.is_file()}
 
 
 def test_several_backbones_share_the_decoding_and_equal_their_single_runs(

@@ -17,7 +17,7 @@ from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.extraction.decode import DecodePool, Request
 from embedcache.extraction.progress import Progress
 from embedcache.images import parse_window
-from embedcache.store.leases import exclusive, holder
+from embedcache.store.locks import exclusive, holder
 from embedcache.testing.kill import finished, import_for_forks, kill_and_resume, run_in_fork
 from embedcache.testing.stores import differences
 from embedcache.types import DatasetInfo
@@ -116,34 +116,6 @@ def test_a_signal_commits_what_is_whole_and_the_same_command_resumes(
     assert differences(only_store(calm), only_store(small_shards)) == []
 
 
-def test_a_held_store_names_its_holder_and_a_dead_holder_is_replaced(small_shards: ExtractConfig) -> None:
-    run = start(small_shards)
-    assert run.stdout is not None
-    run.stdout.readline()
-    run.send_signal(signal.SIGSTOP)
-    try:
-        with pytest.raises(StoreBusyError, match=f"process {run.pid} on host"):
-            embedcache.extract(small_shards)
-        with pytest.raises(StoreBusyError, match="stop it first"):
-            embedcache.remove_store(only_store(small_shards))
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.communicate()
-    assert embedcache.extract(small_shards).decoded > 0
-
-
-def test_waiting_for_a_held_store_finds_it_finished(small_shards: ExtractConfig) -> None:
-    run = start(small_shards)
-    assert run.stdout is not None
-    run.stdout.readline()
-    heard: list[str] = []
-    report = embedcache.extract(replace(small_shards, wait=True), embedcache.Listener(tell=heard.append))
-    run.communicate()
-    assert run.returncode == 0
-    assert report.decoded == 0
-    assert any(f"waiting for process {run.pid}" in line for line in heard)
-
-
 def test_the_lock_is_released_and_counted(tmp_path: Path) -> None:
     for _ in range(3):
         with exclusive(tmp_path, "it"):
@@ -159,7 +131,7 @@ def test_the_lock_is_released_and_counted(tmp_path: Path) -> None:
 def test_a_claim_of_another_host_dies_when_its_counter_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedcache.store.leases.TIME_TO_LIVE_SECONDS", 0.5)
+    monkeypatch.setattr("embedcache.store.locks.TIME_TO_LIVE_SECONDS", 0.5)
     claim = {"host": "elsewhere/boot", "pid": 1, "process_start": "1", "beat": 7, "released": False}
     (tmp_path / "lock-00000041.json").write_text(json.dumps(claim))
     with exclusive(tmp_path, "it"):
@@ -214,7 +186,7 @@ def test_stopped_before_the_end_only_the_finalising_is_left(
     import embedcache.extraction.job as job
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "finalise", lambda *_: pytest.fail("stopped here"))
+        patch.setattr(job, "complete", lambda *_: pytest.fail("stopped here"))
         with pytest.raises(pytest.fail.Exception):
             embedcache.extract(small_shards)
     monkeypatch.setattr(job, "load_backbone", lambda *_: pytest.fail("no backbone is needed any more"))
@@ -240,7 +212,7 @@ def test_a_shard_is_committed_when_it_is_whole_and_not_when_the_run_ends(
     import embedcache.extraction.job as job
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "finalise", lambda *_: pytest.fail("stopped here"))
+        patch.setattr(job, "complete", lambda *_: pytest.fail("stopped here"))
         with pytest.raises(pytest.fail.Exception):
             embedcache.extract(small_shards)
     store = only_store(small_shards)

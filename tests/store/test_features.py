@@ -55,6 +55,10 @@ def test_quarantined_slices_are_left_out_of_the_pool_and_said(cache: FeatureCach
     assert pooled.incomplete.tolist() == ["s2"]
     assert pooled.groups.tolist() == ["a", "a", "b", "c", "d"]
     assert pooled.slice_index.tolist() == [-1] * 5
+    strict = cache.features("cls", strict_volumes=True)
+    assert strict.sample_id.tolist() == ["s0", "s1", "s3", "s4"]
+    assert strict.incomplete.tolist() == ["s2"]
+    np.testing.assert_array_equal(strict.X, pooled.X[[0, 1, 3, 4]])
 
 
 @settings(max_examples=50, deadline=None)

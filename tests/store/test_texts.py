@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcache.store.texts import factorise, joint_codes, locate
+from embedcache.store.texts import factorise, joint_codes, locate, sort
 from embedcache.types import strings
 
-texts = st.lists(st.one_of(st.sampled_from(["", "a", "b"]), st.text(st.characters(codec="utf-8"), max_size=3)))
+ids = st.lists(st.text("01é", min_size=16, max_size=16) | st.just("0" * 16))  # the way of long texts of one length
+texts = ids | st.lists(st.one_of(st.sampled_from(["", "a", "b"]), st.text(st.characters(codec="utf-8"), max_size=3)))
 
 
 @given(texts)
@@ -33,3 +34,8 @@ def test_locate_is_the_first_place_of_a_list(values, among):
 def test_locate_survives_what_ends_numpys_own_search():
     among = strings([f"{i:032x}" for i in range(200_000)])
     np.testing.assert_array_equal(locate(among[5:8], among), [5, 6, 7])
+
+
+@given(texts)
+def test_the_order_is_that_of_a_sorted_list(values):
+    assert sort(strings(values)).tolist() == sorted(range(len(values)), key=lambda i: values[i])

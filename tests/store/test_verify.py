@@ -1,13 +1,24 @@
 """`verify`: every flipped byte of a store is found."""
 
+import os
 import random
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedcache.errors import StoreError
-from embedcache.store.verify import verify_store
+from embedcache.store.encoding import decode_strings, encode_strings
+from embedcache.store.fingerprint import sha256
+from embedcache.store.labels import write_labels
+from embedcache.store.reader import FeatureCache, encode_manifest, read_manifest
+from embedcache.store.verify import verify_labels, verify_store
+from embedcache.store.writer import StoreFiles, encode_numeric, load, reopen
 from embedcache.testing.stores import make_plan, make_store
+from embedcache.types import Labels, strings
+
+from .test_stopped_writer import write
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +82,109 @@ def test_an_uncommitted_shard_is_junk_and_pending(tmp_path: Path) -> None:
     report = verify_store(path)
     assert report.intact
     assert (report.pending, report.junk) == (1, ("layer_2/cls_token/c/1/0",))
+
+
+def test_a_damaged_root_is_named_and_all_else_is_still_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "x.zarr"
+    make_store(path, make_plan([1] * 8, quantum=8), rows_per_shard=4)
+    flip_at(path / "layer_2" / "cls_token" / "c" / "1" / "0", 5)
+    for damage in (b"{", (path / "zarr.json").read_bytes().replace(b'"version":1', b'"version":3')):
+        (path / "zarr.json").write_bytes(damage)
+        assert [d.object for d in verify_store(path).damage] == ["zarr.json", "layer_2/cls_token/c/1/0"]
+
+
+def flip_at(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_of_patch_tokens_the_rows_are_named(tmp_path: Path) -> None:
+    """A row is 2 x 2 x 8 float16 and a checksum, 68 bytes, and 8 rows are a shard."""
+    path = tmp_path / "x.zarr"
+    make_store(path, make_plan([1] * 16, quantum=16), rows_per_shard=8)
+    shard = path / "layer_2" / "patch_tokens" / "c" / "1" / "0" / "0" / "0"
+    whole = shard.read_bytes()
+    for row in (2, 3, 6):
+        flip_at(shard, row * 68 + 20)
+    assert [d.rows for d in verify_store(path).damage] == [(10, 12), (14, 15)]
+    shard.write_bytes(whole)
+    flip_at(shard, 7 * 68 + 66)  # the checksum itself
+    assert [d.rows for d in verify_store(path).damage] == [(15, 16)]
+    shard.write_bytes(whole)
+    flip_at(shard, 8 * 68 + 3)  # the index: no row can be read
+    assert [d.rows for d in verify_store(path).damage] == [(8, 16)]
+    shard.write_bytes(whole[:-1])
+    assert [d.rows for d in verify_store(path).damage] == [(8, 16)]
+
+
+def test_bytes_that_say_the_same_are_damage_too(store: Path) -> None:
+    """A seal is over what is said; an object must be what was written."""
+    path = next(p for p in store.glob("commits_*/c/0"))
+    whole = path.read_bytes()
+    text = decode_strings(whole, "commit")[0]
+    path.write_bytes(encode_strings([text.replace('"shard"', '"\\u0073hard"')]))
+    found = verify_store(store).damage
+    path.write_bytes(whole)
+    assert [d.object for d in found] == [path.relative_to(store).as_posix()]
+    assert "in other bytes" in found[0].reason
+
+
+def test_superseded_extended_and_reopened_stores_are_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    path = tmp_path / "x.zarr"
+    write(path)
+    assert verify_store(path).intact
+    files = StoreFiles(path)
+    root = load(files)[0]
+    reopen(files, root, {name: [0, 1] for name in root.passes})
+    report = verify_store(path)
+    assert report.intact
+    assert report.pending == 4
+    assert {name.split("/")[0] for name in report.junk} == {"layer_1", "layer_2"}, "of shards that are pending again"
+
+
+def test_row_status_is_held_against_the_commits(store: Path, tmp_path: Path) -> None:
+    """As a forger, or a bug, would leave it: sealed, and not what the commits say."""
+    path = Path(shutil.copytree(store, tmp_path / "x.zarr"))
+    files = StoreFiles(path)
+    index = load(files)[1]
+    status = index.row_status.copy()
+    assert status[5] == 2
+    status[5] = 1
+    (data,) = encode_numeric("row_status", status).values()
+    (path / "row_status" / "c" / "0").write_bytes(data)
+    manifest = read_manifest(files.objects)
+    manifest["objects"]["row_status/c/0"] = sha256(data)
+    for copy in range(2):
+        (path / "manifest" / "c" / str(copy)).write_bytes(encode_manifest(manifest))
+    (damage,) = verify_store(path).damage
+    assert (damage.array, damage.rows) == ("row_status", (5, 6))
+    with pytest.raises(StoreError, match="takes rows for good that pass"):
+        FeatureCache.open(path).features("cls")
+
+
+def test_labels(tmp_path: Path) -> None:
+    assert verify_labels(tmp_path) == ()
+    blank = strings([""])
+    labels = Labels(
+        (), blank, strings(["s0"]), strings(["p0"]), np.array([-1], np.int32), blank, np.array([np.nan]), blank
+    )
+    write_labels(tmp_path, labels)
+    assert verify_labels(tmp_path) == ()
+    rng = random.Random(0)
+    for name in ("labels.parquet", "labels.sha256"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(100 if name.endswith("sha256") else 20):
+            flipped = bytearray(whole)
+            flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+            (tmp_path / name).write_bytes(flipped)
+            (damage,) = verify_labels(tmp_path)
+            assert damage.object in ("labels.parquet", "labels.sha256")
+        (tmp_path / name).unlink()
+        assert [d.object for d in verify_labels(tmp_path)] == [name]
+        (tmp_path / name).write_bytes(whole)
+    assert verify_labels(tmp_path) == ()
+    # as a writer leaves it that is stopped between the two renames
+    (tmp_path / "labels.sha256").write_bytes(b"0" * 64 + b"  labels.parquet\n" + whole)
+    assert verify_labels(tmp_path) == ()

@@ -1,0 +1,135 @@
+"""`--like STORE`: a recorded extraction as a configuration, and what differs where it is repeated."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from embedcache.datasets.base import DatasetOptions
+from embedcache.errors import InputError
+from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
+from embedcache.extraction.plan import Prepared, id_scheme
+from embedcache.extraction.versions import minor, software_versions
+from embedcache.images.windows import window_text
+from embedcache.store.fingerprint import recipe_document
+from embedcache.store.layout import Root
+from embedcache.store.reader import FeatureCache
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which an extraction is not the recorded one."""
+
+    field: str
+    """As in `image.window.name`, `model.weights_digest`, `pass.batch_size`, `torch`."""
+    recorded: str
+    now: str
+
+
+def config_like(
+    store: str | Path,
+    dataset: str,
+    root: str,
+    options: DatasetOptions | None = None,
+    **changes: Any,
+) -> ExtractConfig:
+    """The configuration that repeats what the store records: recipe, tokens, layers, dtypes, batches.
+
+    What a store can not know is given: the dataset's adapter, where it lies, and (as `backbones`) the folder of a local
+    backbone. changes: further fields of ExtractConfig that are to differ. Raises InputError, StoreError.
+    """
+    path = Path(store)
+    found = FeatureCache.open(path, allow_partial=True).root
+    if not found.passes:
+        raise InputError(f"{path.name} holds no tokens yet, so there is nothing to repeat.")
+    image, model = found.recipe.image, found.recipe.model
+    arrays = [spec for p in found.passes.values() for spec in p.arrays]
+    first = next(iter(found.passes.values()))
+    kinds = {spec.kind for spec in arrays}
+    codes = "patch_tokens_int8" in kinds
+    words = [word for word, kind in TOKEN_WORDS.items() if kind in kinds or (codes and kind == "patch_tokens")]
+    named = options or DatasetOptions()
+    config = ExtractConfig(
+        dataset=dataset,
+        root=root,
+        backbones=(model.source,),
+        cache=str(path.absolute().parents[2]),
+        tokens=",".join(words),
+        layers=",".join(str(n) for n in sorted({spec.layer for spec in arrays if spec.layer})),
+        dtype="int8" if codes else next(spec.dtype for spec in arrays if spec.dtype != "int8"),
+        window=window_text(image.window),
+        fit=image.fit,
+        size=None if image.fit == "processor" else image.size,
+        revision=model.revision or None,
+        compute_dtype=model.compute_dtype,
+        attention=model.attention,
+        options=named if found.id_scheme == "public" or named.name else replace(named, name=found.dataset.name),
+        ids="keep" if found.id_scheme == "kept" else "pseudonym",
+        device=first.device_kind,
+        batch_size=first.batch_size,
+        threads=first.threads,
+        rows_per_shard=first.rows_per_shard,
+        like=str(store),
+    )
+    return replace(config, **changes)
+
+
+def what_differs(store: str | Path, prepared: Prepared) -> tuple[Difference, ...]:
+    """Each field in which an extraction would not repeat what the store records; () where it repeats it."""
+    cache = FeatureCache.open(Path(store), allow_partial=True)
+    recorded, now = _flat(recorded_fields(cache.root)), _flat(asked_fields(prepared))
+    found = [
+        Difference(name, recorded.get(name, "absent"), now.get(name, "absent"))
+        for name in sorted({*recorded, *now})
+        if recorded.get(name) != now.get(name)
+    ]
+    then = next((c.versions for p in cache.passes for c in cache.commits(p.id)), {})
+    found += [
+        Difference(name, then[name], version)
+        for name, version in software_versions().items()
+        if name in then and minor(then[name]) != minor(version)
+    ]
+    return tuple(found)
+
+
+def recorded_fields(root: Root) -> dict[str, Any]:
+    """What a store records of its extraction, as nested values."""
+    first = next(iter(root.passes.values()))
+    return {
+        **recipe_document(root.recipe),
+        "dataset": {"name": root.dataset.name, "version": root.dataset.version},
+        "identifiers": {"scheme": root.id_scheme, "key_id": root.key_id},
+        "selection": root.selection,
+        "pass": {"batch_size": first.batch_size, "threads": first.threads, "device_kind": first.device_kind},
+    }
+
+
+def asked_fields(prepared: Prepared) -> dict[str, Any]:
+    """The same of an extraction with one backbone that is asked for."""
+    config = prepared.config
+    return {
+        **recipe_document(prepared.stores[0].recipe),
+        "dataset": {"name": prepared.dataset.name, "version": prepared.dataset.version},
+        "identifiers": {
+            "scheme": id_scheme(prepared.dataset, config),
+            "key_id": prepared.key.id if prepared.key else "",
+        },
+        "selection": prepared.selection,
+        "pass": {
+            "batch_size": config.batch_size or BATCH_SIZES[prepared.device_kind],
+            "threads": prepared.threads,
+            "device_kind": prepared.device_kind,
+        },
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    return dict(_pairs(values, prefix))
+
+
+def _pairs(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, "" if value is None else str(value)
