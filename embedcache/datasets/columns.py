@@ -20,12 +20,13 @@ MISSING = ("", "NA", "NaN", "null", "?")
 """What a cell says when the value is not known, in any case of letters."""
 
 _MISSING_WORDS = frozenset(word.lower() for word in MISSING)
+_LONGEST_MISSING = max(map(len, _MISSING_WORDS))
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
 
 
 def is_missing(word: str) -> bool:
     """Whether a cell says that its value is not known."""
-    return word.lower() in _MISSING_WORDS
+    return len(word) <= _LONGEST_MISSING and word.lower() in _MISSING_WORDS
 
 
 def number(word: str) -> float | None:

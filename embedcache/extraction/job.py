@@ -27,10 +27,11 @@ from embedcache.images import parse_window
 from embedcache.store import layout
 from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
+from embedcache.store.index import read_commit
 from embedcache.store.labels import write_labels
 from embedcache.store.leases import Worker, forget_the_dead
 from embedcache.store.locks import exclusive
-from embedcache.store.reader import FeatureCache, read_commit
+from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.store.writer import finalise, load, pending_shards
 from embedcache.types import Pass, Plan

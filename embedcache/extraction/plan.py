@@ -19,8 +19,8 @@ from embedcache.extraction.sources import Tell, changed_sources, slice_counts
 from embedcache.images import parse_window
 from embedcache.store import layout
 from embedcache.store.fingerprint import canonical, fingerprint, pass_document, sha256
+from embedcache.store.index import StoredIndex
 from embedcache.store.layout import Root, choose_rows_per_shard, make_pass
-from embedcache.store.reader import StoredIndex
 from embedcache.store.texts import locate
 from embedcache.store.writer import StoreFiles, load
 from embedcache.types import (

@@ -22,10 +22,10 @@ from embedcache.images import open_image
 from embedcache.store import layout
 from embedcache.store.examine import examine, known_root
 from embedcache.store.fingerprint import recipe_document
+from embedcache.store.index import read_commit
 from embedcache.store.labels import DIGEST, LABELS, damage_of_labels, rewrite_digest
 from embedcache.store.layout import Root
 from embedcache.store.locks import exclusive
-from embedcache.store.reader import read_commit
 from embedcache.store.rebuild import KnownIds
 from embedcache.store.repair import put_back, refuse_workers
 from embedcache.store.survey import Findings, Left, Mended

@@ -8,10 +8,11 @@ from typing import Any
 
 from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.store.fingerprint import recipe_document
+from embedcache.store.index import is_ours
 from embedcache.store.layout import ROOT_DOCUMENT
 from embedcache.store.leases import workers
 from embedcache.store.locks import holder
-from embedcache.store.reader import FeatureCache, is_ours
+from embedcache.store.reader import FeatureCache
 from embedcache.store.writer import StoreFiles
 from embedcache.types import Quarantined
 

@@ -100,7 +100,10 @@ def decode_strings(data: bytes, name: str) -> StringArray:
             raise ValueError(f"{count} strings in {len(data)} bytes")
         alike = _alike(data, count)
         values, at = [], 4 + len(alike) * (4 + alike.itemsize)
-        for _ in range(count - len(alike)):
+        left = count - len(alike)
+        if data[at:] == bytes(4 * left):  # the padding of a last chunk
+            return np.concatenate([strings(alike), strings([""] * left)])
+        for _ in range(left):
             (length,) = struct.unpack_from("<I", data, at)
             if at + 4 + length > len(data):
                 raise ValueError("a string is longer than its chunk")

@@ -12,10 +12,7 @@ from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.examine_index import INDEX_ARRAYS, length_of, mend_index
 from embedcache.store.fingerprint import canonical, sha256
-from embedcache.store.labels import read_labels
-from embedcache.store.layout import Root
-from embedcache.store.objects import Objects
-from embedcache.store.reader import (
+from embedcache.store.index import (
     chunks_of,
     committed_shards,
     decode_manifest,
@@ -24,6 +21,9 @@ from embedcache.store.reader import (
     open_root,
     vouchers,
 )
+from embedcache.store.labels import read_labels
+from embedcache.store.layout import Root
+from embedcache.store.objects import Objects
 from embedcache.store.rebuild import KnownIds, merged_copies
 from embedcache.store.survey import MANIFEST, Findings, Mended, Survey
 from embedcache.store.writer import StoreFiles, log_name, row_status

@@ -13,10 +13,10 @@ from pathlib import Path
 from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.store import layout
 from embedcache.store.catalog import disk_use, find_stores
+from embedcache.store.index import StoredIndex
 from embedcache.store.layout import Root
 from embedcache.store.leases import forget_the_dead, workers
 from embedcache.store.locks import exclusive, holder
-from embedcache.store.reader import StoredIndex
 from embedcache.store.writer import StoreFiles, drop_shards, load
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from embedcache.errors import StoreError
 from embedcache.store import layout
 from embedcache.store.fingerprint import sha256
+from embedcache.store.index import StoredIndex, Vouchers, encode_manifest
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
-from embedcache.store.reader import StoredIndex, Vouchers, encode_manifest
 from embedcache.store.rebuild import KnownIds
 from embedcache.types import Commit, Pass
 

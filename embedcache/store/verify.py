@@ -13,10 +13,7 @@ from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.encoding import CRC_BYTES, ShardForm, crc32c, shard_index
 from embedcache.store.fingerprint import canonical, sha256
-from embedcache.store.labels import damage_of_labels
-from embedcache.store.layout import Root
-from embedcache.store.objects import Objects
-from embedcache.store.reader import (
+from embedcache.store.index import (
     StoredIndex,
     decode_manifest,
     encode_manifest,
@@ -26,6 +23,9 @@ from embedcache.store.reader import (
     read_manifest,
     vouchers,
 )
+from embedcache.store.labels import damage_of_labels
+from embedcache.store.layout import Root
+from embedcache.store.objects import Objects
 from embedcache.store.writer import row_status
 from embedcache.types import ArraySpec, Commit, Pass, Plan, Shard
 

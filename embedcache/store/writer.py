@@ -17,9 +17,7 @@ from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.encoding import encode_shard, encode_strings, pad_chunk, pad_strings
 from embedcache.store.fingerprint import canonical, plan_digest, sha256
-from embedcache.store.layout import Root
-from embedcache.store.objects import Objects
-from embedcache.store.reader import (
+from embedcache.store.index import (
     StoredIndex,
     committed_shards,
     encode_manifest,
@@ -28,6 +26,8 @@ from embedcache.store.reader import (
     read_index,
     read_manifest,
 )
+from embedcache.store.layout import Root
+from embedcache.store.objects import Objects
 from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from embedcache.store.fingerprint import pass_document, pass_id
+from embedcache.store.index import open_root
 from embedcache.store.labels import write_labels
-from embedcache.store.reader import open_root
 from embedcache.store.writer import StoreFiles, add_pass, commit_shard, create_store, finalise, new_root, write_shard
 from embedcache.types import (
     ArraySpec,

@@ -9,7 +9,7 @@ import pytest
 import embedcache
 from embedcache import ExtractConfig, FeatureCache
 from embedcache.errors import InputError
-from embedcache.store.reader import read_commit
+from embedcache.store.index import read_commit
 from embedcache.store.writer import StoreFiles, commit_shard, finalise, load, reopen, write_shard
 
 from .conftest import MakeTable, only_store

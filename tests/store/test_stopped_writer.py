@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from embedcache.extraction.rows import longer_plan
+from embedcache.store.index import open_root, read_index
 from embedcache.store.objects import Objects
-from embedcache.store.reader import open_root, read_index
 from embedcache.store.verify import verify_store
 from embedcache.store.writer import (
     StoreFiles,

@@ -11,8 +11,9 @@ import pytest
 from embedcache.errors import StoreError
 from embedcache.store.encoding import decode_strings, encode_strings
 from embedcache.store.fingerprint import sha256
+from embedcache.store.index import encode_manifest, read_manifest
 from embedcache.store.labels import write_labels
-from embedcache.store.reader import FeatureCache, encode_manifest, read_manifest
+from embedcache.store.reader import FeatureCache
 from embedcache.store.verify import verify_labels, verify_store
 from embedcache.store.writer import StoreFiles, encode_numeric, load, reopen
 from embedcache.testing.stores import make_plan, make_store
