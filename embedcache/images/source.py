@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ from embedcache.images.windows import needs_pixels, resolve_limits, whole_volume
 from embedcache.types import Calibration, Volume, Window
 
 
-@dataclass(frozen=True)
-class SourceState:
+class SourceState(NamedTuple):
     """What the private index keeps of a source to suspect a change cheaply; it never enters a store."""
 
     size: int
