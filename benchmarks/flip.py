@@ -26,7 +26,7 @@ from embedcache.store.labels import DIGEST, LABELS
 from embedcache.store.locks import exclusive
 from embedcache.store.verify import verify_labels, verify_store
 from embedcache.store.writer import StoreFiles, load, reopen
-from embedcache.testing.files import write_dicom, write_nifti, write_png
+from embedcache.testing.files import write_mixture, write_png
 from embedcache.testing.kill import only_store
 from embedcache.testing.stores import differences
 from embedcache.testing.trained_vit import make_random_vit
@@ -168,16 +168,7 @@ def write_cases(folder: Path, rng: np.random.Generator) -> tuple[Path, Sequence[
     """A table of small radiographs (PNG, DICOM) and volumes (NIfTI), and one file that is no image."""
     root = folder / "images"
     root.mkdir()
-    names = []
-    for i in range(RASTERS):
-        names.append(f"raster{i:02}.png")
-        write_png(root / names[-1], rng.integers(0, 256, (60, 50)).astype(np.uint8))
-    for i in range(DICOMS):
-        names.append(f"radiograph{i:02}.dcm")
-        write_dicom(root / names[-1], rng.integers(0, 4096, (60, 50)).astype(np.uint16), bits_stored=12)
-    for i in range(VOLUMES):
-        names.append(f"volume{i}.nii.gz")
-        write_nifti(root / names[-1], rng.normal(size=(40, 30, SLICES)).astype(np.float32))
+    names = write_mixture(root, rng, RASTERS, DICOMS, VOLUMES, SLICES)
     names.append("broken.png")
     (root / names[-1]).write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     parts = ("train", "train", "validation", "test")

@@ -17,7 +17,7 @@ from common import finish, sandbox
 
 from embedcache import DatasetOptions, ExtractConfig
 from embedcache.extraction.job import extract
-from embedcache.testing.files import write_dicom, write_nifti, write_png
+from embedcache.testing.files import write_mixture
 from embedcache.testing.kill import import_for_forks, kill_and_resume, only_store
 from embedcache.testing.trained_vit import make_random_vit
 
@@ -81,16 +81,7 @@ def write_cases(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     root = folder / "images"
     root.mkdir()
-    names = []
-    for i in range(RASTERS):
-        names.append(f"raster{i:02}.png")
-        write_png(root / names[-1], rng.integers(0, 256, (60, 50)).astype(np.uint8))
-    for i in range(DICOMS):
-        names.append(f"radiograph{i:02}.dcm")
-        write_dicom(root / names[-1], rng.integers(0, 4096, (60, 50)).astype(np.uint16), bits_stored=12)
-    for i in range(VOLUMES):
-        names.append(f"volume{i}.nii.gz")
-        write_nifti(root / names[-1], rng.normal(size=(40, 30, SLICES)).astype(np.float32))
+    names = write_mixture(root, rng, RASTERS, DICOMS, VOLUMES, SLICES)
     table = root / "cases.csv"
     table.write_text("path,case\n" + "".join(f"{name},case{i:03}\n" for i, name in enumerate(names)))
     return table

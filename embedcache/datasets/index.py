@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import ImageError, StoreError
-from embedcache.images import stat_source
+from embedcache.images import SourceState, stat_source
 from embedcache.store.files import locked, replace_file
 from embedcache.store.texts import locate
 from embedcache.types import IntArray, Samples, StringArray, strings
@@ -156,7 +156,7 @@ class PrivateIndex:
         place = np.flatnonzero(known["found"])
         columns = (place, samples.path[place], known["size"][place], known["mtime_ns"][place])
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return np.array([i for i, path, *state in rows if _state(path) != state], dtype=np.int64)
+        return np.array([i for i, path, size, time in rows if _state(path) != (size, time)], dtype=np.int64)
 
     def _lock(self) -> Path:
         private_folder(data_dir())
@@ -241,9 +241,8 @@ def _journal(path: Path) -> Path:
     return path.with_suffix(".jsonl")
 
 
-def _state(path: str) -> list[int] | None:
+def _state(path: str) -> SourceState | None:
     try:
-        state = stat_source(path)
+        return stat_source(path)
     except ImageError:
         return None
-    return [state.size, state.mtime_ns]

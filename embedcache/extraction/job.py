@@ -16,7 +16,7 @@ from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.forecast import check_room
 from embedcache.extraction.like import what_differs
-from embedcache.extraction.opening import OpenStore, open_stores
+from embedcache.extraction.opening import OpenStore, open_stores, remember
 from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.share import Share, Target
@@ -108,7 +108,9 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
             )
     decoded, binds = 0, ""
     if work:
-        check_room(prepared, RowPlanner(prepared, lambda _: None))
+        planner = RowPlanner(prepared, lambda _: None)
+        check_room(prepared, planner)
+        remember(prepared, planner)  # else every header is opened twice
     labels = write_labels(prepared.folder, prepared.labels)
     if work and config.devices:
         decoded, binds = run_on_devices(prepared, replace(listener, tell=tell))

@@ -16,7 +16,7 @@ _STEP = 2**20
 
 
 def check_inflated(file: BinaryIO) -> None:
-    """Raise ImageError(stage="open") for a deflated DICOM file that inflates to more than MOST_INFLATED; else go back to its start.
+    """Raise ImageError(stage="open") for deflated DICOM that inflates to more than MOST_INFLATED; else go back to its start.
 
     Files that are not deflated cost a reading of their meta information.
     """

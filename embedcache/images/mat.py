@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from embedcache.errors import ImageError
 from embedcache.images.arrays import array_image
+from embedcache.images.mat5 import check_elements
 from embedcache.images.parsed import DEFLATE_RATIO, Parsed, reading
 
 _DAMAGED = "the MATLAB file is cut short or damaged."
@@ -23,6 +24,7 @@ def parse_mat5(data: bytes, name: str = "") -> Parsed:
     from scipy.io import loadmat  # 0.2 s, only where such a file is
 
     with reading(_DAMAGED, "open"):
+        check_elements(data)
         found = loadmat(BytesIO(data), simplify_cells=True)  # type: ignore[arg-type]  # its stubs know files by path only
         arrays = dict(_arrays(found))
     return _image(arrays[_chosen(list(arrays), name)])

@@ -19,7 +19,7 @@ from embedcache.store.objects import Objects, OpenObject
 Bytes = npt.NDArray[np.uint8]
 
 THREADS = 2
-"""One copies out of the page cache while the other checks; neither holds the interpreter's lock."""
+"""One copies out of the page cache while the other checks, which holds the interpreter's lock."""
 TOGETHER_BYTES = 512 * 1024
 """Small neighbouring chunks are read by one system call, up to this size: they are then still in the processor's cache."""
 TOGETHER = 256

@@ -172,3 +172,20 @@ def _save(dataset: Dataset, path: str | Path) -> Path:
     dataset.file_meta = meta
     dataset.save_as(path, enforce_file_format=True)
     return Path(path)
+
+
+def write_mixture(
+    folder: Path, rng: np.random.Generator, rasters: int, dicoms: int, volumes: int, slices: int
+) -> list[str]:
+    """Small radiographs (PNG and 12-bit DICOM) and volumes (NIfTI) of random pixels; returns their file names."""
+    names = []
+    for i in range(rasters):
+        names.append(f"raster{i:02}.png")
+        write_png(folder / names[-1], rng.integers(0, 256, (60, 50)).astype(np.uint8))
+    for i in range(dicoms):
+        names.append(f"radiograph{i:02}.dcm")
+        write_dicom(folder / names[-1], rng.integers(0, 4096, (60, 50)).astype(np.uint16), bits_stored=12)
+    for i in range(volumes):
+        names.append(f"volume{i}.nii.gz")
+        write_nifti(folder / names[-1], rng.normal(size=(40, 30, slices)).astype(np.float32))
+    return names

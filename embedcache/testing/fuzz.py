@@ -65,7 +65,6 @@ def whole_files(folder: Path) -> Seeds:
 _PYDICOM = (
     "JPEG2000.dcm",
     "JPEG-LL.dcm",
-    "JPEG-lossy.dcm",
     "MR_small_RLE.dcm",
     "MR_small_jpeg_ls_lossless.dcm",
     "MR_small_jp2klossless.dcm",
@@ -82,6 +81,7 @@ def _scientific(folder: Path, voxels: np.ndarray) -> None:
     from scipy.io import savemat  # scipy.io takes a while, and only this needs it
 
     savemat(folder / "five.mat", {"image": voxels})
+    savemat(folder / "nested.mat", {"case": {"image": voxels, "label": 1.0, "name": "a"}}, do_compression=True)
     try:
         import h5py
     except ImportError:

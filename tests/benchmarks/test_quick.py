@@ -90,6 +90,15 @@ def test_many_faults(script: str) -> None:
     assert line["ratio"] == 1
 
 
+def test_scale_plan() -> None:
+    line = last_line("scale_plan.py", "--quick")
+    assert {"name", "ours", "baseline", "ratio", "peak_gib", "open_s", "scan_s", "rows", "checks"} <= set(line)
+    assert line["rows"] == 100_000
+    assert line["ratio"] == pytest.approx(60 / line["ours"])
+    for name in ("plan_correct", "pending_correct"):
+        assert line["checks"][name], name
+
+
 @pytest.mark.slow
 def test_extract_with_the_trained_backbone(trained: Path) -> None:
     line = last_line("extract.py", "--quick")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embedcache_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -15,7 +16,6 @@ from embedcache import DatasetOptions, ExtractConfig, Labels, Task, find_leaks
 from embedcache.errors import InputError
 from embedcache.evaluation.leaks import _id_tasks
 from embedcache.types import strings
-from embedcache_cli.main import app
 from tests.evaluation.test_twins import radiograph
 
 PLANTED = "SECRET"
@@ -32,9 +32,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(radiograph(0, 64)).save(folder / "copy0.jpg", quality=85)
     (folder / "copy1.png").write_bytes((folder / "1.png").read_bytes())
     Image.fromarray(np.ascontiguousarray(radiograph(2, 64)[:, ::-1])).save(folder / "copy2.png")
-    rows += [
-        [f"copy{i}.{'jpg' if i == 0 else 'png'}", f"copy{i}", f"{PLANTED}other{i}", "test"] for i in range(3)
-    ]
+    rows += [[f"copy{i}.{'jpg' if i == 0 else 'png'}", f"copy{i}", f"{PLANTED}other{i}", "test"] for i in range(3)]
     with (folder / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "case", "patient", "split"], *rows])
     return folder

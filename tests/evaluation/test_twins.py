@@ -30,7 +30,9 @@ def test_planted_copies_are_near_and_others_are_not() -> None:
     found = set(zip(twins.first[near].tolist(), twins.second[near].tolist(), strict=True))
     planted = {(i, 600 + i) for i in range(20)}
     assert planted <= found
-    assert len(found - planted) <= 6  # of 180,000: the likest of independent pictures pass a bar that is four spreads up
+    assert (
+        len(found - planted) <= 6
+    )  # of 180,000: the likest of independent pictures pass a bar that is four spreads up
     assert twins.candidate < twins.near
     assert (np.diff(twins.cosine) <= 0).all()
 

@@ -49,7 +49,8 @@ def test_spoilt_files_are_read_or_refused(spoiler: str, whole: dict[str, bytes],
 
 
 @pytest.mark.parametrize(
-    "name", ["claims-100-GB.nii", "claims-100-GB.npy", "claims-100-GB.npz", "png-100-GB.png", "frames.dcm", "length.dcm"]
+    "name",
+    ["claims-100-GB.nii", "claims-100-GB.npy", "claims-100-GB.npz", "png-100-GB.png", "frames.dcm", "length.dcm"],
 )
 def test_claims_are_refused_before_memory_is_taken(name: str, made_bombs: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / name
@@ -74,6 +75,15 @@ def test_a_deflated_data_set_is_not_inflated_without_end(
     for read in (count_slices, open_image):
         with pytest.raises(ImageError, match="holds more than 16 MiB"):
             read(str(path))
+
+
+def test_a_type_that_scipy_would_take_as_an_index_is_refused(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Handed on to scipy, this file ended the process with a bus error."""
+    at = whole["five.mat"].index(b"image") + 8
+    path = tmp_path / "five.mat"
+    path.write_bytes(whole["five.mat"][:at] + b"\xff\xff\0\0" + whole["five.mat"][at + 4 :])
+    with pytest.raises(ImageError, match="no known type"):
+        open_image(str(path))
 
 
 def test_a_deflated_data_set_of_use_is_read(whole: dict[str, bytes], tmp_path: Path) -> None:
