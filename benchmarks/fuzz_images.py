@@ -1,9 +1,9 @@
 """Spoilt image files through the real decode process: bytes changed, cut, numbers inflated, bombs, endless nesting.
 
-`python benchmarks/fuzz_images.py --n 2000 --seed 0`. Every file (DICOM with eight transfer syntaxes, NIfTI, PNG, JPEG, TIFF, NumPy,
-MATLAB, NRRD, MetaImage: those whose readers are installed) is counted, as a plan does it, and then decoded by a `DecodePool`, both in
-processes that may take 2 GiB beyond what they have when they begin. It is held if within 20 s it gives slices, as many as were counted, or a reason that
-names no path, file or patient, and if the process lives on.
+`python benchmarks/fuzz_images.py --n 2000 --seed 0`. Every file (DICOM in eight transfer syntaxes, NIfTI, PNG, JPEG, TIFF,
+NumPy, MATLAB, NRRD, MetaImage: those whose readers are installed) is counted, as a plan does it, and then decoded by a
+`DecodePool`, both in processes that may take 2 GiB beyond what they have when they begin. It is held if within 20 s it gives
+slices, as many as were counted, or a reason that names no path, file or patient, and if the process lives on.
 """
 
 import argparse

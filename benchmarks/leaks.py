@@ -5,8 +5,8 @@ anew (JPEG, quality 75), cropped by 3%, with a gamma of 1.05 or 1 / 1.05, and tu
 themselves (`--backbone pixels:32`), or any backbone's.
 
 ours: the share of the planted pairs (a copy and its original) that are reported. baseline: that of a 64-bit perceptual hash
-of each image and of its mirror image, at the greatest distance at which no more than 1% of its pairs are false. A reported pair is
-false if it is neither planted nor of one patient.
+of each image and of its mirror image, at the greatest distance at which no more than 1% of its pairs are false. A reported
+pair is false if it is neither planted nor of one patient.
 """
 
 import argparse

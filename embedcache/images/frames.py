@@ -111,8 +111,10 @@ def read_frames(dataset: Dataset, file: int) -> list[Frame]:
 
 def _mosaic_frames(dataset: Dataset) -> list[tuple[Tile, Pose]] | None:
     """Each tile of a Siemens mosaic with its pose. None for other files, and where the header does not say enough."""
+    if not is_mosaic(dataset):
+        return None
     pose, spacing, distance = _pose(dataset, dataset), _in_plane(dataset), _thickness(dataset)
-    if not is_mosaic(dataset) or pose is None or spacing is None or distance is None:
+    if pose is None or spacing is None or distance is None:
         return None
     mosaic = find_mosaic(dataset)
     if mosaic is None:

@@ -1,7 +1,7 @@
 """A guard for MATLAB 5 files: scipy takes the type of an element as an index, unchecked, and a damaged file ends the process.
 
-The layout is that of "MAT-File Format" (MathWorks), chapter 1: a header of 128 bytes, then elements, each with a tag of 8 bytes (type,
-length) or a short one of 4, padded to 8.
+The layout is that of "MAT-File Format" (MathWorks), chapter 1: a header of 128 bytes, then elements, each with a tag of 8 bytes
+(type, length), padded to 8, or of 8 bytes together.
 """
 
 import zlib
@@ -33,7 +33,9 @@ def _check(data: memoryview, order: str, depth: int) -> None:
             # only what is deflated is not padded
             end = start + length + (0 if kind == _DEFLATED else -length % 8)
         if kind not in _KNOWN or depth > _DEEPEST or start + length > len(data) or (tag >> 16 and length > 4):
-            raise ImageError("the MATLAB file is damaged: it has an element of no known type or length.", "open")
+            raise ImageError(
+                "the MATLAB file is cut short or damaged: it has an element of no known type or length.", "open"
+            )
         body = data[start : start + length]
         if kind == _MATRIX:
             _check(body, order, depth + 1)

@@ -17,6 +17,8 @@ from embedcache.images.parsed import Parsed, over_black, plain_calibration, read
 
 _PHOTOMETRIC_INTERPRETATION = 262
 """TIFF 6.0: 0 is WhiteIsZero, 1 BlackIsZero."""
+_ORIENTATION = 0x0112
+"""Number of the EXIF tag."""
 _GREY_DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": np.int32, "F": np.float32}
 
 
@@ -51,7 +53,9 @@ def _decode(image: Image.Image) -> npt.NDArray[Any]:
         raise ImageError("this process allows Pillow to read cut files (LOAD_TRUNCATED_IMAGES); switch that off.")
     with reading("the image file is cut short or damaged: its pixels can not be decoded.", "decode"):
         image.load()
-        return np.array(_stored(ImageOps.exif_transpose(image)))[np.newaxis]
+        # without an orientation, exif_transpose would copy the image
+        upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+        return np.array(_stored(upright))[np.newaxis]
 
 
 def _stored(image: Image.Image) -> npt.NDArray[Any]:

@@ -140,7 +140,7 @@ def inflate_numbers(data: bytes, rng: random.Random) -> bytes:
 
 
 def inside(data: bytes, rng: random.Random) -> bytes:
-    """What is packed is unpacked, spoilt and packed again, so that checksums hold: gzip, the chunks of PNG, the members of a zip."""
+    """What is packed is unpacked, spoilt and packed again, so that checksums hold: gzip, PNG, zip."""
     spoil = rng.choice((flip_bytes, inflate_numbers, truncate, rearrange))
     if data.startswith(b"\x1f\x8b"):
         return gzip.compress(spoil(gzip.decompress(data), rng), 1)

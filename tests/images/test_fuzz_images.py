@@ -38,14 +38,16 @@ def test_spoilt_files_are_read_or_refused(spoiler: str, whole: dict[str, bytes],
         path = tmp_path / SECRET / f"{i}-{name}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(SPOILERS[spoiler](whole[name], rng))
+        reason = ""
         try:
             counted = count_slices(str(path))
             image = open_image(str(path))
             assert image.n_slices == counted
             image.read(0, 1)
         except ImageError as error:
-            assert SECRET not in error.reason
-            assert str(tmp_path) not in error.reason
+            reason = error.reason
+        assert SECRET not in reason
+        assert str(tmp_path) not in reason
 
 
 @pytest.mark.parametrize(
