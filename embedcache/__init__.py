@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "ArraySpec": "embedcache.types",
+    "Audit": "embedcache.datasets.audit",
     "BackboneInfo": "embedcache.types",
+    "DatasetEntry": "embedcache.datasets.catalogue",
     "DatasetInfo": "embedcache.types",
     "DatasetOptions": "embedcache.datasets.base",
     "EmbedcacheError": "embedcache.errors",
@@ -31,9 +33,11 @@ _PUBLIC = {
     "Task": "embedcache.types",
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
+    "audit_dataset": "embedcache.datasets.audit",
     "collect_garbage": "embedcache.store.gc",
     "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
+    "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
     "draw_pca": "embedcache.evaluation.pca_of_store",
@@ -41,6 +45,7 @@ _PUBLIC = {
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
+    "find_leaks": "embedcache.evaluation.leaks",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
     "list_backbones": "embedcache.backbones",
@@ -67,7 +72,9 @@ _PUBLIC = {
 
 __all__ = [
     "ArraySpec",
+    "Audit",
     "BackboneInfo",
+    "DatasetEntry",
     "DatasetInfo",
     "DatasetOptions",
     "EmbedcacheError",
@@ -88,9 +95,11 @@ __all__ = [
     "Volume",
     "Window",
     "__version__",
+    "audit_dataset",
     "collect_garbage",
     "config_like",
     "describe_backbone",
+    "describe_datasets",
     "describe_labels",
     "doctor",
     "draw_pca",
@@ -98,6 +107,7 @@ __all__ = [
     "export_key",
     "export_splits",
     "extract",
+    "find_leaks",
     "import_key",
     "import_splits",
     "list_backbones",
@@ -125,13 +135,16 @@ __all__ = [
 if TYPE_CHECKING:
     from embedcache.backbones import describe_backbone, list_backbones
     from embedcache.datasets import list_datasets, open_dataset
+    from embedcache.datasets.audit import Audit, audit_dataset
     from embedcache.datasets.base import DatasetOptions
+    from embedcache.datasets.catalogue import DatasetEntry, describe_datasets
     from embedcache.datasets.describe import describe_labels
     from embedcache.datasets.identifiers import export_key, import_key
     from embedcache.datasets.relocate import relocate
     from embedcache.datasets.reveal import reveal
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation.figures import draw_result
+    from embedcache.evaluation.leaks import find_leaks
     from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches
     from embedcache.evaluation.patch_question import PatchProbeConfig
     from embedcache.evaluation.pca_of_store import draw_pca

@@ -109,8 +109,8 @@ class DatasetInfo:
 class Window:
     """A named intensity mapping to [0, 1], in the file's physical units (HU for CT) after rescale.
 
-    `auto` decides per file: its VOI LUT if a DICOM file has one, else min-max of the slice; a raster's whole
-    dtype range; percentile(0.5, 99.5) of a NIfTI volume.
+    `auto` decides per file: its VOI window if a DICOM file has one, else min-max of the slice; a raster's whole
+    dtype range; percentile(0.5, 99.5) of a volume in any other format.
     """
 
     name: str
@@ -129,7 +129,8 @@ class Calibration:
     invert: bool = False
     """MONOCHROME1: low values are bright, so the windowed image is turned over."""
     voi: tuple[tuple[float, float] | None, ...] = ()
-    """The file's own window (centre, width) per slice, None where it has none; () if no slice has one."""
+    """The file's own window (centre, width) per slice: centre -+ width / 2 display as black and white. None where it has none;
+    () if no slice has one."""
     padding: tuple[float, float] | None = None
     """Stored values in this closed range are padding (PixelPaddingValue, PixelPaddingRangeLimit), kept out of statistics."""
 
@@ -140,7 +141,7 @@ class Volume:
 
     pixels: npt.NDArray[Any]
     calibration: Calibration
-    kind: Literal["raster", "dicom", "nifti"]
+    kind: Literal["raster", "dicom", "nifti", "volume", "array"]
     modality: str = ""
     """DICOM Modality (`CT`, `MR`, `DX`, …), "" where the file does not say."""
     spacing: tuple[float, float, float] | None = None
@@ -181,9 +182,11 @@ class ImageRecipe:
     processor: Mapping[str, Any] = field(default_factory=dict)
     """Under `fit=processor`: the numbers of the processor's own resize and crop; else empty."""
     plane: str = "stored"
-    """The slices as the file stores them; `axial`, `coronal`, `sagittal` come with the volumes' orientation."""
+    """As the file stores its slices, or `axial`, `coronal`, `sagittal` by its affine: see `images.planes`."""
     view: int = 0
     channels: int = 3
+    time: int = 0
+    """Which time point of a series of volumes, from 0. A later field: left out of the canonical document where it is 0."""
 
 
 @dataclass(frozen=True)

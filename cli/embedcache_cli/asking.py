@@ -79,6 +79,10 @@ def label_options(
     root_dir: Annotated[
         str | None, opt("What its relative paths start from; the table's folder unless given.", TABLE)
     ] = None,
+    uncertain: Annotated[
+        str | None, opt("What CheXpert's uncertain labels count as: zeros, ones or ignore.", LABELS)
+    ] = None,
+    channel: Annotated[str | None, opt("Which channel of an nnU-Net dataset, by its name or number.", TABLE)] = None,
 ) -> "DatasetOptions":
     """How the user wants a dataset to be read."""
     return embedcache.DatasetOptions(
@@ -96,6 +100,8 @@ def label_options(
         label_table=labels,
         join_on=join_on,
         slice_column=slice_column,
+        uncertain=uncertain,
+        channel=channel,
     )
 
 
@@ -132,6 +138,8 @@ def extract_config(
             TOKENS,
         ),
     ] = "auto",
+    plane: Annotated[str, opt("stored, or axial, coronal, sagittal by the volume's own affine.", TOKENS)] = "stored",
+    time: Annotated[int, opt("Which time point of a series of volumes, from 0.", TOKENS)] = 0,
     fit: Annotated[
         str, opt("squash (the whole image), pad (keeps the aspect), processor (the model's own crop).", TOKENS)
     ] = "squash",
@@ -148,6 +156,9 @@ def extract_config(
     rows_per_shard: Annotated[int | None, opt("A power of two; smaller shards lose less work to a kill.", RUN)] = None,
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
     decode_timeout: Annotated[float, opt("Seconds until a decoder without an answer is replaced.", RUN)] = 120.0,
+    strict: Annotated[
+        bool, opt("Set a sample aside for whatever would only be a warning about its file.", RUN, "--strict")
+    ] = False,
     mixed: Annotated[
         bool, opt("Allow one pass to hold shards of several devices or versions.", RUN, "--mixed")
     ] = False,
@@ -169,6 +180,9 @@ def extract_config(
         "layers": layers,
         "dtype": dtype,
         "window": window,
+        "plane": plane,
+        "time": time,
+        "strict": strict,
         "fit": fit,
         "size": size,
         "revision": revision,

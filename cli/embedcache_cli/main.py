@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import (
+    datasets,
     demo,
     doctor,
     extract,
@@ -18,6 +19,7 @@ from embedcache_cli import (
     gc,
     ids,
     labels,
+    leaks,
     ls,
     plan,
     probe,
@@ -50,9 +52,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, ls, show, rm, verify, repair, gc, relocate, doctor, demo):
+for module in (plan, extract, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
-for module in (labels, probe, figure, splits, ids):
+for module in (datasets, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
 

@@ -91,7 +91,12 @@ def load_backbone(info: BackboneInfo, device: str = "cpu") -> Backbone:
 
 
 def image_recipe(
-    info: BackboneInfo, window: Window, fit: Fit = "squash", size: tuple[int, int] | None = None
+    info: BackboneInfo,
+    window: Window,
+    fit: Fit = "squash",
+    size: tuple[int, int] | None = None,
+    plane: str = "stored",
+    time: int = 0,
 ) -> ImageRecipe:
     """How stored pixels become the input of `info`: its own mean, standard deviation and, if none is given, size.
 
@@ -119,4 +124,6 @@ def image_recipe(
         std=info.std,
         fit=fit,
         processor=info.processor if fit == "processor" else {},
+        plane=plane,
+        time=time,
     )

@@ -11,7 +11,17 @@ REGISTRY = Registry(
     {
         "table": "embedcache.datasets.table:open_table",
         "folder": "embedcache.datasets.folder:open_folder",
+        "dicom-tree": "embedcache.datasets.dicom_tree:open_dicom_tree",
+        "nnunet": "embedcache.datasets.nnunet:open_nnunet",
+        "medmnist": "embedcache.datasets.medmnist:open_medmnist",
         "nih-cxr14": "embedcache.datasets.nih_cxr14:open_nih_cxr14",
+        "chexpert": "embedcache.datasets.chexpert:open_chexpert",
+        "montgomery": "embedcache.datasets.montgomery:open_montgomery",
+        "shenzhen": "embedcache.datasets.shenzhen:open_shenzhen",
+        "sars-cov-2-ct": "embedcache.datasets.sars_cov_2_ct:open_sars_cov_2_ct",
+        "amos22": "embedcache.datasets.amos22:open_amos22",
+        "msd-heart": "embedcache.datasets.msd_heart:open_msd_heart",
+        "brain-tumor": "embedcache.datasets.brain_tumor:open_brain_tumor",
     },
 )
 
@@ -20,7 +30,7 @@ _DEFAULT_OPTIONS = DatasetOptions()
 
 def list_datasets() -> list[DatasetInfo]:
     """What every registered dataset says of itself, sorted by name."""
-    return [_adapter(name).info for name in REGISTRY.names()]
+    return [find_adapter(name).info for name in REGISTRY.names()]
 
 
 def open_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIONS) -> Dataset:
@@ -28,10 +38,11 @@ def open_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTION
 
     Raises UnknownNameError for a name that is not registered, InputError for whatever is wrong with the data.
     """
-    return _adapter(name)(root, options)
+    return find_adapter(name)(root, options)
 
 
-def _adapter(name: str) -> Adapter:
+def find_adapter(name: str) -> Adapter:
+    """The adapter of the dataset `name`. Raises UnknownNameError."""
     found = REGISTRY.load(name)
     if not isinstance(found, Adapter):
         raise InputError(
@@ -40,4 +51,4 @@ def _adapter(name: str) -> Adapter:
     return found
 
 
-__all__ = ["REGISTRY", "Adapter", "Dataset", "DatasetOptions", "list_datasets", "open_dataset"]
+__all__ = ["REGISTRY", "Adapter", "Dataset", "DatasetOptions", "find_adapter", "list_datasets", "open_dataset"]

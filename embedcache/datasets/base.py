@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -65,13 +65,31 @@ class DatasetOptions:
     """Its column of sample ids or of patients."""
     slice_column: str | None = None
     """Its column of slice numbers, for labels at the level of slices."""
+    uncertain: str | None = None
+    """What CheXpert's "uncertain" counts as: `zeros`, `ones` or `ignore`."""
+    channel: str | None = None
+    """Which channel of a dataset with several (nnU-Net): its name or number."""
 
     def only(self, dataset: str, *taken: str) -> None:
         """Raise InputError if an option is set that `dataset` does not take, rather than ignore it in silence."""
-        for field in fields(self):
-            if field.name not in taken and getattr(self, field.name) not in (None, ()):
-                switch = {"tasks": "task", "label_table": "labels"}.get(field.name, field.name.replace("_", "-"))
+        for given in fields(self):
+            if given.name not in taken and getattr(self, given.name) not in (None, ()):
+                switch = {"tasks": "task", "label_table": "labels"}.get(given.name, given.name.replace("_", "-"))
                 raise InputError(f"dataset {dataset} does not take --{switch}: it knows its own columns; leave it out.")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The size with which a dataset was published, and how it is divided. No store carries it."""
+
+    samples: int
+    """That the adapter lists when all is there."""
+    what: str
+    """What they are: `images`, `CT volumes`."""
+    patients: int | None = None
+    """None where the dataset does not say."""
+    split: str = ""
+    """Where its parts come from."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +98,19 @@ class Adapter:
 
     info: DatasetInfo
     open: Callable[[Path, DatasetOptions], Dataset]
+    published: Published | None = None
+    """None for a layout rather than one dataset."""
 
     def __call__(self, root: str, options: DatasetOptions) -> Dataset:
         """Open it at `root`."""
         return self.open(Path(root).absolute(), options)
 
 
-def adapter(info: DatasetInfo) -> Callable[[Callable[[Path, DatasetOptions], Dataset]], Adapter]:
+def adapter(
+    info: DatasetInfo, published: Published | None = None
+) -> Callable[[Callable[[Path, DatasetOptions], Dataset]], Adapter]:
     """Make an Adapter of a function that opens a dataset."""
-    return lambda function: Adapter(info, function)
+    return lambda function: Adapter(info, function, published)
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,11 @@ class ListedDataset:
     listed: Samples
     make_labels: Callable[[], Labels]
     table: Columns
+    missing: tuple[str, ...] = ()
+    """Those of the notices that name a piece which the dataset's own lists have and which is not there."""
+    mask_paths: StringArray | None = None
+    mask_names: Mapping[int, str] = field(default_factory=dict)
+    """What the values in its masks mean, beside 0, the background."""
 
     def samples(self) -> Samples:
         """All samples in the dataset's order."""
@@ -112,6 +139,21 @@ class ListedDataset:
     def columns(self) -> Columns:
         """The columns that `--where` may name."""
         return self.table
+
+    def masks(self) -> StringArray | None:
+        """The path of each sample's mask, "" where it has none; None if the dataset has none at all.
+
+        Several files joined by MASK_SEPARATOR are one mask: what the k-th of them marks has value k.
+        """
+        return self.mask_paths
+
+    def mask_values(self) -> Mapping[int, str]:
+        """The name of each value in the masks but 0."""
+        return self.mask_names
+
+
+MASK_SEPARATOR = "\n"
+"""Between the files that make up one mask."""
 
 
 def named(info: DatasetInfo, options: DatasetOptions, natural_name: str) -> DatasetInfo:

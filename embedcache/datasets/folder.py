@@ -15,7 +15,8 @@ from embedcache.datasets.base import (
     check_samples,
     named,
 )
-from embedcache.datasets.labelling import all_rows, join_labels, long_rows
+from embedcache.datasets.labelling import all_rows, long_rows
+from embedcache.datasets.second_table import join_labels
 from embedcache.datasets.tasks import parse_positive
 from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Labels, Samples, Task, strings

@@ -1,23 +1,15 @@
-"""From a table's columns to the long rows of Labels, for a table's own samples or through a second table."""
+"""From a table's columns to the long rows of Labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets.base import DatasetOptions, first_pair
-from embedcache.datasets.columns import Table, read_table
-from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
+from embedcache.datasets.columns import Table
+from embedcache.datasets.infer import ColumnFinding, answers
 from embedcache.errors import InputError
 from embedcache.store.texts import locate
 from embedcache.types import IntArray, Labels, Samples, StringArray, Task, strings
-
-JOIN_COLUMNS = (
-    "id", "sampleid", "imageid", "sample", "image", "imageindex", "path", "file", "filename", "patientid", "patient",
-)  # fmt: skip
-"""Where a second table's column of ids is looked for, when --join-on is not given."""
 
 
 def long_rows(
@@ -117,83 +109,3 @@ def _per_patient(task: Task, values: npt.NDArray[np.float64], samples: Samples, 
     split[patient[spoken]] = samples.split[spoken]
     none = strings([""] * len(patients))
     return long_rows(task, merged, none, samples.patient_id[first], split)
-
-
-# --- a second table ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class JoinedLabels:
-    """A second table of labels, joined to samples."""
-
-    table: Table
-    findings: list[ColumnFinding]
-    parts: list[Labels]
-    notices: tuple[str, ...]
-
-
-def join_labels(samples: Samples, options: DatasetOptions) -> JoinedLabels:
-    """The labels of `samples` in the table `options.label_table`, whose join column holds sample ids or patients.
-
-    Whichever of the two more of its rows match. Raises InputError if no row matches, or two rows are of one sample.
-    """
-    if options.label_table is None:
-        raise InputError("--join-on joins a second table of labels; name it with --labels FILE.")
-    table = read_table(Path(options.label_table))
-    name = table.find(options.join_on, JOIN_COLUMNS)
-    if name is None:
-        raise InputError(f"{table.name} has no column of ids; name the column to join on with --join-on.")
-    key = table.column(name).text()
-    to_sample, to_patient = locate(key, samples.id), locate(key, samples.patient_id)
-    by_patient = int((to_patient >= 0).sum()) > int((to_sample >= 0).sum())
-    found = to_patient if by_patient else to_sample
-    matched = np.flatnonzero(found >= 0)
-    if not len(matched):
-        raise InputError(
-            f"no row of {table.name} matches: its column {name!r} holds neither the ids nor the patients of "
-            f"{samples.listing}; name another column with --join-on."
-        )
-    level = options.level or ("patient" if by_patient else "sample")
-    slices = table.find(options.slice_column, ("slice", "sliceindex")) if level == "slice" else None
-    findings = find_tasks(table, [name, *([slices] if slices else [])], replace(options, level=level))
-    if level == "slice":
-        parts = _slice_rows(table, findings, samples, found, slices)
-    else:
-        _refuse_twice(table, key, matched)
-        row = locate(samples.patient_id if by_patient else samples.id, key)
-        parts = labels_from(table, findings, samples, row)
-    unused = len(table) - len(matched)
-    notices = (f"{unused} of the {len(table)} rows of {table.name} match no sample",) if unused else ()
-    return JoinedLabels(table, findings, parts, notices)
-
-
-def _refuse_twice(table: Table, key: StringArray, matched: IntArray) -> None:
-    pair = first_pair(key[matched])
-    if pair:
-        i, j = (int(matched[p]) for p in pair)
-        raise InputError(f"{table.where(i)} and {table.where(j)} are of the same sample or patient; keep one of them.")
-
-
-def _slice_rows(
-    table: Table, findings: Sequence[ColumnFinding], samples: Samples, found: IntArray, slices: str | None
-) -> list[Labels]:
-    if slices is None:
-        raise InputError(f"{table.name} has no column of slice numbers; name it with --slice-column.")
-    column = table.column(slices)
-    numbers = column.numbers()
-    if numbers is None or (numbers != np.floor(numbers)).any() or (numbers < 0).any():
-        raise InputError(f"column {slices!r} of {table.name} must hold slice numbers, counted from 0.")
-    rows = np.flatnonzero(found >= 0)
-    place = numbers[column.codes][rows].astype(np.int32)
-    owner = found[rows]
-    order = np.lexsort((place, owner))
-    twice = np.flatnonzero((np.diff(owner[order]) == 0) & (np.diff(place[order]) == 0))
-    if len(twice):
-        i, j = sorted(int(rows[order[twice[0] + step]]) for step in (0, 1))
-        raise InputError(f"{table.where(i)} and {table.where(j)} are of the same slice; keep one of them.")
-    taken = samples.take(owner)
-    return [
-        long_rows(f.task, answers(f, table)[rows], taken.id, taken.patient_id, taken.split, place)
-        for f in findings
-        if f.task is not None
-    ]

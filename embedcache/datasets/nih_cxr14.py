@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets.base import Dataset, DatasetOptions, ListedDataset, adapter, check_samples, named
+from embedcache.datasets.base import Dataset, DatasetOptions, ListedDataset, Published, adapter, check_samples, named
 from embedcache.datasets.columns import Table, TableColumns, read_table
-from embedcache.datasets.labelling import all_rows, join_labels, long_rows
+from embedcache.datasets.labelling import all_rows, long_rows
+from embedcache.datasets.second_table import join_labels
 from embedcache.errors import InputError
 from embedcache.store.texts import locate
-from embedcache.types import DatasetInfo, Labels, Samples, StringArray, Task, strings
+from embedcache.types import DatasetInfo, IntArray, Labels, Samples, StringArray, Task, strings
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -39,7 +40,12 @@ INFO = DatasetInfo(
 )
 
 
-@adapter(INFO)
+PUBLISHED = Published(
+    PUBLISHED_IMAGES, "images", 30_805, "official lists; validation is drawn by patient from train_val"
+)
+
+
+@adapter(INFO, PUBLISHED)
 def open_nih_cxr14(root: Path, options: DatasetOptions) -> Dataset:
     """The images that are at `root`, in the order of NIH's table; `train_val_list.txt` is `train`.
 
@@ -69,7 +75,8 @@ def open_nih_cxr14(root: Path, options: DatasetOptions) -> Dataset:
     check_samples(samples)
     values = _findings(table)[present]
     joined = join_labels(samples, options) if options.label_table or options.join_on else None
-    notices = (*_sizes(table, samples, files), *missing_lists, *(joined.notices if joined else ()))
+    missing = (*_absent(table, listed, present), *missing_lists)
+    notices = (*_sizes(table, samples, files), *missing, *(joined.notices if joined else ()))
     task = Task(TASK, "multilabel", FINDINGS, column="Finding Labels")
 
     def labels() -> Labels:
@@ -78,7 +85,8 @@ def open_nih_cxr14(root: Path, options: DatasetOptions) -> Dataset:
 
     version = "2017, table of 2020" if table.name == TABLES[0] else "2017"
     info = replace(INFO, version=version)
-    return ListedDataset(named(info, options, INFO.name), notices, samples, labels, TableColumns(table, present))
+    info = named(info, options, INFO.name)
+    return ListedDataset(info, notices, samples, labels, TableColumns(table, present), missing)
 
 
 def _table(root: Path) -> Table:
@@ -150,8 +158,13 @@ def _sizes(table: Table, samples: Samples, files: dict[str, str]) -> tuple[str, 
     notices = []
     if len(samples) != PUBLISHED_IMAGES:
         notices.append(f"{len(samples):,} of the {PUBLISHED_IMAGES:,} published images are here: a subset")
-    if len(samples) < len(table):
-        notices.append(f"{len(table) - len(samples):,} of the {len(table):,} images in {table.name} have no file")
     if len(samples) < len(files):
         notices.append(f"{len(files) - len(samples):,} images have no row in {table.name}, and are left out")
     return tuple(notices)
+
+
+def _absent(table: Table, listed: StringArray, present: IntArray) -> tuple[str, ...]:
+    absent = np.delete(listed, present)
+    if not len(absent):
+        return ()
+    return (f"{len(absent):,} of the {len(table):,} images in {table.name} have no file, the first is {absent[0]}",)

@@ -17,7 +17,8 @@ from embedcache.datasets.base import (
 )
 from embedcache.datasets.columns import Table, TableColumns, is_missing, read_table
 from embedcache.datasets.infer import ColumnFinding, find_tasks
-from embedcache.datasets.labelling import JoinedLabels, all_rows, join_labels, labels_from
+from embedcache.datasets.labelling import all_rows, labels_from
+from embedcache.datasets.second_table import JoinedLabels, join_labels
 from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from embedcache.datasets.base import DatasetOptions, check_samples
 from embedcache.datasets.columns import read_table
-from embedcache.datasets.labelling import JOIN_COLUMNS, all_rows, join_labels
+from embedcache.datasets.labelling import all_rows
+from embedcache.datasets.second_table import JOIN_COLUMNS, join_labels
 from embedcache.datasets.table import SPLIT_COLUMNS, read_parts
 from embedcache.errors import InputError
 from embedcache.store.labels import is_label_table

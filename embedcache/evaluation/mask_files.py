@@ -4,18 +4,20 @@ A mask is an image file on its image's own grid whose stored values are classes;
 what is said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets import open_dataset
-from embedcache.datasets.base import DatasetOptions
+from embedcache.datasets.base import MASK_SEPARATOR, DatasetOptions
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.labelling import all_rows
 from embedcache.errors import ImageError, InputError
-from embedcache.images import open_image
+from embedcache.images import ImageOptions, open_image
+from embedcache.images.options import parse_plane
 from embedcache.images.windows import physical
 from embedcache.store.labels import rows_of
 from embedcache.store.reader import FeatureCache
@@ -37,7 +39,18 @@ class MaskedDataset(Protocol):
     """A dataset that knows masks."""
 
     def masks(self) -> StringArray | None:
-        """The path of each sample's mask, "" where it has none; None if the dataset has none at all."""
+        """The path of each sample's mask, "" where it has none; None if the dataset has none at all.
+
+        Several files joined by MASK_SEPARATOR are one mask: what the k-th of them marks has value k.
+        """
+
+
+@runtime_checkable
+class NamedMasks(Protocol):
+    """A dataset that knows what the values of its masks mean."""
+
+    def mask_values(self) -> Mapping[int, str]:
+        """The name of each value but 0; empty where it does not know."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,11 @@ class MaskClasses:
                 raise InputError(f"mask value {value} has two names, {found[int(value)]} and {name}; give it one.")
         names = tuple(name for name in dict.fromkeys(found.values()) if name not in (BACKGROUND, IGNORE))
         return cls._of(names, {0: BACKGROUND, **found})
+
+    @classmethod
+    def named(cls, names: Mapping[int, str]) -> "MaskClasses":
+        """As the dataset names its values."""
+        return cls._of(tuple(dict.fromkeys(names.values())), {0: BACKGROUND, **names})
 
     @classmethod
     def of_values(cls, values: list[int]) -> "MaskClasses":
@@ -123,6 +141,10 @@ class StoreMasks:
     """(n,): how a message names each."""
     slices: IntArray
     """(n,): that the store has of each."""
+    options: ImageOptions = field(default_factory=ImageOptions)
+    """The plane of the store's slices; a mask has one time point."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What the dataset says that the values mean; empty where it says nothing."""
     _last: tuple[int, npt.NDArray[Any]] | None = None
 
     def values(self, i: int) -> npt.NDArray[Any]:
@@ -139,8 +161,21 @@ class StoreMasks:
         return sorted(found)
 
     def _read(self, i: int) -> npt.NDArray[Any]:
+        parts = [self._read_file(path, i) for path in str(self.path[i]).split(MASK_SEPARATOR)]
+        if len(parts) == 1:
+            return parts[0]
+        if len({part.shape for part in parts}) > 1:
+            raise InputError(
+                f"the mask of {self.where[i]} is files of several sizes; they lie on its image's own grid."
+            )
+        values = np.zeros(parts[0].shape, dtype=np.uint8)
+        for number, part in enumerate(parts, start=1):
+            values[part != 0] = number
+        return values
+
+    def _read_file(self, path: str, i: int) -> npt.NDArray[Any]:
         try:
-            image = open_image(str(self.path[i]))
+            image = open_image(path, self.options)
             volume = image.read(0, image.n_slices)
         except ImageError as error:
             raise InputError(f"the mask of {self.where[i]} can not be read: {error.reason}") from error
@@ -203,4 +238,13 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
         paths[index],
         [samples.where(int(i)) for i in index],
         stored.slices[at[index]],
+        ImageOptions(parse_plane(cache.recipe.image.plane)),
+        opened.mask_values() if isinstance(opened, NamedMasks) else {},
     )
+
+
+def mask_classes(masks: StoreMasks, asked: str | None) -> MaskClasses:
+    """What the values mean: as asked, else as the dataset says, else every value but 0 is a class."""
+    if asked:
+        return MaskClasses.parse(asked)
+    return MaskClasses.named(masks.names) if masks.names else MaskClasses.of_values(masks.distinct())

@@ -13,7 +13,7 @@ import embedcache
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
 from embedcache.evaluation import splits
-from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMasks, open_masks
+from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMasks, mask_classes, open_masks
 from embedcache.evaluation.question import FEWEST_RESAMPLES, choose_split, plain
 from embedcache.images.geometry import Placement, patch_shares, place
 from embedcache.probes.base import Matrix
@@ -40,7 +40,7 @@ class PatchProbeConfig:
     root: str
     options: DatasetOptions = field(default_factory=DatasetOptions)
     mask_values: str | None = None
-    """`255=lung,127=ignore`; None is a class for every value but 0, named by its number."""
+    """`255=lung,127=ignore`; None is as the dataset names them, else a class for every value but 0, named by its number."""
     layers: tuple[int, ...] | Literal["auto", "last"] = "auto"
     """Layers that validation chooses one from; `auto` is every layer with patch tokens."""
     split: Path | None = None
@@ -142,7 +142,7 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
     tokens = _tokens(cache, config.layers)
     probe = PatchLinearProbe() if config.C is None else PatchLinearProbe(C=config.C)
     masks = open_masks(cache, config.dataset, config.root, config.options)
-    classes = MaskClasses.parse(config.mask_values) if config.mask_values else MaskClasses.of_values(masks.distinct())
+    classes = mask_classes(masks, config.mask_values)
     split = choose_split(cache, masks.listed, config)
     slices, counts = _slices(cache, masks, split, tokens)
     targets, digest = _targets(cache, masks, classes, slices, grid_of(tokens), config)

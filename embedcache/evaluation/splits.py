@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, suggest
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
@@ -72,14 +73,7 @@ def systematic(
     samples: StringArray, patients: StringArray, *, test_every: int, validation_every: int, name: str = ""
 ) -> Split:
     """Patients sorted by id: every `test_every`-th tests, every `validation_every`-th of the rest validates."""
-    if test_every < 2 or validation_every < 2:
-        raise InputError(f"a systematic split takes every n-th, n at least 2. Got {test_every} and {validation_every}.")
-    everyone = sorted(set(patients.tolist()))
-    tests = set(everyone[test_every - 1 :: test_every])
-    rest = [p for p in everyone if p not in tests]
-    validates = set(rest[validation_every - 1 :: validation_every])
-    part = ["test" if p in tests else "validation" if p in validates else "train" for p in patients.tolist()]
-    return Split(samples, patients, strings(part), name=name)
+    return Split(samples, patients, systematic_parts(patients, test_every, validation_every), name=name)
 
 
 def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> StringArray:
@@ -97,8 +91,8 @@ def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> 
     return strings([by_sample.get(s) or by_patient.get(p, "") for s, p in pairs])
 
 
-def check_split(split: Split, known: StringArray | None = None) -> None:
-    """Raise InputError for an unknown part, a sample twice, a patient in two parts, or samples that are not in `known`."""
+def check_split(split: Split, known: StringArray | None = None, whole: bool = True) -> None:
+    """Raise InputError for an unknown part, a sample twice, a patient in two parts (if `whole`), or samples not in `known`."""
     where = f"split {split.name!r}" if split.name else "the split"
     for part in np.unique(split.part).tolist():
         if part not in PARTS:
@@ -110,7 +104,7 @@ def check_split(split: Split, known: StringArray | None = None) -> None:
             raise InputError(f"{where} has sample {sample!r} twice; keep one of the two rows.")
         seen.add(sample)
         other, other_part = first.setdefault(patient, (sample, part))
-        if other_part != part:
+        if whole and other_part != part:
             raise InputError(
                 f"{where} has one patient in two parts: sample {other!r} in {other_part} and sample {sample!r} in {part}; "
                 "put all samples of a patient into one part."
@@ -150,10 +144,11 @@ def write_split(split: Split, path: Path) -> None:
     replace_file(path, text.getvalue().encode())
 
 
-def read_split(path: Path, known: StringArray | None = None) -> Split:
+def read_split(path: Path, known: StringArray | None = None, whole: bool = True) -> Split:
     """Read and check a CSV with columns sample, patient, split and, if they are there, draw and seed.
 
-    `known`: the sample ids of the store, to refuse a split of something else. Raises InputError.
+    `known`: the sample ids of the store, to refuse a split of something else. `whole`: refuse a patient in two parts; only who
+    looks for such patients reads it otherwise. Raises InputError.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -180,7 +175,7 @@ def read_split(path: Path, known: StringArray | None = None) -> Split:
         seed=_one_number(rows, "seed", path.name),
         name=path.stem,
     )
-    check_split(split, known)
+    check_split(split, known, whole)
     return split
 
 

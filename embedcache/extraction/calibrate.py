@@ -102,7 +102,7 @@ def decode_some(prepared: Prepared, passes: Sequence[PendingPass], tell: Tell) -
 
     pieces, slices, failed, elapsed = [], 0, 0, 0.0
     window = parse_window(prepared.config.window)
-    with DecodePool(1, window, prepared.config.decode_timeout, 1, stopping) as pool:
+    with DecodePool(1, window, prepared.config.image_options, prepared.config.decode_timeout, 1, stopping) as pool:
         for _ in pool.pieces(requests[:1]):
             pass
         deadline.append(time.monotonic() + SECONDS)

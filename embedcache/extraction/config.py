@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
+from embedcache.images.options import ImageOptions, Plane
 from embedcache.store.quantise import int8_arrays
 from embedcache.types import ArraySpec, BackboneInfo, Fit, StoredType, TokenKind
 
@@ -33,6 +34,12 @@ class ExtractConfig:
     dtype: StoredType = "float16"
     """Of what is stored. `int8` is for patch tokens, which get a scale each; vectors stay float16 beside them."""
     window: str = "auto"
+    plane: Plane = "stored"
+    """The slices as files store them, or `axial`, `coronal`, `sagittal`: a volume is turned by its affine, never resampled."""
+    time: int = 0
+    """Which time point of a series of volumes, from 0."""
+    strict: bool = False
+    """Set a sample aside for whatever would only be a warning about its file."""
     fit: Fit = "squash"
     size: int | tuple[int, int] | None = None
     """Input size in pixels (height, width); None is each backbone's own."""
@@ -92,6 +99,7 @@ class ExtractConfig:
         if self.input_size is not None and min(self.input_size) < 1:
             raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
         self.allowed_bad(0)
+        self.image_options  # noqa: B018 it refuses an unknown plane and a negative time point
         if self.decode_timeout <= 0:
             raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 
@@ -99,6 +107,11 @@ class ExtractConfig:
     def cache_folder(self) -> Path:
         """The cache as an absolute path."""
         return Path(self.cache).expanduser().resolve()
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images are read."""
+        return ImageOptions(self.plane, self.time, self.strict)
 
     def allowed_bad(self, samples: int) -> int:
         """How many of `samples` may be set aside. Raises InputError if `allow_bad` is neither a number nor a share."""

@@ -2,6 +2,10 @@
 
 Pixels travel in their stored dtype through slots of shared memory (unlinked files, so that a killed run leaves nothing
 behind). A process that hangs or dies is replaced, and what it was working on is set aside with the reason.
+
+Main memory: what is on its way holds at most BUFFER_BYTES together, or one slice per process where slices are larger than that
+allows. Beside it each process holds one open image: its file's bytes and the last piece, and the whole volume decoded where it
+is cut across its stored slices or windowed over all of them; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked array.
 """
 
 import json
@@ -21,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.images.options import ImageOptions
 from embedcache.types import Calibration, Volume, Window
 
 PIECE_SLICES = 32
@@ -119,12 +124,19 @@ class Ticket:
 
 
 class DecodePool:
-    """`with DecodePool(workers, window) as pool: for piece in pool.pieces(requests): …`."""
+    """`with DecodePool(workers, window, options, …) as pool: for piece in pool.pieces(requests): …`."""
 
     def __init__(
-        self, workers: int, window: Window, timeout: float, prefetch: int, stopping: Callable[[], bool]
+        self,
+        workers: int,
+        window: Window,
+        options: ImageOptions,
+        timeout: float,
+        prefetch: int,
+        stopping: Callable[[], bool],
     ) -> None:
         self.window = asdict(window)
+        self.options = asdict(options)
         self.timeout = timeout
         self.stopping = stopping
         self.prefetch = max(prefetch, 2 * workers)
@@ -233,6 +245,7 @@ class DecodePool:
             "request": ticket.number,
             **asdict(ticket.request),
             "window": self.window,
+            "options": self.options,
             "slot": slot.fd,
             "slot_bytes": slot.size,
         }

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from embedcache.errors import ImageError
+from embedcache.images.options import ImageOptions
 from embedcache.images.source import OpenedImage, open_image
 from embedcache.types import Volume, Window
 
@@ -50,7 +51,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             if opened is None or opened.path != request["path"]:
                 opened = None  # let go of the last volume before the next one is read
-                opened = Opened(request["path"], open_image(request["path"]))
+                opened = Opened(request["path"], open_image(request["path"], ImageOptions(**request["options"])))
             answer = read_piece(opened.image, request)
         except ImageError as error:
             answer = {"count": 1, "stage": error.stage, "reason": error.reason}

@@ -16,6 +16,7 @@ from embedcache.store.trial import Trial, try_file_system
 
 PACKAGES = (
     "embedcache", "numpy", "scipy", "scikit-learn", "zarr", "pyarrow", "pillow", "pydicom", "nibabel", "pylibjpeg",
+    "SimpleITK", "h5py",
     "torch", "torchvision", "transformers", "safetensors", "faiss-cpu", "faiss-gpu", "matplotlib", "xarray",
 )  # fmt: skip
 DEVICE_SCRIPT = """
@@ -79,6 +80,9 @@ def doctor(cache: str | Path | None = None) -> DoctorReport:
         problems.append("faiss-cpu and faiss-gpu are both installed and break each other: pip uninstall one of them")
     if importlib.util.find_spec("faiss") is None:
         versions["faiss"] = "absent (neighbours are found with numpy)"
+    for name, formats in (("SimpleITK", "NRRD and MetaImage"), ("h5py", "MATLAB 7.3 files")):
+        if versions[name] == "absent":
+            versions[name] = f"absent ({formats} are not read: pip install 'embedcache[volumes]')"
     problems += [f"{trial.name}, at the cache: {trial.meaning} ({trial.seen})" for trial in file_system if not trial.ok]
     places = {"private data": str(data_dir())}
     return DoctorReport(versions, tuple(devices), places, tuple(problems), file_system, free)

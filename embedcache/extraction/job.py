@@ -237,6 +237,7 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
             DecodePool(
                 config.workers or default_workers(device.type),
                 parse_window(config.window),
+                config.image_options,
                 config.decode_timeout,
                 2 * batch,
                 stop,

@@ -10,6 +10,7 @@ from embedcache.errors import InputError
 from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
 from embedcache.extraction.plan import Prepared, id_scheme
 from embedcache.extraction.versions import minor, software_versions
+from embedcache.images.options import parse_plane
 from embedcache.images.windows import window_text
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.layout import Root
@@ -58,6 +59,8 @@ def config_like(
         layers=",".join(str(n) for n in sorted({spec.layer for spec in arrays if spec.layer})),
         dtype="int8" if codes else next(spec.dtype for spec in arrays if spec.dtype != "int8"),
         window=window_text(image.window),
+        plane=parse_plane(image.plane),
+        time=image.time,
         fit=image.fit,
         size=None if image.fit == "processor" else image.size,
         revision=model.revision or None,

@@ -9,7 +9,7 @@ from embedcache.datasets.index import PrivateIndex
 from embedcache.errors import ImageError
 from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, check_device, compare, id_scheme
 from embedcache.extraction.sources import Tell
-from embedcache.images import count_slices
+from embedcache.images import ImageOptions, count_slices
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index
 from embedcache.store.layout import Root
@@ -142,7 +142,11 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
             if place[sample] < 0:
                 continue
             if sample not in recounted:
-                recounted[sample] = fits(str(prepared.samples.path[place[sample]]), int(plan.slice_count[sample]))
+                recounted[sample] = fits(
+                    str(prepared.samples.path[place[sample]]),
+                    int(plan.slice_count[sample]),
+                    prepared.config.image_options,
+                )
             if recounted[sample]:
                 shards.setdefault(name, set()).add(row // root.passes[name].rows_per_shard)
     for name in shards:
@@ -155,10 +159,10 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
         replan(prepared, store, files, misfits)
 
 
-def fits(path: str, slices: int) -> bool:
+def fits(path: str, slices: int, options: ImageOptions) -> bool:
     """Whether a source still has as many slices as were planned; one that can not be opened is tried as it is."""
     try:
-        return count_slices(path) == slices
+        return count_slices(path, options) == slices
     except ImageError:
         return True
 

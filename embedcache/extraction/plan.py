@@ -133,7 +133,9 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
         info = describe_backbone(
             name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
         )
-        recipe = Recipe(image_recipe(info, window, config.fit, config.input_size), info.model)
+        recipe = Recipe(
+            image_recipe(info, window, config.fit, config.input_size, config.plane, config.time), info.model
+        )
         stores.append(compare(prepared, info, recipe))
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
@@ -251,7 +253,9 @@ class RowPlanner:
         key = (store.root.plan_digest if store.root else "", store.new.tobytes())
         if key not in self.made:
             new = self.prepared.samples.take(store.new)
-            counts, learned = slice_counts(new, self.prepared.sources, self.prepared.changed)
+            counts, learned = slice_counts(
+                new, self.prepared.sources, self.prepared.changed, self.prepared.config.image_options
+            )
             if unreadable := int((counts == 0).sum()):
                 self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
             self.learned += learned

@@ -55,7 +55,8 @@ def remake(
         return row // p.rows_per_shard, row % p.rows_per_shard // p.batch_size
 
     workers = config.workers or default_workers(device.type)
-    with DecodePool(workers, parse_window(config.window), config.decode_timeout, 2 * p.batch_size, stopping) as pool:
+    window, options = parse_window(config.window), config.image_options
+    with DecodePool(workers, window, options, config.decode_timeout, 2 * p.batch_size, stopping) as pool:
         for piece in pool.pieces(runs(plan, rows, paths)):
             first = int(plan.slice_start[piece.sample]) + piece.start
             of_piece = np.arange(first, first + piece.stop - piece.start)

@@ -19,6 +19,7 @@ from embedcache.extraction.progress import Listener
 from embedcache.extraction.sync import sync_labels
 from embedcache.extraction.versions import minor, software_versions
 from embedcache.images import open_image
+from embedcache.images.options import parse_plane
 from embedcache.store import layout
 from embedcache.store.examine import examine, known_root
 from embedcache.store.fingerprint import recipe_document
@@ -159,7 +160,7 @@ class Source:
         if not path:
             return "is not in the dataset"
         try:
-            image = open_image(path)
+            image = open_image(path, self.config.image_options)
         except ImageError:
             return "can not be opened"
         if known is not None and known.digest and known.digest != image.digest:
@@ -174,8 +175,14 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
     options = config.options
     if root.id_scheme != "public" and options.name is None:
         options = replace(options, name=root.dataset.name)
+    image = root.recipe.image
     config = replace(
-        config, options=options, ids="keep" if root.id_scheme == "kept" else "pseudonym", cache=str(_cache(files))
+        config,
+        options=options,
+        ids="keep" if root.id_scheme == "kept" else "pseudonym",
+        cache=str(_cache(files)),
+        plane=parse_plane(image.plane),
+        time=image.time,
     )
     opened = open_dataset(config.dataset, config.root, options)
     if opened.info.name != root.dataset.name:
@@ -195,7 +202,9 @@ def check_recipe(name: str, root: Root, backbone: str) -> None:
         backbone, revision=model.revision or None, compute_dtype=model.compute_dtype, attention=model.attention
     )
     size = None if image.fit == "processor" else image.size
-    asked = recipe_document(Recipe(image_recipe(info, image.window, image.fit, size), info.model))
+    asked = recipe_document(
+        Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time), info.model)
+    )
     recorded = recipe_document(root.recipe)
     differ = [
         f"{part}.{key}"

@@ -7,8 +7,8 @@ import numpy as np
 
 from embedcache.datasets.index import IndexRow, PrivateIndex
 from embedcache.errors import ImageError
-from embedcache.images import count_slices, open_image, stat_source
-from embedcache.images.source import SourceState
+from embedcache.images import ImageOptions, count_slices, open_image, stat_source
+from embedcache.images.files import SourceState
 from embedcache.types import IntArray, Samples, strings
 
 Tell = Callable[[str], None]
@@ -49,14 +49,19 @@ def changed_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> dict
 
 
 def slice_counts(
-    samples: Samples, sources: PrivateIndex, changed: Mapping[str, IndexRow]
+    samples: Samples, sources: PrivateIndex, changed: Mapping[str, IndexRow], options: ImageOptions
 ) -> tuple[IntArray, list[IndexRow]]:
     """Slices of each sample (0 where it can not be opened): from the private index, else from the files' headers.
 
     changed: what sources are now that are no longer as the index has them. Also returns what the index does not know yet.
+    The index keeps the counts of images as they are stored only: those of another plane or time point are always counted,
+    once for each store, whose plan remembers them.
     """
-    counts = sources.lookup(samples.id, ("slices",))["slices"].astype(np.int64)
-    if changed:
+    known = sources.lookup(samples.id, ("slices",))
+    counts = known["slices"].astype(np.int64)
+    if options.moves_slices:
+        counts[:] = 0
+    elif changed:
         for i in np.flatnonzero(np.isin(samples.id, strings(list(changed)))).tolist():
             counts[i] = changed[str(samples.id[i])].slices
     learned = []
@@ -64,8 +69,12 @@ def slice_counts(
         sample = samples[i]
         try:
             state = stat_source(sample.path)
-            counts[i] = count_slices(sample.path)
+            counts[i] = count_slices(sample.path, options)
         except ImageError:
             state, counts[i] = SourceState(0, 0), 0
-        learned.append(IndexRow(sample.id, sample.path, state.size, state.mtime_ns, "", int(counts[i])))
+        if options.moves_slices and known["found"][i]:
+            continue
+        row = sources.get(sample.id)
+        digest, slices = row.digest if row else "", 0 if options.moves_slices else int(counts[i])
+        learned.append(IndexRow(sample.id, sample.path, state.size, state.mtime_ns, digest, slices))
     return counts, learned

@@ -4,6 +4,7 @@ Reasons are our own words: pydicom's texts may carry a file name or a header's v
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
@@ -27,22 +30,27 @@ from pydicom.uid import (
 )
 
 from embedcache.errors import ImageError
-from embedcache.images.parsed import reading
+from embedcache.images.deflated import check_inflated
+from embedcache.images.parsed import DEFLATE_RATIO, reading
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _END_MARKED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+_FRAGMENT_BYTES = 8
+"""Tag and length of a compressed frame's one fragment at least."""
 _END_OF_IMAGE = b"\xff\xd9"
+_NO_HEADER = "the DICOM header can not be read: the file is cut short or damaged."
 _FIRST_VRS = (b"UI", b"CS", b"OB", b"UL")
 """Value representations of the elements that begin groups 0002 and 0008."""
 
 
 @dataclass(frozen=True)
 class FrameScale:
-    """How one frame's stored values become physical ones, and the file's own window (centre, width) for it."""
+    """How one frame's stored values become physical ones, and the file's own window for it."""
 
     slope: float
     intercept: float
     voi: tuple[float, float] | None
+    """(centre, width): centre -+ width / 2 are the values that display as black and white."""
 
 
 @contextmanager
@@ -58,20 +66,23 @@ def pydicom_reading(reason: str, stage: str) -> Iterator[list[Any]]:
         logger.disabled = before
 
 
-def count_frames(path: str) -> int:
-    """Frames of the file at `path`, from its header. Raises ImageError(stage="open")."""
-    with pydicom_reading("the DICOM header can not be read: the file is cut short or damaged.", "open"):
-        wanted: list[Any] = ["NumberOfFrames", "Rows", "Columns"]
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=wanted, force=True)
+def read_header(path: str) -> Dataset:
+    """The data set of the file at `path` up to its pixels. Raises ImageError(stage="open")."""
+    with pydicom_reading(_NO_HEADER, "open"), open(path, "rb") as file:
+        check_inflated(file)
+        dataset = dcmread(file, stop_before_pixels=True, force=True)
         if not dataset.get("Rows") or not dataset.get("Columns"):
             raise _no_image()
-        return frame_count(dataset)
+        _check_claim(dataset, os.path.getsize(path))
+        return dataset
 
 
 def read_dataset(data: bytes) -> Dataset:
     """The data set in `data`, with as many pixel bytes as its header says. Raises ImageError(stage="open")."""
-    with pydicom_reading("the DICOM header can not be read: the file is cut short or damaged.", "open"):
-        dataset = dcmread(BytesIO(data), force=True)
+    # closed at the end: the data set keeps the buffer, and would hold the file's bytes beside its own copy of the pixels
+    with pydicom_reading(_NO_HEADER, "open"), BytesIO(data) as buffer:
+        check_inflated(buffer)
+        dataset = dcmread(buffer, force=True)
         if not any(k in dataset for k in _PIXEL_KEYWORDS) or not dataset.get("Rows") or not dataset.get("Columns"):
             raise _no_image()
         if "TransferSyntaxUID" not in dataset.file_meta:
@@ -94,7 +105,7 @@ def decode_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
     with pydicom_reading("its pixel data can not be decoded: cut short or damaged.", "decode"):
         pixels = pixel_array(dataset, index=index)
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            return _eight_bits(apply_color_lut(pixels, dataset))
+            return _eight_bits(_palette_colours(pixels, dataset))
         if pixels.ndim == 3:
             return _eight_bits(pixels, int(dataset.BitsStored))
         if "ModalityLUTSequence" in dataset:
@@ -103,28 +114,68 @@ def decode_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
         return pixels
 
 
+def _palette_colours(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    colours: npt.NDArray[Any] = apply_color_lut(pixels, dataset)
+    plain = "RedPaletteColorLookupTableData" in dataset  # else segmented
+    if plain and dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian and colours.dtype.itemsize == 2:
+        return colours.byteswap()  # pydicom 3.0 reads a plain table as little-endian whatever the file is
+    return colours
+
+
 def frame_scales(dataset: Dataset) -> list[FrameScale]:
     """Rescale and VOI window of each frame, from the functional groups of an Enhanced object where it has them."""
-    shared = _first(dataset, "SharedFunctionalGroupsSequence")
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     colour = int(dataset.get("SamplesPerPixel") or 1) > 1 or "ModalityLUTSequence" in dataset
     scales = []
     for i in range(frame_count(dataset)):
-        groups = [g for g in (per_frame[i] if i < len(per_frame) else None, shared) if g is not None]
-        rescale = _group(groups, "PixelValueTransformationSequence", dataset)
-        slope, intercept = _number(rescale, "RescaleSlope"), _number(rescale, "RescaleIntercept")
+        groups = frame_groups(dataset, i)
+        rescale = find_group(groups, "PixelValueTransformationSequence", dataset)
+        slope, intercept = first_number(rescale, "RescaleSlope"), first_number(rescale, "RescaleIntercept")
         if colour or not slope:  # a slope of 0 would make any image constant: a broken header
             slope, intercept = 1.0, 0.0
-        scales.append(FrameScale(slope, intercept or 0.0, _voi(_group(groups, "FrameVOILUTSequence", dataset))))
+        scales.append(FrameScale(slope, intercept or 0.0, _voi(find_group(groups, "FrameVOILUTSequence", dataset))))
     return scales
+
+
+def frame_groups(dataset: Dataset, index: int) -> list[Dataset]:
+    """The functional groups of frame `index`: its own, then the shared. Empty where the file has none."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    own = per_frame[index] if index < len(per_frame) else None
+    return [g for g in (own, first_item(dataset, "SharedFunctionalGroupsSequence")) if g is not None]
+
+
+def find_group(groups: list[Dataset], keyword: str, dataset: Dataset) -> Dataset:
+    """The functional group `keyword` of a frame, its own before the shared; else the data set."""
+    for group in groups:
+        found = first_item(group, keyword)
+        if found is not None:
+            return found
+    return dataset
+
+
+def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
+    """The first item of a sequence, None where it is absent or empty."""
+    items = dataset.get(keyword)
+    return items[0] if items else None
+
+
+def first_number(dataset: Dataset, keyword: str) -> float | None:
+    """The element's first value as a finite number, None where it is absent, empty or no number."""
+    value = dataset.get(keyword)
+    if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
+        value = value[0] if len(value) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
 
 
 def padding_range(dataset: Dataset) -> tuple[float, float] | None:
     """Stored values from PixelPaddingValue to PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2), None where not given."""
-    value = _number(dataset, "PixelPaddingValue")
+    value = first_number(dataset, "PixelPaddingValue")
     if value is None:
         return None
-    limit = _number(dataset, "PixelPaddingRangeLimit")
+    limit = first_number(dataset, "PixelPaddingRangeLimit")
     ends = [_stored_sign(v, dataset) for v in (value, value if limit is None else limit)]
     return min(ends), max(ends)
 
@@ -133,11 +184,9 @@ def notes(dataset: Dataset) -> list[str]:
     """What a reader should know of this file's display, as short phrases."""
     found = []
     if "VOILUTSequence" in dataset and "WindowWidth" not in dataset:
-        found.append("the file's VOI lookup table is not applied")
-    if str(dataset.get("VOILUTFunction") or "LINEAR") == "SIGMOID":
+        found.append("the file's VOI lookup table is taken as linear where it rises")
+    if _voi_function(dataset) == "SIGMOID":
         found.append("the file's sigmoid VOI function is taken as linear")
-    if "MOSAIC" in (dataset.get("ImageType") or ()):
-        found.append("a Siemens mosaic is read as one slice")
     return found
 
 
@@ -158,13 +207,32 @@ def _check_decoder(syntax: UID) -> None:
             )
 
 
-def _check_length(dataset: Dataset) -> None:
-    """Raises ImageError if there is less native pixel data than Rows, Columns, bits and frames say."""
-    keyword = next(k for k in _PIXEL_KEYWORDS if k in dataset)
+def _check_claim(dataset: Dataset, size: int) -> None:
+    """Raises ImageError for more frames than a file of `size` bytes can hold: a header decides how many are listed."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        size *= DEFLATE_RATIO
+    if syntax is None or not syntax.is_encapsulated:
+        possible = size * 8 // max(_bits(dataset) // frame_count(dataset), 1)
+    else:
+        possible = size // _FRAGMENT_BYTES
+    if frame_count(dataset) > max(possible, 1):
+        raise ImageError(f"its header says {frame_count(dataset):,} frames, more than the file can hold.", "open")
+
+
+def _bits(dataset: Dataset) -> int:
+    """Of native pixel data, as the header says."""
     samples = int(dataset.get("SamplesPerPixel") or 1)
     bits = int(dataset.BitsAllocated) * samples * int(dataset.Rows) * int(dataset.Columns) * frame_count(dataset)
     if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
         bits = bits * 2 // 3  # two luminance samples share one pair of colour samples
+    return bits
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Raises ImageError if there is less native pixel data than Rows, Columns, bits and frames say."""
+    keyword = next(k for k in _PIXEL_KEYWORDS if k in dataset)
+    bits = _bits(dataset)
     expected, present = (bits + 7) // 8, len(dataset[keyword].value or b"")
     if present < expected:
         raise ImageError(
@@ -186,35 +254,41 @@ def _check_codestreams(dataset: Dataset) -> None:
         raise ImageError(f"its pixel data is cut short: {whole} of {n} compressed frames are whole.", "open")
 
 
-def _first(dataset: Dataset, keyword: str) -> Dataset | None:
-    items = dataset.get(keyword)
-    return items[0] if items else None
-
-
-def _group(groups: list[Dataset], keyword: str, dataset: Dataset) -> Dataset:
-    """The functional group `keyword` of a frame, its own before the shared; else the data set."""
-    for group in groups:
-        found = _first(group, keyword)
-        if found is not None:
-            return found
-    return dataset
-
-
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    """The element's first value as a finite number, None where it is absent, empty or no number."""
-    value = dataset.get(keyword)
-    if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
-        value = value[0] if len(value) else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
 def _voi(dataset: Dataset) -> tuple[float, float] | None:
-    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
-    return (centre, width) if centre is not None and width is not None and width > 0 else None
+    """The window such that centre -+ width / 2 are the values that display as black and white.
+
+    The function LINEAR (PS3.3 C.11.2.1.2.1) reaches white at centre + width / 2 - 1: it counts whole numbers.
+    """
+    centre, width = first_number(dataset, "WindowCenter"), first_number(dataset, "WindowWidth")
+    if centre is not None and width is not None and width > 0:
+        linear = _voi_function(dataset) == "LINEAR" and width > 1
+        return (centre - 0.5, width - 1) if linear else (centre, width)
+    return _rise_of_table(dataset)
+
+
+def _voi_function(dataset: Dataset) -> str:
+    return str(dataset.get("VOILUTFunction") or "LINEAR")
+
+
+def _rise_of_table(dataset: Dataset) -> tuple[float, float] | None:
+    """Of a VOI lookup table, the window from the last input that is black to the first that is white.
+
+    None where there is no table, or it does not rise all the way.
+    """
+    item = first_item(dataset, "VOILUTSequence")
+    if item is None or "LUTDescriptor" not in item or "LUTData" not in item:
+        return None
+    first, data = int(item.LUTDescriptor[1]), item.LUTData
+    if isinstance(data, bytes):
+        order = ">" if dataset.original_encoding[1] is False else "<"
+        table = np.frombuffer(data, f"{order}u2").astype(np.int64)
+    else:
+        table = np.asarray(data, dtype=np.int64)
+    if table.size < 2 or np.any(np.diff(table) < 0) or table[0] == table[-1]:
+        return None
+    low = first + int(np.flatnonzero(table == table[0])[-1])
+    high = first + int(np.flatnonzero(table == table[-1])[0])
+    return (low + high) / 2, float(high - low)
 
 
 def _stored_sign(value: float, dataset: Dataset) -> float:

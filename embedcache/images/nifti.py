@@ -20,14 +20,15 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from embedcache.errors import ImageError
-from embedcache.images.parsed import Parsed, reading
+from embedcache.images.options import Plane
+from embedcache.images.parsed import DEFLATE_RATIO, Parsed, reading
 from embedcache.types import Calibration
 
 _HEADER_BYTES = 540
 """The longer of the two headers; a NIfTI-1 file is never shorter either, but for a volume of a few voxels."""
 
-_GZIP_RATIO = 1032
-"""Deflate packs at most so many bytes into one: a header that says more lies, and is not given the memory."""
+_RAS_AXIS: dict[Plane, int] = {"stored": 2, "axial": 2, "coronal": 1, "sagittal": 0}
+"""The canonical axis along which slices run."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,31 @@ class _Header:
     orientation: npt.NDArray[np.float64]
     """nibabel's (3, 2) table that turns the stored axes to canonical ones."""
     zooms: tuple[float, ...]
+    times: int
     notes: tuple[str, ...]
 
-    @property
-    def n_slices(self) -> int:
-        return self.shape[int(np.flatnonzero(self.orientation[:, 0] == 2)[0])]
+    def n_slices(self, plane: Plane) -> int:
+        return self.shape[int(np.flatnonzero(self.orientation[:, 0] == _RAS_AXIS[plane])[0])]
 
 
-def count_slices(file: BinaryIO) -> int:
-    """Slices of the NIfTI `file`, from its first bytes. Raises ImageError(stage="open")."""
+def count_slices(file: BinaryIO, plane: Plane = "stored") -> int:
+    """Slices of the NIfTI `file` in a plane, from its first bytes. Raises ImageError(stage="open")."""
     head = file.read(1 << 16)
     if head.startswith(b"\x1f\x8b"):
         with reading("the gzip file is damaged.", "open"):
             head = zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
-    return _header(head).n_slices
+    return _header(head).n_slices(plane)
 
 
-def parse_nifti(data: bytes) -> Parsed:
-    """The first time point of the volume in `data`. Raises ImageError(stage="open")."""
+def parse_nifti(data: bytes, time: int = 0) -> Parsed:
+    """One time point of the volume in `data`. Raises ImageError(stage="open")."""
     if data.startswith(b"\x1f\x8b"):
         header = _header(_unzipped(data, _HEADER_BYTES, all_of_it=False))
-        needed = _needed(header)
+        first, needed = _place(header, time)
         content = _unzipped(data, needed)
     else:
         header = _header(data[:_HEADER_BYTES])
-        needed = _needed(header)
+        first, needed = _place(header, time)
         content = data
     if len(content) < needed:
         raise ImageError(
@@ -74,9 +75,7 @@ def parse_nifti(data: bytes) -> Parsed:
             f"{needed - header.offset:,} bytes that its header says.",
             "open",
         )
-    stored = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset).reshape(
-        header.shape, order="F"
-    )
+    stored = np.frombuffer(content, header.dtype, math.prod(header.shape), first).reshape(header.shape, order="F")
     canonical = apply_orientation(stored, header.orientation)
     volume = canonical[::-1, ::-1].transpose(2, 1, 0)
     affine, spacing = _geometry(header)
@@ -87,7 +86,9 @@ def parse_nifti(data: bytes) -> Parsed:
         lambda start, stop: _native(volume[start:stop]),
         spacing=spacing,
         affine=affine,
-        warnings=header.notes,
+        grid=volume.shape[1:3],
+        time_point=time,
+        warnings=_notes(header, time),
     )
 
 
@@ -98,7 +99,7 @@ def _native(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _unzipped(data: bytes, n: int, all_of_it: bool = True) -> bytes:
     """The first `n` bytes of a gzip file, and no more: a header decides how much memory is taken."""
     reason = "the gzip file is cut short or damaged."
-    if n > _GZIP_RATIO * len(data):
+    if n > DEFLATE_RATIO * len(data):
         raise ImageError(reason, "open")
     with reading(reason, "open"), gzip.GzipFile(fileobj=BytesIO(data)) as file:
         content = file.read(n)
@@ -107,8 +108,18 @@ def _unzipped(data: bytes, n: int, all_of_it: bool = True) -> bytes:
         return content
 
 
-def _needed(header: _Header) -> int:
-    return header.offset + math.prod(header.shape) * header.dtype.itemsize
+def _place(header: _Header, time: int) -> tuple[int, int]:
+    """The bytes [first, stop) of the file that hold a time point. Raises ImageError if it has no such one."""
+    if time >= header.times:
+        raise ImageError(f"it has {header.times} time points, and number {time} (from 0) was asked for.", "open")
+    size = math.prod(header.shape) * header.dtype.itemsize
+    return header.offset + time * size, header.offset + (time + 1) * size
+
+
+def _notes(header: _Header, time: int) -> tuple[str, ...]:
+    if header.times > 1 and time == 0:  # another one was chosen by its reader
+        return (f"only the first of {header.times} time points is read", *header.notes)
+    return header.notes
 
 
 def _header(head: bytes) -> _Header:
@@ -140,8 +151,7 @@ def _understood(head: bytes) -> _Header:
     if offset < kind.sizeof_hdr:
         raise ImageError(f"the NIfTI header says that its voxels begin inside itself, at byte {offset}.", "open")
     notes = []
-    if len(shape) > 3 and shape[3] > 1:
-        notes.append(f"only the first of {shape[3]} time points is read")
+    times = shape[3] if len(shape) > 3 else 1
     shape = (*shape, 1, 1)[:3]
     slope, intercept = header.get_slope_inter()
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
@@ -160,6 +170,7 @@ def _understood(head: bytes) -> _Header:
         affine=affine if told else None,
         orientation=orientation,
         zooms=tuple(float(z) for z in (*header.get_zooms()[:3], 1.0, 1.0)[:3]),
+        times=times,
         notes=tuple(notes),
     )
 

@@ -12,7 +12,12 @@ import numpy.typing as npt
 from embedcache.errors import ImageError
 from embedcache.types import Calibration
 
-Kind = Literal["raster", "dicom", "nifti"]
+Kind = Literal["raster", "dicom", "nifti", "volume", "array"]
+"""What a window has to know of an image. `volume`: NRRD, MetaImage, an array of slices; `array`: one that is a single picture."""
+
+
+DEFLATE_RATIO = 1032
+"""Deflate packs at most so many bytes into one: a header that says more lies, and is not given the memory."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Parsed:
     spacing: tuple[float, float, float] | None = None
     affine: npt.NDArray[np.float64] | None = None
     """4x4, voxel (slice, y, x) of the whole image to RAS mm."""
+    grid: tuple[int, int] | None = None
+    """(rows, columns) of a slice, where the header says them: a plane is then counted without decoding anything."""
     time_point: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -37,6 +44,12 @@ class Parsed:
 def plain_calibration(n_slices: int) -> Calibration:
     """Stored values that are physical values already."""
     return Calibration(np.ones(n_slices), np.zeros(n_slices))
+
+
+def over_black(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Colour times alpha, rounded; the last channel of `pixels` is alpha."""
+    colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
+    return ((colour * alpha + 127) // 255).astype(np.uint8)
 
 
 @contextmanager

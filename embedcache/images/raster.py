@@ -4,6 +4,7 @@ Alpha is laid over black, EXIF orientation is applied, a palette becomes its col
 a whole: Pillow raises for it as long as nobody sets ImageFile.LOAD_TRUNCATED_IMAGES, which is checked.
 """
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from embedcache.errors import ImageError
-from embedcache.images.parsed import Parsed, plain_calibration, reading
+from embedcache.images.parsed import Parsed, over_black, plain_calibration, reading
 
+_PHOTOMETRIC_INTERPRETATION = 262
+"""TIFF 6.0: 0 is WhiteIsZero, 1 BlackIsZero."""
+_ORIENTATION = 0x0112
+"""Number of the EXIF tag."""
 _GREY_DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": np.int32, "F": np.float32}
 
 
@@ -33,7 +38,14 @@ def parse_raster(data: bytes) -> Parsed:
             notes.append(f"only the first of {image.n_frames} pages or frames is read")  # type: ignore[attr-defined]
         if image.mode not in _GREY_DTYPES and any(";16" in str(tile) for tile in image.tile):
             notes.append("16-bit colour or alpha is read in 8 bits, all that Pillow gives")
-    return Parsed("raster", 1, plain_calibration(1), lambda start, stop: _decode(image), warnings=tuple(notes))
+        calibration = replace(plain_calibration(1), invert=_white_is_zero(image))
+    return Parsed("raster", 1, calibration, lambda start, stop: _decode(image), warnings=tuple(notes))
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether low values of a wide grey TIFF are bright: Pillow turns those of 8 bits over, and leaves these as they are."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode in _GREY_DTYPES and tags.get(_PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _decode(image: Image.Image) -> npt.NDArray[Any]:
@@ -41,7 +53,9 @@ def _decode(image: Image.Image) -> npt.NDArray[Any]:
         raise ImageError("this process allows Pillow to read cut files (LOAD_TRUNCATED_IMAGES); switch that off.")
     with reading("the image file is cut short or damaged: its pixels can not be decoded.", "decode"):
         image.load()
-        return np.array(_stored(ImageOps.exif_transpose(image)))[np.newaxis]
+        # without an orientation, exif_transpose would copy the image
+        upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+        return np.array(_stored(upright))[np.newaxis]
 
 
 def _stored(image: Image.Image) -> npt.NDArray[Any]:
@@ -54,12 +68,6 @@ def _stored(image: Image.Image) -> npt.NDArray[Any]:
         return np.asarray(image.convert("L"))
     if image.has_transparency_data:
         if mode in ("L", "LA"):
-            return _over_black(np.asarray(image.convert("LA")))[..., 0]
-        return _over_black(np.asarray(image.convert("RGBA")))
+            return over_black(np.asarray(image.convert("LA")))[..., 0]
+        return over_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image if mode in ("L", "RGB") else image.convert("RGB"))
-
-
-def _over_black(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Colour times alpha, rounded; the last channel of `pixels` is alpha."""
-    colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
-    return ((colour * alpha + 127) // 255).astype(np.uint8)

@@ -1,86 +1,133 @@
 """DICOM files → one image: frames in order along the slice normal, one calibration, one geometry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.uid import UID, SegmentationStorage
 
 from embedcache.errors import ImageError
-from embedcache.images.dicom import (
-    FrameScale,
-    decode_frame,
-    frame_count,
-    frame_scales,
-    notes,
-    padding_range,
-    pydicom_reading,
-    read_dataset,
-)
+from embedcache.images.arrange import Arranged, Note, arrange
+from embedcache.images.dicom import decode_frame, notes, padding_range, pydicom_reading, read_dataset, read_header
+from embedcache.images.frames import Frame, floats, read_frames
+from embedcache.images.mosaic import is_mosaic
+from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Parsed
 from embedcache.types import Calibration
 
-ORIENTATION_TOLERANCE = 1e-3
-"""Two slices are parallel if their direction cosines differ by no more: writers round them to three or more places."""
-EVEN_TOLERANCE = 0.05
-"""Positions may be off an even line by this part of the slice distance: rounding, not a gap."""
+_Source = TypeVar("_Source", bytes, str)
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_DEFAULTS = ImageOptions()
 
-
-@dataclass(frozen=True)
-class _Frame:
-    dataset: Dataset
-    index: int
-    scale: FrameScale
+MASK_CLASSES = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))
+"""SOP classes of segmentations; the second, of label maps, is younger than pydicom's list."""
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    spacing: tuple[float, float, float] | None
-    affine: npt.NDArray[np.float64] | None
-    notes: tuple[str, ...]
-
-
-def parse_dicom(blobs: Sequence[bytes]) -> Parsed:
+def parse_dicom(blobs: Iterable[bytes], options: ImageOptions = _DEFAULTS) -> Parsed:
     """One file, or all files of one series. Raises ImageError(stage="open") where they make no single image.
 
     Slices ascend along the normal, row x column direction of ImageOrientationPatient (feet to head for the usual
-    axial series), by ImagePositionPatient. Files that do not say it, or that are not parallel, come by InstanceNumber,
-    with a warning. The frames of a multi-frame file stay as they are stored.
+    axial series), by ImagePositionPatient; so do the frames of an Enhanced object and the tiles of a Siemens mosaic.
+    Frames that do not say where they lie, or that are not parallel, come by InstanceNumber and frame, with a warning.
+    Localisers among other images are left out, and so is every time point but `options.time`. A blob is let go as soon
+    as it is understood: give a generator to hold no file twice.
     """
-    datasets = [_numbered(blob, i, len(blobs)) for i, blob in enumerate(blobs)]
-    with pydicom_reading("the DICOM header holds values that can not be read.", "open"):
-        _check_one_series(datasets)
-        datasets, order_note = _ordered(datasets)
-        geometry = _geometry(datasets)
-        frames = [_Frame(d, i, s) for d in datasets for i, s in enumerate(frame_scales(d))]
-        first = datasets[0]
-        said = [note for d in datasets for note in notes(d)]
+    datasets = list(_read_all(blobs, read_dataset))
+    with pydicom_reading(_STRANGE, "open"):
+        series = _understood(datasets, options)
+        frames = series.arranged.frames
+        first = datasets[frames[0].file]
+        kept = {f.file: datasets[f.file] for f in frames}
         return Parsed(
             "dicom",
             len(frames),
             _calibration(frames, first),
-            lambda start, stop: _decode(frames[start:stop]),
+            lambda start, stop: _decode(frames[start:stop], kept),
             modality=str(first.get("Modality") or ""),
-            spacing=geometry.spacing,
-            affine=geometry.affine,
-            warnings=tuple(dict.fromkeys([*order_note, *geometry.notes, *said])),
+            spacing=series.arranged.spacing,
+            affine=series.arranged.affine,
+            grid=_grid(frames[0], first),
+            time_point=options.time,
+            warnings=series.warnings,
         )
 
 
-def _numbered(blob: bytes, i: int, n: int) -> Dataset:
-    try:
-        return read_dataset(blob)
-    except ImageError as error:
-        if n == 1:
-            raise
-        raise ImageError(f"file {i + 1} of {n} of the series, by name: {error.reason}", error.stage) from error
+def count_dicom(paths: Sequence[str], options: ImageOptions = _DEFAULTS) -> int:
+    """Slices that `parse_dicom` finds in these files, from their headers. Raises ImageError(stage="open")."""
+    datasets = list(_read_all(paths, read_header))
+    with pydicom_reading(_STRANGE, "open"):
+        return len(_understood(datasets, options).arranged.frames)
 
 
-def _check_one_series(datasets: list[Dataset]) -> None:
+def series_frames(datasets: Sequence[Dataset], options: ImageOptions = _DEFAULTS) -> Arranged:
+    """The slices of a series as `parse_dicom` orders them, for what is to be aligned with them."""
+    with pydicom_reading(_STRANGE, "open"):
+        return _understood(datasets, options).arranged
+
+
+_STRANGE = "the DICOM header holds values that can not be read."
+
+
+@dataclass(frozen=True)
+class _Series:
+    arranged: Arranged
+    warnings: tuple[str, ...]
+
+
+def _read_all(sources: Iterable[_Source], read: Callable[[_Source], Dataset]) -> Iterator[Dataset]:
+    """`read` of every file; the error of a file among several says which it was."""
+    sources = iter(sources)
+    for i, source in enumerate(sources):
+        try:
+            yield read(source)
+        except ImageError as error:
+            if i == 0 and next(sources, None) is None:
+                raise
+            raise ImageError(f"file {i + 1} of the series, by name: {error.reason}", error.stage) from error
+
+
+def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
+    """Which frames make the image, in order. Raises ImageError; under `options.strict` for every fault too."""
+    if any(d.get("SOPClassUID") in MASK_CLASSES for d in datasets):
+        raise ImageError("this is a DICOM segmentation: a mask, no image. read_segmentation reads it.", "open")
+    found: list[Note] = []
+    files = _without_localisers(datasets, found)
+    chosen = [datasets[i] for i in files]
+    _check_one_series(chosen)
+    frames = [frame for i in files for frame in read_frames(datasets[i], i)]
+    if any(is_mosaic(datasets[f.file]) and f.tile is None for f in frames):
+        found.append(Note("a Siemens mosaic that does not say its tiles is read as one slice"))
+    arranged = arrange(frames, options.time)
+    found += arranged.notes
+    if any(_is_at_detector(d) for d in chosen):
+        found.append(Note("ImagerPixelSpacing is at the detector: no true distance in the patient"))
+    found += [Note(text, fault=False) for d in chosen for text in notes(d)]
+    faults = dict.fromkeys(note.text for note in found if note.fault)
+    if options.strict and faults:
+        raise ImageError(f"strict: {'; '.join(faults)}.", "open")
+    return _Series(arranged, tuple(dict.fromkeys(note.text for note in found)))
+
+
+def _without_localisers(datasets: Sequence[Dataset], found: list[Note]) -> list[int]:
+    """The files that are no localiser (ImageType); all, if all are."""
+    others = [i for i, d in enumerate(datasets) if "LOCALIZER" not in (d.get("ImageType") or ())]
+    n = len(datasets) - len(others)
+    if not others or not n:
+        return list(range(len(datasets)))
+    found.append(Note(f"{n} localiser{' is' if n == 1 else 's are'} left out"))
+    return others
+
+
+def _is_at_detector(dataset: Dataset) -> bool:
+    """Whether the file's spacing is measured at the detector (PS3.3 10.7.1.3): PixelSpacing is absent, or the same."""
+    imager, corrected = floats(dataset, "ImagerPixelSpacing", 2), floats(dataset, "PixelSpacing", 2)
+    return imager is not None and (corrected is None or bool(np.array_equal(imager, corrected)))
+
+
+def _check_one_series(datasets: Sequence[Dataset]) -> None:
     series = {str(d.get("SeriesInstanceUID") or "") for d in datasets}
     if len(series) > 1:
         raise ImageError(
@@ -96,7 +143,7 @@ def _check_one_series(datasets: list[Dataset]) -> None:
             raise ImageError(f"the series holds slices of several {what} ({', '.join(keywords)}).", "open")
 
 
-def _calibration(frames: list[_Frame], first: Dataset) -> Calibration:
+def _calibration(frames: list[Frame], first: Dataset) -> Calibration:
     voi = tuple(f.scale.voi for f in frames)
     return Calibration(
         slope=np.array([f.scale.slope for f in frames]),
@@ -107,107 +154,25 @@ def _calibration(frames: list[_Frame], first: Dataset) -> Calibration:
     )
 
 
-def _decode(frames: list[_Frame]) -> npt.NDArray[Any]:
-    pixels = [decode_frame(f.dataset, f.index) for f in frames]
-    if len({(p.shape, p.dtype) for p in pixels}) > 1:
-        raise ImageError("its frames decode to several sizes or types.")
-    return np.stack(pixels)
+def _grid(frame: Frame, dataset: Dataset) -> tuple[int, int]:
+    tile = frame.tile
+    return (int(dataset.Rows), int(dataset.Columns)) if tile is None else (tile.height, tile.width)
 
 
-# --- order and geometry ---------------------------------------------------------------------------
-
-
-def _floats(dataset: Dataset, keyword: str, n: int) -> npt.NDArray[np.float64] | None:
-    """The element as n finite floats, None where it is not that."""
-    value = dataset.get(keyword)
-    if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != n:
-        return None
-    try:
-        numbers = np.array([float(v) for v in value])
-    except (TypeError, ValueError):
-        return None
-    return numbers if np.all(np.isfinite(numbers)) else None
-
-
-@dataclass(frozen=True)
-class _Poses:
-    """Where parallel slices lie, in LPS mm."""
-
-    row: npt.NDArray[np.float64]
-    """Direction in which columns increase, shape (3,)."""
-    column: npt.NDArray[np.float64]
-    """Direction in which rows increase."""
-    positions: npt.NDArray[np.float64]
-    """Centre of each slice's first pixel, shape (n, 3)."""
-
-    @property
-    def heights(self) -> npt.NDArray[np.float64]:
-        """mm along the slices' normal, shape (n,)."""
-        return np.asarray(self.positions @ np.cross(self.row, self.column))
-
-
-def _poses(datasets: list[Dataset]) -> _Poses | str:
-    """The poses, or a phrase that says why there are none."""
-    orientations, positions = [], []
-    for dataset in datasets:
-        orientation = _floats(dataset, "ImageOrientationPatient", 6)
-        position = _floats(dataset, "ImagePositionPatient", 3)
-        if orientation is None or position is None:
-            return "slices do not say their positions"
-        orientations.append(orientation)
-        positions.append(position)
-    first = orientations[0]
-    if np.abs(np.array(orientations) - first).max() > ORIENTATION_TOLERANCE:
-        return "slices are not parallel"
-    return _Poses(first[:3], first[3:], np.array(positions))
-
-
-def _ordered(datasets: list[Dataset]) -> tuple[list[Dataset], list[str]]:
-    """The files in anatomical order, and a note where InstanceNumber had to decide."""
-    if len(datasets) == 1:
-        return datasets, []
-    by_number = sorted(datasets, key=lambda d: int(d.get("InstanceNumber") or 0))
-    poses = _poses(by_number)
-    if isinstance(poses, str):
-        return by_number, [f"{poses}: ordered by InstanceNumber"]
-    # stable: where several lie at one position, InstanceNumber decides
-    return [by_number[i] for i in np.argsort(poses.heights, kind="stable")], []
-
-
-def _geometry(datasets: list[Dataset]) -> _Geometry:
-    """Of slices that are in order already."""
-    in_plane = _floats(datasets[0], "PixelSpacing", 2)
-    poses = _poses(datasets)
-    if in_plane is None or np.any(in_plane <= 0) or isinstance(poses, str):
-        return _Geometry(None, None, ())
-    if any(frame_count(d) > 1 for d in datasets):  # its frames' positions lie in functional groups
-        return _Geometry(None, None, ())
-    n, positions = len(datasets), poses.positions
-    if n == 1:
-        distance = _thickness(datasets[0])
-        if distance is None:
-            return _Geometry(None, None, ())
-        step = np.cross(poses.row, poses.column) * distance
-    else:
-        gaps = np.diff(poses.heights)
-        if np.any(gaps <= 0):
-            return _Geometry(None, None, ("several images lie at one position: no distance between slices",))
-        distance = float(np.median(gaps))
-        step = (positions[-1] - positions[0]) / (n - 1)
-    spacing = (distance, float(in_plane[0]), float(in_plane[1]))
-    even = positions[0] + np.arange(n)[:, np.newaxis] * step
-    if np.abs(positions - even).max() > EVEN_TOLERANCE * distance:
-        return _Geometry(spacing, None, ("slices are unevenly spaced: one is missing, or the distance changes",))
-    affine = np.eye(4)
-    affine[:3] = _LPS_TO_RAS @ np.column_stack(
-        [step, poses.column * in_plane[0], poses.row * in_plane[1], positions[0]]
-    )
-    return _Geometry(spacing, affine, ())
-
-
-def _thickness(dataset: Dataset) -> float | None:
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = dataset.get(keyword)
-        if value is not None and str(value) and float(value) > 0:
-            return float(value)
-    return None
+def _decode(frames: list[Frame], datasets: dict[int, Dataset]) -> npt.NDArray[Any]:
+    """The frames' pixels in one array, filled frame by frame: no second copy of the volume is held."""
+    volume: npt.NDArray[Any] | None = None
+    stored: tuple[int, int] | None = None
+    image: npt.NDArray[Any] = np.empty(0)
+    for i, frame in enumerate(frames):
+        if stored != (frame.file, frame.index):  # the tiles of a mosaic follow each other: it is decoded once
+            image, stored = decode_frame(datasets[frame.file], frame.index), (frame.file, frame.index)
+        pixels = image if frame.tile is None else frame.tile.cut(image)
+        if volume is None:
+            volume = np.empty((len(frames), *pixels.shape), pixels.dtype.newbyteorder("="))
+        if pixels.shape != volume.shape[1:] or pixels.dtype.newbyteorder("=") != volume.dtype:
+            raise ImageError("its frames decode to several sizes or types.")
+        volume[i] = pixels
+    if volume is None:
+        raise IndexError("no slice was asked for.")
+    return volume

@@ -1,100 +1,179 @@
-"""The door of the room: a path → its state, its slice count, or an opened image that decodes on request."""
+"""The door of the room: a path → its slice count, or an opened image that decodes on request."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import ImageError
-from embedcache.images.kinds import HEAD_BYTES, may_be_dicom, sniff
+from embedcache.images.files import (
+    SourceState,
+    detached_files,
+    form_of,
+    is_series,
+    open_file,
+    series_files,
+    split_path,
+    state_of,
+)
+from embedcache.images.kinds import HEAD_BYTES, Form, sniff
+from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Kind, Parsed
 from embedcache.images.windows import needs_pixels, resolve_limits, whole_volume
 from embedcache.types import Calibration, Volume, Window
 
+_DEFAULTS = ImageOptions()
 
-class SourceState(NamedTuple):
-    """What the private index keeps of a source to suspect a change cheaply; it never enters a store."""
-
-    size: int
-    """Bytes of all its files."""
-    mtime_ns: int
-    """Of its newest file."""
+# Each format's reader is imported where a file of it is opened, so that a worker that reads only PNG never loads pydicom
+# (0.4 s), nibabel (which loads it too), SimpleITK or h5py.
 
 
-def stat_source(path: str) -> SourceState:
-    """Size and time of a file, or of the files of a folder that holds one series. No file is opened.
-
-    Raises ImageError(stage="open") if there is no such file, or no file in the folder that could be an image.
-    """
-    found = _stat(path)
-    if S_ISREG(found.st_mode):
-        return SourceState(found.st_size, found.st_mtime_ns)
-    return _state([_stat(f) for f in _files(path)])
-
-
-def count_slices(path: str) -> int:
+def count_slices(path: str, options: ImageOptions = _DEFAULTS) -> int:
     """Slices of an image, from its headers only.
 
-    1 for a raster; the frames of a DICOM file, summed over a series; the axis nearest to feet-to-head of a NIfTI
-    volume (its first time point). Raises ImageError(stage="open").
+    1 for a raster; the frames of a DICOM file or series; the axis of a volume that the plane's slices run along (feet to
+    head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a MATLAB file.
+    Raises ImageError(stage="open").
     """
-    if os.path.isdir(path):
-        from embedcache.images.dicom import count_frames  # pydicom takes 0.4 s: only where a DICOM file is
-
-        return sum(count_frames(f) for f in _series_files(path))
-    match _kind(path):
+    file, fragment = split_path(path)
+    folder = is_series(file)
+    match "dicom" if folder else form_of(file):
         case "raster":
             return 1
-        case "dicom":
-            from embedcache.images.dicom import count_frames
+        case "dicom" if options.plane == "stored":
+            from embedcache.images.series import count_dicom
 
-            return count_frames(path)
+            return count_dicom(series_files(file) if folder else [file], options)
         case "nifti":
-            from embedcache.images.nifti import count_slices as count_nifti  # as above: nibabel
+            from embedcache.images.nifti import count_slices as count_nifti
 
-            with _opened(path) as file:
-                return count_nifti(file)
+            with open_file(file) as opened:
+                return count_nifti(opened, options.plane)
+        case "npy":
+            from embedcache.images.arrays import array_header
+            from embedcache.images.arrays import count_slices as count_array
+
+            with open_file(file) as opened:
+                header = array_header(opened)
+                return count_array(header.shape, header.dtype)
+        case "npz":
+            from embedcache.images.arrays import count_slices as count_array
+            from embedcache.images.npz import npz_shape
+
+            return count_array(*npz_shape(file, fragment))
+        case "nrrd" | "metaimage" as form:
+            from embedcache.images.itk import parse_itk
+            from embedcache.images.planes import in_plane
+
+            return in_plane(parse_itk(file, form, options.time), options.plane).n_slices
+        case _:
+            return open_image(path, options).n_slices
 
 
-def open_image(path: str) -> "OpenedImage":
+def open_image(path: str, options: ImageOptions = _DEFAULTS) -> "OpenedImage":
     """Read a file or a series once, and understand its headers. Pixels are decoded by `OpenedImage.read`.
 
-    A folder holds one DICOM series (one SeriesInstanceUID), whose slices are ordered along their normal.
-    Raises ImageError: stage "open" where the bytes or headers can not be read, "decode" where pixels are wrong.
+    A folder holds one DICOM series (one SeriesInstanceUID), whose slices are ordered along their normal; `FOLDER#series:UID`
+    is one of several. `FILE.npz#KEY:INDEX` is one image of a `.npz`, `FILE.mat#VARIABLE` one of a MATLAB file.
+    Raises ImageError: stage "open" where the bytes or headers can not be read, or where the file has no such plane or time
+    point, "decode" where pixels are wrong.
     """
-    folder = os.path.isdir(path)
-    blobs, stats = [], []
-    for file_path in _series_files(path) if folder else [path]:
-        with _opened(file_path) as file:
-            stats.append(os.fstat(file.fileno()))
-            blobs.append(file.read())
-    digests = sorted(hashlib.sha256(blob).hexdigest() for blob in blobs)
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest() if folder else digests[0]
-    kind: Kind = "dicom" if folder else sniff(blobs[0][:HEAD_BYTES], Path(path).suffix)
-    return OpenedImage(_state(stats), digest, _parse(kind, blobs))
+    file, fragment = split_path(path)
+    folder = is_series(file)
+    loaded = _load_series(file, options) if folder else _load(file, fragment, options)
+    parsed = loaded.parsed
+    if options.time != parsed.time_point:
+        raise ImageError(f"it has 1 time point, and number {options.time} (from 0) was asked for.", "open")
+    if options.plane != "stored":
+        from embedcache.images.planes import in_plane
+
+        parsed = in_plane(parsed, options.plane)
+    if options.strict and parsed.kind != "dicom" and parsed.warnings:  # a DICOM series tells faults from remarks itself
+        raise ImageError(f"strict: {'; '.join(parsed.warnings)}.", "open")
+    return OpenedImage(loaded.state, loaded.digest, parsed)
 
 
-def _parse(kind: Kind, blobs: list[bytes]) -> Parsed:
-    # Imported here, so that a worker that reads only PNG never loads pydicom (0.4 s) or nibabel, which loads it too.
-    match kind:
+@dataclass(frozen=True)
+class _Loaded:
+    state: SourceState
+    digest: str
+    parsed: Parsed
+
+
+def _load(file: str, fragment: str, options: ImageOptions) -> _Loaded:
+    with open_file(file) as opened:
+        stats = [os.fstat(opened.fileno())]
+        form = sniff(opened.read(HEAD_BYTES), Path(file).suffix)
+        opened.seek(0)
+        if form == "npz":
+            from embedcache.images.arrays import array_image
+            from embedcache.images.npz import read_npz
+
+            values, digest = read_npz(file, fragment)
+            return _Loaded(state_of(stats), digest, array_image(values))
+        if form in ("nrrd", "metaimage"):
+            from embedcache.images.itk import parse_itk
+
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            for detached in detached_files(file):
+                with open_file(detached) as values_file:
+                    stats.append(os.fstat(values_file.fileno()))
+                    digest += hashlib.file_digest(values_file, "sha256").hexdigest()
+            if len(stats) > 1:
+                digest = hashlib.sha256(digest.encode()).hexdigest()
+            return _Loaded(state_of(stats), digest, parse_itk(file, form, options.time))
+        data = opened.read()
+    return _Loaded(state_of(stats), hashlib.sha256(data).hexdigest(), _parse(form, data, fragment, options))
+
+
+def _load_series(folder: str, options: ImageOptions) -> _Loaded:
+    from embedcache.images.series import parse_dicom
+
+    stats: list[os.stat_result] = []
+    digests: list[str] = []
+
+    def blobs() -> Iterator[bytes]:
+        for path in series_files(folder):
+            with open_file(path) as file:
+                stats.append(os.fstat(file.fileno()))
+                blob = file.read()
+            digests.append(hashlib.sha256(blob).hexdigest())
+            yield blob
+
+    parsed = parse_dicom(blobs(), options)
+    return _Loaded(state_of(stats), hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(), parsed)
+
+
+def _parse(form: Form, data: bytes, fragment: str, options: ImageOptions) -> Parsed:
+    match form:
         case "raster":
             from embedcache.images.raster import parse_raster
 
-            return parse_raster(blobs[0])
+            return parse_raster(data)
         case "dicom":
             from embedcache.images.series import parse_dicom
 
-            return parse_dicom(blobs)
+            return parse_dicom([data], options)
         case "nifti":
             from embedcache.images.nifti import parse_nifti
 
-            return parse_nifti(blobs[0])
+            return parse_nifti(data, options.time)
+        case "mat5":
+            from embedcache.images.mat import parse_mat5
+
+            return parse_mat5(data, fragment)
+        case "mat73":
+            from embedcache.images.mat import parse_mat73
+
+            return parse_mat73(data, fragment)
+        case _:
+            from embedcache.images.arrays import parse_npy
+
+            return parse_npy(data)
 
 
 @dataclass(eq=False)
@@ -110,7 +189,7 @@ class OpenedImage:
 
     @property
     def kind(self) -> Kind:
-        """`raster`, `dicom` or `nifti`."""
+        """`raster`, `dicom`, `nifti`, `volume` or `array`."""
         return self.parsed.kind
 
     @property
@@ -202,74 +281,3 @@ def _shifted(affine: npt.NDArray[np.float64] | None, start: int) -> npt.NDArray[
     shifted = affine.copy()
     shifted[:, 3] += start * affine[:, 0]
     return shifted
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def _opened(path: str) -> Any:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> ImageError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return ImageError("there is no such file.", "open")
-    # strerror alone: str(error) would carry the path
-    return ImageError(f"the file can not be opened ({os.strerror(error.errno or 0)}).", "open")
-
-
-def _state(stats: Sequence[os.stat_result]) -> SourceState:
-    return SourceState(sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats))
-
-
-def _kind(path: str) -> Kind:
-    with _opened(path) as file:
-        return sniff(file.read(HEAD_BYTES), Path(path).suffix)
-
-
-def _files(path: str) -> list[str]:
-    """A file itself, or the files of a folder that could belong to a series by their names, sorted."""
-    mode = _stat(path).st_mode
-    if S_ISREG(mode):
-        return [path]
-    if not S_ISDIR(mode):
-        raise ImageError("this is neither a file nor a folder.", "open")
-    try:
-        with os.scandir(path) as entries:
-            names = sorted(e.name for e in entries if e.is_file() and _may_belong(e.name))
-    except OSError as error:
-        raise _unreadable(error) from error
-    if not names:
-        raise ImageError("the folder holds no DICOM file; a folder as a sample is one DICOM series.", "open")
-    return [os.path.join(path, name) for name in names]
-
-
-def _may_belong(name: str) -> bool:
-    return not name.startswith(".") and name != "DICOMDIR" and may_be_dicom(Path(name).suffix)
-
-
-def _series_files(folder: str) -> list[str]:
-    """The DICOM files of `folder`. A file without a suffix that is something else (LICENSE) is no part of it."""
-    files = []
-    for path in _files(folder):
-        try:
-            kind = _kind(path)
-        except ImageError:
-            if Path(path).suffix:
-                raise
-            continue
-        if kind == "dicom":
-            files.append(path)
-    if not files:
-        raise ImageError("the folder holds no DICOM file; a folder as a sample is one DICOM series.", "open")
-    return files

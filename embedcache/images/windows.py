@@ -19,7 +19,8 @@ from embedcache.images.parsed import Kind
 from embedcache.types import Calibration, Scope, Window
 
 _LUNG, _SOFT_TISSUE, _BONE = (-600.0, 1500.0), (40.0, 400.0), (300.0, 1500.0)
-_NIFTI_PERCENTS = (0.5, 99.5)
+_VOLUME_PERCENTS = (0.5, 99.5)
+_VOLUMES: tuple[Kind, ...] = ("nifti", "volume")
 
 WINDOWS: Mapping[str, Window] = MappingProxyType(
     {
@@ -31,13 +32,17 @@ WINDOWS: Mapping[str, Window] = MappingProxyType(
             Window("ct-soft-tissue", numbers=(_SOFT_TISSUE,)),
             Window("ct-three", numbers=(_LUNG, _SOFT_TISSUE, _BONE)),
             Window("min-max"),
-            Window("percentile", numbers=(_NIFTI_PERCENTS,)),
+            Window("percentile", numbers=(_VOLUME_PERCENTS,)),
             Window("range"),
             Window("voi"),
         )
     }
 )
 """Every named window. `ct-three` is lung, soft tissue and bone as three channels."""
+
+_PICTURES: Mapping[Kind, int] = MappingProxyType({"raster": 2, "array": 1})
+"""Kinds of which `auto` takes the dtype's whole range, up to so many bytes a value: 16 bits are a picture's own in a PNG, while
+in an array they are what a program had at hand."""
 
 _SCOPED = ("auto", "min-max", "percentile")
 """Windows whose numbers are statistics of a slice or of a volume."""
@@ -117,6 +122,14 @@ def physical(pixels: npt.NDArray[Any], calibration: Calibration) -> npt.NDArray[
     return pixels * slope + np.asarray(calibration.intercept, np.float64).reshape(per_slice)
 
 
+def is_padding(pixels: npt.NDArray[Any], calibration: Calibration) -> npt.NDArray[np.bool_]:
+    """Shape of `pixels`: which stored values are padding."""
+    if calibration.padding is None:
+        return np.zeros(pixels.shape, dtype=np.bool_)
+    low, high = calibration.padding
+    return (pixels >= low) & (pixels <= high)
+
+
 def is_width(window: Window) -> bool:
     """Whether the window's numbers are (centre, width), which no pixel can change."""
     return bool(window.numbers) and window.name != "percentile"
@@ -124,7 +137,7 @@ def is_width(window: Window) -> bool:
 
 def whole_volume(window: Window, kind: Kind) -> bool:
     """Whether the window's statistics are over all slices of the image."""
-    if window.name == "auto" and kind == "nifti":
+    if window.name == "auto" and kind in _VOLUMES:
         return True
     return window.scope == "volume" and window.name in _SCOPED
 
@@ -143,9 +156,10 @@ def resolve_limits(
 
     `pixels` (n, y, x[, 3]) are the slices that `calibration` speaks of: all of the image where
     `whole_volume(window, kind)`, and not needed where `needs_pixels` says so. `auto` is: in a DICOM file a slice's own
-    VOI window, else its min-max; in a raster the dtype's whole range; percentile(0.5, 99.5) of a NIfTI volume; and
-    the dtype's range for any colour image. A raster of floats or 32-bit integers, whose range says nothing, takes
-    min-max. Colour channels share one pair. Raises ImageError for `voi` where the file has none.
+    VOI window, else its min-max; in a raster the dtype's whole range, in an array of 8 bits too; percentile(0.5, 99.5) of a
+    volume (NIfTI, NRRD, MetaImage, an array of slices); and the dtype's range for any colour image. A raster of floats or
+    32-bit integers and an array of more than 8 bits, whose range says nothing, take min-max. Colour channels share one pair.
+    Raises ImageError for `voi` where the file has none.
     """
     n = len(calibration.slope)
     if is_width(window):
@@ -154,13 +168,14 @@ def resolve_limits(
         return _voi_limits(calibration, n)
     if pixels is None:
         raise InputError(f"window {window.name!r} is a statistic: it needs pixels.")
-    if window.name == "range" or (window.name == "auto" and (kind == "raster" or pixels.ndim == 4)):
-        if pixels.dtype.kind not in "iub" or (window.name == "auto" and pixels.dtype.itemsize > 2):
+    if window.name == "range" or (window.name == "auto" and (kind in _PICTURES or pixels.ndim == 4)):
+        widest = _PICTURES.get(kind, 2) if window.name == "auto" else 8
+        if pixels.dtype.kind not in "iub" or pixels.dtype.itemsize > widest:
             return _per_slice(pixels, calibration, (0, 100))[:, np.newaxis]
         return _range_limits(pixels.dtype, calibration)[:, np.newaxis]
     percents = window.numbers[0] if window.name == "percentile" else (0.0, 100.0)
-    if window.name == "auto" and kind == "nifti":
-        percents = _NIFTI_PERCENTS
+    if window.name == "auto" and kind in _VOLUMES:
+        percents = _VOLUME_PERCENTS
     if whole_volume(window, kind):
         limits = np.tile(_limits(pixels, calibration, percents), (n, 1))
     else:
@@ -215,12 +230,9 @@ def _limits(pixels: npt.NDArray[Any], calibration: Calibration, percents: tuple[
 
 def _valid(pixels: npt.NDArray[Any], calibration: Calibration) -> npt.NDArray[np.bool_] | None:
     """The pixels that statistics count: finite, and outside the padding range. None means all."""
-    valid = None
-    if pixels.dtype.kind == "f":
-        valid = np.isfinite(pixels)
+    valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else None
     if calibration.padding is not None:
-        low, high = calibration.padding
-        inside = (pixels >= low) & (pixels <= high)
+        inside = is_padding(pixels, calibration)
         valid = ~inside if valid is None else valid & ~inside
     return valid
 

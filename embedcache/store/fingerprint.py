@@ -2,12 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from embedcache.types import ArraySpec, Plan, Recipe, StringArray
+
+LATER_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"image": {"time": 0}})
+"""Fields that a recipe got after stores were written without them, by part, with the value under which a token is what it was
+before. There they are left out of the canonical document, so that the fingerprints of old stores stay."""
 
 
 def canonical(value: Any) -> str:
@@ -21,14 +27,16 @@ def sha256(data: bytes | bytearray | memoryview | str) -> str:
 
 
 def recipe_document(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain JSON values (tuples become lists)."""
+    """The recipe as plain JSON values (tuples become lists), without later fields that have their default."""
     document: dict[str, Any] = json.loads(canonical(asdict(recipe)))
+    for part, fields in LATER_FIELDS.items():
+        document[part] = {k: v for k, v in document[part].items() if k not in fields or v != fields[k]}
     return document
 
 
 def fingerprint(recipe: Recipe) -> str:
     """The SHA-256 of the recipe's canonical JSON: what a store is named by."""
-    return sha256(canonical(asdict(recipe)))
+    return sha256(canonical(recipe_document(recipe)))
 
 
 def pass_document(

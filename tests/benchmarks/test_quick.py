@@ -82,6 +82,32 @@ def test_fuzz_store() -> None:
     assert set(line["checks"]) == {"no_hang", "no_escape", "all_refused_clearly"}
 
 
+def test_fuzz_images() -> None:
+    line = last_line("fuzz_images.py", "--quick")
+    assert {"name", "tried", "held", "ratio", "outcomes", "by_kind", "foreign", "faults", "peak_MiB", "checks"} <= set(
+        line
+    )
+    assert line["faults"] == []
+    assert (line["tried"], line["held"], line["ratio"]) == (100, 100, 1)
+    assert {"dcm", "nii", "nii.gz", "png", "mat", "npz"} <= set(line["formats"])
+
+
+def test_leaks(shared_data: Path) -> None:
+    line = last_line("leaks.py", "--quick", "--root", str(shared_data / "nih_128"), "--n", "20")
+    assert {"name", "ours", "baseline", "ratio", "found", "false_share", "by_kind", "by_vectors_alone"} <= set(line)
+    assert line["planted"] == 80
+    assert set(line["checks"]) == {"at_least_95%_found", "at_most_1%_false"}
+    assert all(line["checks"].values())
+
+
+def test_decode() -> None:
+    line = last_line("decode.py", "--quick", "--rounds", "2")
+    assert {"name", "ours", "baseline", "ratio", "compared", "kinds", "checks"} <= set(line)
+    assert set(line["kinds"]) == {"png_1024", "ct_512_raw", "ct_512_jpeg_2000", "jpeg_lossless", "nifti_gz"}
+    assert all(held for name, held in line["checks"].items() if name.endswith("_equal"))
+    assert line["ratio"] == min(kind["ratio"] for kind in line["kinds"].values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["flip.py", "fuzz_store.py"])
 def test_many_faults(script: str) -> None:

@@ -80,7 +80,7 @@ def test_missing_files_are_counted(root):
     next(root.glob("images_*/images/00000003_000.png")).unlink()
     dataset = opened(root)
     assert dataset.samples().row.tolist() == [1, 2, 3]
-    assert "1 of the 4 images in Data_Entry_2017.csv have no file" in dataset.notices
+    assert "1 of the 4 images in Data_Entry_2017.csv have no file, the first is 00000003_000.png" in dataset.notices
 
 
 def test_a_missing_list_is_said(root):

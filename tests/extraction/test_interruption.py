@@ -16,7 +16,7 @@ from embedcache import ExtractConfig
 from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.extraction.decode import DecodePool, Request
 from embedcache.extraction.progress import Progress
-from embedcache.images import parse_window
+from embedcache.images import ImageOptions, parse_window
 from embedcache.store.locks import exclusive, holder
 from embedcache.testing.kill import finished, import_for_forks, kill_and_resume, run_in_fork
 from embedcache.testing.stores import differences
@@ -142,7 +142,8 @@ def test_a_decoder_that_hangs_or_dies_is_replaced_and_its_sample_set_aside(confi
     """SIGSTOP is a hang and SIGKILL a death; every other sample still arrives, in order."""
     images = sorted(Path(config.root).parent.glob("*.png"))
     requests = [Request(i, str(path), 1, 0, 1) for i, path in enumerate(images)]
-    with DecodePool(2, parse_window("auto"), timeout=8.0, prefetch=4, stopping=lambda: False) as pool:
+    options = ImageOptions()
+    with DecodePool(2, parse_window("auto"), options, timeout=8.0, prefetch=4, stopping=lambda: False) as pool:
         arrived = []
         for piece in pool.pieces(requests):
             arrived.append((piece.sample, piece.reason))

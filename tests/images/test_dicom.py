@@ -1,10 +1,11 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from embedcache.errors import ImageError
 from embedcache.images import count_slices, open_image, parse_window
@@ -54,9 +55,39 @@ def test_monochrome1_is_turned_over_by_the_calibration_only(tmp_path):
 def test_the_files_own_window(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.int16), window=(40, 400))
     image, volume = opened(path)
-    assert volume.calibration.voi == ((40, 400),)
-    assert image.limits(parse_window("voi"), 0, 1).tolist() == [[[-160, 240]]]
-    assert image.limits(parse_window("auto"), 0, 1).tolist() == [[[-160, 240]]]
+    assert volume.calibration.voi == ((39.5, 399),)
+    # LINEAR counts whole numbers: 400 values from black to white, both of them among these
+    assert image.limits(parse_window("voi"), 0, 1).tolist() == [[[-160, 239]]]
+    assert image.limits(parse_window("auto"), 0, 1).tolist() == [[[-160, 239]]]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+@pytest.mark.parametrize("window", [(40, 400), (-600, 1500), (3.5, 7), (0, 2)])
+def test_a_linear_window_is_pydicoms(tmp_path, function, window):
+    pixels = RNG.integers(-1500, 1500, (20, 20), dtype=np.int16)
+    pixels[0, :9] = np.arange(-4, 5)
+    path = write_dicom(tmp_path / "a.dcm", pixels, window=window, slope=1, intercept=0)
+    dataset = pydicom.dcmread(path)
+    dataset.VOILUTFunction = function
+    dataset.save_as(path)
+    image, volume = opened(path)
+    ((low, high),) = image.limits(parse_window("voi"), 0, 1)[0]
+    ours = np.clip((physical(volume.pixels, volume.calibration)[0] - low) / (high - low), 0, 1)
+    shown = apply_windowing(pixels, dataset)  # over the range of the stored type
+    theirs = (shown - shown.min()) / (shown.max() - shown.min())
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_a_voi_table_is_taken_as_linear_where_it_rises(pydicom_file):
+    image, volume = opened(pydicom_file("vlut_04.dcm"))
+    dataset = pydicom.dcmread(pydicom_file("vlut_04.dcm"))
+    assert image.warnings == ("the file's VOI lookup table is taken as linear where it rises",)
+    ((low, high),) = image.limits(parse_window("voi"), 0, 1)[0]
+    shown = apply_voi(volume.pixels[0], dataset)
+    table = np.array(dataset.VOILUTSequence[0].LUTData)
+    assert np.all(shown[volume.pixels[0] <= low] == table[0])
+    assert np.all(shown[volume.pixels[0] >= high] == table[-1])
+    assert np.all(shown[(volume.pixels[0] > low) & (volume.pixels[0] < high)] > table[0])
 
 
 def test_a_window_of_no_width_is_none(tmp_path):
@@ -98,27 +129,53 @@ def test_spacing_and_affine_of_one_slice(tmp_path):
 # --- pydicom's own files ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("RG1_J2KR.dcm", "RG1_UNCR.dcm"),
-        ("RG3_J2KI.dcm", "RG3_UNCI.dcm"),
-        ("RG3_J2KR.dcm", "RG3_UNCR.dcm"),
-        ("MR2_J2KR.dcm", "MR2_UNCR.dcm"),
-        ("US1_J2KR.dcm", "US1_UNCR.dcm"),
-        ("693_J2KR.dcm", "693_UNCR.dcm"),
-        ("emri_small.dcm", "emri_small_RLE.dcm"),
-        ("emri_small.dcm", "emri_small_jpeg_ls_lossless.dcm"),
-        ("emri_small.dcm", "emri_small_jpeg_2k_lossless.dcm"),
-        ("emri_small.dcm", "emri_small_big_endian.dcm"),
-        ("MR_small.dcm", "MR_small_RLE.dcm"),
-        ("MR_small.dcm", "MR_small_bigendian.dcm"),
-        ("MR_small.dcm", "MR_small_implicit.dcm"),
-        ("MR_small.dcm", "MR_small_jp2klossless.dcm"),
-        ("MR_small.dcm", "MR_small_jpeg_ls_lossless.dcm"),
-        ("MR_small.dcm", "MR_small_padded.dcm"),
+LOSSLESS = {
+    "693_UNCR.dcm": ["693_J2KR.dcm"],
+    "693_UNCI.dcm": ["693_J2KI.dcm"],
+    "MR2_UNCR.dcm": ["MR2_J2KR.dcm"],
+    "RG1_UNCR.dcm": ["RG1_J2KR.dcm"],
+    "RG3_UNCR.dcm": ["RG3_J2KR.dcm"],
+    "US1_UNCR.dcm": ["US1_J2KR.dcm"],
+    # irreversibly compressed, and what another decoder made of it
+    "MR2_UNCI.dcm": ["MR2_J2KI.dcm"],
+    "RG1_UNCI.dcm": ["RG1_J2KI.dcm"],
+    "RG3_UNCI.dcm": ["RG3_J2KI.dcm"],
+    "US1_UNCI.dcm": ["US1_J2KI.dcm"],
+    "JPEG2000_UNC.dcm": ["JPEG2000.dcm"],
+    "SC_rgb_gdcm2k_uncompressed.dcm": ["SC_rgb_gdcm_KY.dcm"],
+    "emri_small.dcm": [
+        "emri_small_RLE.dcm",
+        "emri_small_big_endian.dcm",
+        "emri_small_jpeg_2k_lossless.dcm",
+        "emri_small_jpeg_ls_lossless.dcm",
     ],
-)
+    "MR_small.dcm": [
+        "MR_small_RLE.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_expb.dcm",
+        "MR_small_implicit.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "MR_small_padded.dcm",
+    ],
+    "OBXXXX1A.dcm": ["OBXXXX1A_expb.dcm", "OBXXXX1A_rle.dcm"],
+    "OBXXXX1A_2frame.dcm": ["OBXXXX1A_expb_2frame.dcm", "OBXXXX1A_rle_2frame.dcm"],
+    "SC_rgb.dcm": ["SC_rgb_expb.dcm", "SC_rgb_rle.dcm", "SC_rgb_jpeg_gdcm.dcm"],
+    "SC_rgb_2frame.dcm": ["SC_rgb_expb_2frame.dcm", "SC_rgb_rle_2frame.dcm"],
+    "SC_rgb_16bit.dcm": ["SC_rgb_expb_16bit.dcm", "SC_rgb_rle_16bit.dcm"],
+    "SC_rgb_16bit_2frame.dcm": ["SC_rgb_expb_16bit_2frame.dcm", "SC_rgb_rle_16bit_2frame.dcm"],
+    "SC_rgb_32bit.dcm": ["SC_rgb_expb_32bit.dcm", "SC_rgb_rle_32bit.dcm"],
+    "SC_rgb_32bit_2frame.dcm": ["SC_rgb_expb_32bit_2frame.dcm", "SC_rgb_rle_32bit_2frame.dcm"],
+    "SC_rgb_small_odd.dcm": ["SC_rgb_small_odd_big_endian.dcm"],
+    "color-pl.dcm": ["color-px.dcm"],
+    "gdcm-US-ALOKA-16.dcm": ["gdcm-US-ALOKA-16_big.dcm"],
+    "rtdose.dcm": ["rtdose_expb.dcm", "rtdose_rle.dcm"],
+    "rtdose_1frame.dcm": ["rtdose_expb_1frame.dcm", "rtdose_rle_1frame.dcm"],
+}
+"""Files of pydicom and pydicom-data that hold the same pixels in another transfer syntax."""
+
+
+@pytest.mark.parametrize(("one", "other"), [(one, other) for one, others in LOSSLESS.items() for other in others])
 def test_lossless_pairs_are_equal(pydicom_file, one, other):
     a, b = opened(pydicom_file(one))[1], opened(pydicom_file(other))[1]
     assert a.pixels.dtype == b.pixels.dtype
@@ -138,14 +195,14 @@ def test_physical_values_are_pydicoms(pydicom_file, name):
 def test_the_chest_radiograph_is_monochrome1(pydicom_file):
     image, volume = opened(pydicom_file("RG1_UNCR.dcm"))
     assert (volume.modality, volume.pixels.shape, volume.calibration.invert) == ("CR", (1, 1955, 1841), True)
-    assert image.limits(parse_window("auto"), 0, 1).tolist() == [[[0, 30000]]]
+    assert image.limits(parse_window("auto"), 0, 1).tolist() == [[[0, 29999]]]
 
 
 def test_enhanced_ct_has_its_rescale_in_functional_groups(pydicom_file):
     image, volume = opened(pydicom_file("eCT_Supplemental.dcm"))
     assert image.n_slices == count_slices(pydicom_file("eCT_Supplemental.dcm")) == 2
     np.testing.assert_array_equal(volume.calibration.intercept, -1024)
-    assert volume.calibration.voi == ((49.0, 102.0), (49.0, 102.0))
+    assert volume.calibration.voi == ((48.5, 101.0), (48.5, 101.0))
 
 
 @pytest.mark.parametrize(
@@ -266,3 +323,84 @@ def test_warnings_of_pydicom_stay_inside(pydicom_file, recwarn, caplog):
         opened(pydicom_file(name))
     assert not recwarn.list
     assert not caplog.records
+
+
+def test_a_header_that_claims_more_frames_than_the_file_holds(tmp_path, pydicom_file):
+    for name in ("MR_small.dcm", "MR_small_RLE.dcm", "image_dfl.dcm"):
+        dataset = pydicom.dcmread(pydicom_file(name))
+        dataset.NumberOfFrames = 2_000_000_000
+        dataset.save_as(tmp_path / "a.dcm")
+        for read in (count_slices, open_image):
+            with pytest.raises(ImageError) as error:
+                read(str(tmp_path / "a.dcm"))
+            assert error.value.stage == "open"
+
+
+def test_the_frames_of_a_file_with_one_position_keep_their_order(pydicom_file):
+    image, volume = opened(pydicom_file("rtdose.dcm"))
+    np.testing.assert_array_equal(volume.pixels, pydicom.dcmread(pydicom_file("rtdose.dcm")).pixel_array)
+    assert image.n_slices == 15
+    assert image.affine is None
+    assert image.warnings == ()
+
+
+def test_frames_of_colour_ultrasound_are_in_order(pydicom_file):
+    image = open_image(pydicom_file("examples_ybr_color.dcm"))
+    dataset = pydicom.dcmread(pydicom_file("examples_ybr_color.dcm"))
+    assert image.n_slices == 30
+    frames = pydicom.pixels.pixel_array(dataset)  # as RGB
+    np.testing.assert_array_equal(image.read(7, 9).pixels, frames[7:9])
+    np.testing.assert_array_equal(image.read(0, 1).pixels, frames[:1])
+
+
+@pytest.mark.parametrize("syntax", ["DeflatedExplicitVRLittleEndian", "ExplicitVRBigEndian", "ImplicitVRLittleEndian"])
+@pytest.mark.parametrize("name", ["CT_small.dcm", "SC_rgb.dcm", "eCT_Supplemental.dcm"])
+def test_the_native_syntaxes_are_one(tmp_path, pydicom_file, name, syntax):
+    dataset = pydicom.dcmread(pydicom_file(name))
+    expected = opened(pydicom_file(name))[1]
+    uid = getattr(pydicom.uid, syntax)
+    if syntax == "ExplicitVRBigEndian":
+        if dataset.BitsAllocated == 16:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+        for group in (0x0009, 0x0029, 0x0043):
+            for element in [e.tag for e in dataset.group_dataset(group)]:
+                del dataset[element]  # private bytes that pydicom can not turn
+    pydicom.dcmwrite(
+        tmp_path / "a.dcm",
+        _with_syntax(dataset, uid),
+        implicit_vr=uid.is_implicit_VR,
+        little_endian=uid.is_little_endian,
+        enforce_file_format=True,
+    )
+    got = opened(tmp_path / "a.dcm")[1]
+    np.testing.assert_array_equal(got.pixels, expected.pixels)
+    np.testing.assert_array_equal(got.calibration.intercept, expected.calibration.intercept)
+
+
+def _with_syntax(dataset, uid):
+    dataset.file_meta.TransferSyntaxUID = uid
+    return dataset
+
+
+def test_counting_is_what_opening_gives(pydicom_file):
+    """Over every file of pydicom: from the headers alone, the same number or the same refusal."""
+    cut_in_the_pixels = {"MR_truncated.dcm", "emri_small_jpeg_2k_lossless_too_short.dcm"}  # no header tells
+    folder = Path(pydicom_file("CT_small.dcm")).parent
+    others = Path(pydicom_file("eCT_Supplemental.dcm")).parent
+    files = [f for f in sorted({*folder.glob("*.dcm"), *others.glob("*.dcm")}) if f.name not in cut_in_the_pixels]
+    assert len(files) > 100
+    for file in files:
+        try:
+            n = open_image(str(file)).n_slices
+        except ImageError:
+            with pytest.raises(ImageError):
+                count_slices(str(file))
+        else:
+            assert count_slices(str(file)) == n
+
+
+def test_twelve_bit_jpeg(pydicom_file):
+    # no uncompressed twin is published: the range tells twelve bits from eight
+    _, volume = opened(pydicom_file("JPGExtended.dcm"))
+    assert volume.pixels.dtype == np.uint16
+    assert 255 < volume.pixels.max() < 4096

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import inv_ornt_aff
 
 from embedcache.errors import ImageError
-from embedcache.images import count_slices, open_image, parse_window
+from embedcache.images import ImageOptions, count_slices, open_image, parse_window
 from embedcache.images.nifti import parse_nifti
 from embedcache.images.windows import physical
 from embedcache.testing.files import write_nifti
@@ -80,6 +80,35 @@ def test_the_first_time_point_with_a_warning(tmp_path):
     np.testing.assert_array_equal(volume.pixels, shown(voxels[..., 0]))
     assert image.warnings == ("only the first of 2 time points is read",)
     assert volume.time_point == 0
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("form", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_time_point_is_chosen(tmp_path, suffix, form):
+    voxels = RNG.integers(-9, 9, (3, 4, 5, 6)).astype(">i2")
+    header = form.header_class(endianness=">")
+    path = tmp_path / f"a{suffix}"
+    nib.save(form(voxels, np.diag([-2, 2, 3, 1]), header), path)
+    for plane in ("stored", "coronal"):
+        for time in range(6):
+            image = open_image(str(path), ImageOptions(plane, time))
+            volume = image.read(0, image.n_slices)
+            single = form(voxels[..., time], np.diag([-2, 2, 3, 1]), header)
+            nib.save(single, tmp_path / "single.nii")
+            expected = open_image(str(tmp_path / "single.nii"), ImageOptions(plane))
+            np.testing.assert_array_equal(volume.pixels, expected.read(0, expected.n_slices).pixels)
+            assert volume.time_point == time
+            assert bool(image.warnings) == (time == 0)
+    with pytest.raises(ImageError, match=r"6 time points, and number 6 \(from 0\)"):
+        open_image(str(path), ImageOptions(time=6))
+
+
+def test_a_later_time_point_of_a_cut_file(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", RNG.integers(0, 9, (4, 5, 6, 3)).astype(np.int16))
+    path.write_bytes(path.read_bytes()[:-50])
+    assert open_image(str(path), ImageOptions(time=1)).read(0, 6).time_point == 1
+    with pytest.raises(ImageError, match="cut short"):
+        open_image(str(path), ImageOptions(time=2))
 
 
 def test_a_header_without_orientation_says_so(tmp_path):

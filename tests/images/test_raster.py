@@ -126,6 +126,37 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     np.testing.assert_array_equal(pixels_of(path), shown)
 
 
+def test_a_photograph_lies_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to the right
+    path = save(tmp_path, Image.fromarray(SMOOTH), "a.jpg", exif=exif)
+    with Image.open(path) as theirs:
+        np.testing.assert_array_equal(pixels_of(path), np.rot90(np.asarray(theirs), -1))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_white_is_zero_in_a_tiff(tmp_path, dtype):
+    """However wide its values are, what is shown is the same: low values are bright."""
+    pixels = np.array([[0, 100, 255]], np.uint8).astype(dtype)
+    path = save(tmp_path, Image.fromarray(pixels), "a.tif")
+    data = path.read_bytes()
+    tag = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, SHORT, one value
+    assert data.count(tag + b"\1\0") == 1
+    path.write_bytes(data.replace(tag + b"\1\0", tag + b"\0\0"))
+    image = open_image(str(path))
+    shown = image.read(0, 1).pixels[0].astype(int)
+    (low, high), invert = image.limits(parse_window("min-max"), 0, 1)[0, 0], image.read(0, 1).calibration.invert
+    unit = (shown - low) / (high - low)
+    np.testing.assert_allclose(1 - unit if invert else unit, [[1, 155 / 255, 0]])
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_bits_and_palettes_in_a_tiff(tmp_path, mode):
+    made = Image.fromarray(RGB).convert(mode)
+    wanted = np.asarray(made.convert("L" if mode == "1" else "RGB"))
+    np.testing.assert_array_equal(pixels_of(save(tmp_path, made, "a.tif")), wanted)
+
+
 def test_only_the_first_page_is_read_and_says_so(tmp_path):
     pages = [Image.fromarray(GREY8), Image.fromarray(255 - GREY8)]
     path = save(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])

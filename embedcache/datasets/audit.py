@@ -1,0 +1,123 @@
+"""`embedcache datasets check`: hold a folder against what its dataset should be, before a long extraction does."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from embedcache.datasets import open_dataset
+from embedcache.datasets.base import MASK_SEPARATOR, Dataset, DatasetOptions
+from embedcache.errors import ImageError, InputError
+from embedcache.images import count_slices, open_image
+from embedcache.types import PARTS, Samples, StringArray
+
+FILES = 200
+"""Samples whose files are opened, unless asked for otherwise: evenly spread over the list."""
+
+_DEFAULT_OPTIONS = DatasetOptions()
+
+
+@runtime_checkable
+class _Masked(Protocol):
+    def masks(self) -> StringArray | None: ...
+
+
+@runtime_checkable
+class _NamedMasks(Protocol):
+    def mask_values(self) -> Mapping[int, str]: ...
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found."""
+
+    dataset: str
+    samples: int
+    patients: int
+    parts: dict[str, int]
+    """Samples of each part that the dataset names; those without one are not counted."""
+    tasks: tuple[str, ...]
+    opened: int
+    """Samples whose files were opened."""
+    problems: tuple[str, ...]
+    """A line each: a piece that is missing, a file that can not be read, a mask that does not fit."""
+    notices: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where there is a problem, else 0."""
+        return 1 if self.problems else 0
+
+
+def audit_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIONS, files: int = FILES) -> Audit:
+    """Open the dataset `name` at `root`, read its labels, and open the image (its headers) and mask of `files` samples.
+
+    Fewer samples than were published are a notice. Raises InputError for whatever keeps the dataset from being opened: a
+    missing table, a label that is unknown, a patient in two parts.
+    """
+    if files < 1:
+        raise InputError(f"--files must be at least 1. Got {files}.")
+    dataset = open_dataset(name, root, options)
+    samples = dataset.samples()
+    missing = tuple(getattr(dataset, "missing", ()))
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(files, len(samples))).astype(np.int64)).tolist()
+    parts = Counter(samples.split.tolist())
+    return Audit(
+        dataset=dataset.info.name,
+        samples=len(samples),
+        patients=len(np.unique(samples.patient_id)),
+        parts={part: parts[part] for part in PARTS if part in parts},
+        tasks=tuple(task.name for task in dataset.labels().tasks),
+        opened=len(chosen),
+        problems=(*missing, *_problems(dataset, samples, chosen)),
+        notices=tuple(notice for notice in dataset.notices if notice not in missing),
+    )
+
+
+def _problems(dataset: Dataset, samples: Samples, chosen: list[int]) -> Iterator[str]:
+    masks = dataset.masks() if isinstance(dataset, _Masked) else None
+    names = dataset.mask_values() if isinstance(dataset, _NamedMasks) else {}
+    for i in chosen:
+        # a published id is no secret, and tells more than a row; a user's own file is named by its row
+        where = f"{samples.id[i]}" if dataset.info.public_ids else samples.where(i)
+        try:
+            if masks is None or not masks[i]:
+                count_slices(str(samples.path[i]))
+                continue
+            image = _grid(str(samples.path[i]))
+        except ImageError as error:
+            yield f"{where} can not be read: {error.reason}"
+            continue
+        for path in str(masks[i]).split(MASK_SEPARATOR):
+            # one of several files marks one class with whatever value
+            yield from _mask_problems(path, image, {} if MASK_SEPARATOR in masks[i] else names, where)
+
+
+def _mask_problems(path: str, image: tuple[int, ...], names: Mapping[int, str], where: str) -> Iterator[str]:
+    try:
+        opened = open_image(path)
+        values = opened.read(0, opened.n_slices).pixels
+    except ImageError as error:
+        yield f"the mask of {where} can not be read: {error.reason}"
+        return
+    if values.shape[:3] != image:
+        yield (
+            f"the mask of {where} is {_size(values.shape[:3])} and its image {_size(image)} (slices x rows x columns); a mask "
+            "lies on its image's own grid"
+        )
+        return
+    unknown = [value for value in np.unique(values).tolist() if value and value not in names]
+    if names and unknown:
+        known = ", ".join(f"{value} {name}" for value, name in names.items())
+        yield f"the mask of {where} holds value {unknown[0]:g}, which is none of the dataset's: {known}"
+
+
+def _grid(path: str) -> tuple[int, ...]:
+    opened = open_image(path)
+    return (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3])
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,172 @@
+"""`dicom-tree`: any tree of DICOM files, grouped by SeriesInstanceUID into samples."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.datasets.base import Columns, Dataset, DatasetOptions, ListedDataset, adapter, check_samples, named
+from embedcache.datasets.joining import OtherIds
+from embedcache.datasets.labelling import all_rows
+from embedcache.datasets.second_table import join_labels
+from embedcache.errors import ImageError, InputError
+from embedcache.images.files import SERIES
+from embedcache.images.tree import DicomFile, Tree, scan_tree, slice_instances
+from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
+
+NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "KO", "PR", "REG", "DOC")
+"""Modalities whose objects are no images, though some hold pixels."""
+SINGLE = ("CR", "DX", "MG", "RF", "XA", "US", "IO", "PX", "ES", "XC", "OP", "SM", "GM")
+"""Modalities whose images stand alone: several in one series are no slices of one volume, so each is a sample."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One sample: the files of a series, or one file of it."""
+
+    files: list[DicomFile]
+    whole: bool
+    """Whether these are all of the series' files."""
+
+    @property
+    def id(self) -> str:
+        return self.files[0].series if self.whole else self.files[0].instance
+
+
+@adapter(
+    DatasetInfo(
+        name="dicom-tree", homepage="a folder of your own with DICOM files at any depth, named and mixed in any way"
+    )
+)
+def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
+    """The series below `root`, by patient, study and series; a radiograph of a series with several is a sample of its own.
+
+    Reads every header. The ids are UIDs and the patients PatientID, which become pseudonyms in a store. Labels are a second
+    table, joined by AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (of slices) or patient. Raises
+    InputError if there is no DICOM image.
+    """
+    options.only("dicom-tree", "name", "label_table", "join_on", "slice_column", "tasks", "positive", "sep", "level")
+    try:
+        tree = scan_tree(str(root))
+    except ImageError as error:
+        raise InputError(f"{root.name} is no folder of DICOM files: {error.reason}") from error
+    images = [f for f in tree.files if f.has_pixels and f.modality not in NO_IMAGES]
+    if not images:
+        raise InputError(f"folder {root.name} holds no DICOM image at any depth.")
+    found = _samples_of(images)
+    patients = [f.files[0].patient or f"study {f.files[0].study}" for f in found]
+    samples = Samples(
+        id=strings([f.id for f in found]),
+        patient_id=strings(patients),
+        path=strings(_paths(found, tree)),
+        split=strings([""] * len(found)),
+        row=np.arange(1, len(found) + 1),
+        listing="the tree",
+    )
+    check_samples(samples)
+    joined = None
+    if options.label_table or options.join_on:
+        joined = join_labels(samples, options, _other_ids(found, samples.path))
+
+    def labels() -> Labels:
+        return all_rows(joined.parts if joined else [], samples)
+
+    notices = (*_notices(tree, images, found), *(joined.notices if joined else ()))
+    info = named(DatasetInfo(name="dicom-tree"), options, root.name)
+    return ListedDataset(info, notices, samples, labels, _columns(found))
+
+
+def _samples_of(images: list[DicomFile]) -> list[_Found]:
+    series: dict[str, list[DicomFile]] = {}
+    for file in images:
+        series.setdefault(file.series, []).append(file)
+    found = []
+    for files in series.values():
+        if len(files) > 1 and files[0].modality in SINGLE:
+            copies = {
+                file.instance: file for file in reversed(files)
+            }  # of a file that is there twice, the first by path
+            found += [_Found([file], whole=False) for file in copies.values()]
+        else:
+            found.append(_Found(files, whole=True))
+    return sorted(found, key=lambda f: (f.files[0].patient, f.files[0].study, f.files[0].series, f.id))
+
+
+def _paths(found: list[_Found], tree: Tree) -> list[str]:
+    """A file; a folder that holds nothing but the series; or the series by its UID below the folder that its files share."""
+    series_in: dict[str, set[str]] = {}
+    for file in tree.files:
+        series_in.setdefault(os.path.dirname(file.path), set()).add(file.series)
+    paths = []
+    for f in found:
+        folders = {os.path.dirname(file.path) for file in f.files}
+        shared = os.path.commonpath(folders)
+        if len(f.files) == 1:
+            paths.append(f.files[0].path)
+        elif len(folders) == 1 and series_in[shared] == {f.files[0].series}:
+            paths.append(shared)
+        else:
+            paths.append(f"{shared}{SERIES}{f.files[0].series}")
+    return paths
+
+
+def _other_ids(found: list[_Found], path: StringArray) -> OtherIds:
+    first = [f.files[0] for f in found]
+    return OtherIds(
+        of_sample={
+            "StudyInstanceUID": strings([file.study for file in first]),
+            "AccessionNumber": strings([file.accession for file in first]),
+            "SeriesInstanceUID": strings([file.series for file in first]),
+        },
+        instance=strings([file.instance for f in found for file in f.files]),
+        sample=np.repeat(np.arange(len(found)), [len(f.files) for f in found]),
+        slice_order=_slice_order(path),
+    )
+
+
+def _slice_order(path: StringArray) -> Callable[[int], list[str]]:
+    known: dict[int, list[str]] = {}
+
+    def order(i: int) -> list[str]:
+        if i not in known:
+            try:
+                known[i] = slice_instances(str(path[i]))
+            except ImageError as error:
+                raise InputError(
+                    f"row {i + 1} of the tree has labels of slices, and can not be read: {error.reason}"
+                ) from error
+        return known[i]
+
+    return order
+
+
+def _columns(found: list[_Found]) -> Columns:
+    first = [f.files[0] for f in found]
+    return {
+        "modality": strings([file.modality for file in first]),
+        "description": strings([file.description for file in first]),
+        "body_part": strings([file.body_part for file in first]),
+        "manufacturer": strings([file.manufacturer for file in first]),
+        "files": np.array([float(len(f.files)) for f in found]),
+    }
+
+
+def _notices(tree: Tree, images: list[DicomFile], found: list[_Found]) -> tuple[str, ...]:
+    notices = []
+    left_out = Counter(f.modality or "no image" for f in tree.files if not f.has_pixels or f.modality in NO_IMAGES)
+    if left_out:
+        said = ", ".join(f"{n} {word}" for word, n in sorted(left_out.items()))
+        notices.append(f"{sum(left_out.values())} DICOM files that are no images were left out ({said})")
+    if tree.unread:
+        notices.append(f"{tree.unread} files could not be read as DICOM, and were left out")
+    if tree.others:
+        notices.append(f"{tree.others} files of another kind were left out")
+    nameless = sum(not f.files[0].patient for f in found)
+    if nameless:
+        notices.append(
+            f"{nameless} of {len(found)} series name no patient, so each of their studies counts as a patient"
+        )
+    return tuple(notices)
