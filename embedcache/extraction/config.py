@@ -99,7 +99,7 @@ class ExtractConfig:
         if self.input_size is not None and min(self.input_size) < 1:
             raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
         self.allowed_bad(0)
-        self.image_options  # noqa: B018 it refuses an unknown plane and a negative time point
+        ImageOptions(self.plane, self.time, self.strict)  # it refuses an unknown plane and a negative time point
         if self.decode_timeout <= 0:
             raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 

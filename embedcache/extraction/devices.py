@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from embedcache.datasets.base import DatasetOptions
-from embedcache.errors import InputError, Interrupted, WorkerFailedError
+from embedcache.errors import InputError, WorkerFailedError
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.device import ready_device
 from embedcache.extraction.opening import open_stores
@@ -60,6 +60,7 @@ class Child:
     decoded: int = 0
     failure: str = ""
     exit_code: int | None = None
+    told_to_stop: bool = False
 
     def end(self) -> None:
         """Let go of a process that has closed its stdout."""
@@ -102,10 +103,10 @@ def run_on_devices(prepared: Prepared, listener: Listener) -> tuple[int, str]:
     with watch_signals() as stop:
         running = len(children)
         while running:
+            forward(stop, children)
             try:
                 i, message = said.get(timeout=0.25)
             except queue.Empty:
-                forward(stop, children)
                 continue
             if message is None:
                 running -= 1
@@ -114,11 +115,7 @@ def run_on_devices(prepared: Prepared, listener: Listener) -> tuple[int, str]:
                 take(children[i], message, tell)
                 listener.progress(together(children))
     if stop():
-        raise Interrupted(
-            f"stopped by {signal.Signals(stop.number).name}; every whole shard is committed, "
-            "and the same command resumes the run",
-            stop.number,
-        )
+        raise stop.interrupted()
     judge(children, tell)
     total = together(children)
     return sum(child.decoded for child in children), total.binds if total.done else ""
@@ -155,7 +152,8 @@ def forward(stop: StopFlag, children: list[Child]) -> None:
     """Ask the processes to end cleanly, once this one was asked to."""
     if stop():
         for child in children:
-            if child.exit_code is None:
+            if child.exit_code is None and not child.told_to_stop:
+                child.told_to_stop = True
                 child.process.send_signal(signal.SIGTERM)
 
 

@@ -1,6 +1,5 @@
 """`embedcache.extract`: prepare, open the stores, share the work, finalise."""
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedcache.backbones import load_backbone
-from embedcache.errors import InputError, Interrupted
+from embedcache.errors import InputError
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.decode import DecodePool, SourceSeen
 from embedcache.extraction.device import default_workers, ready_device
@@ -250,11 +249,7 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
                 break
     if stop():
         prepared.sources.save()
-        raise Interrupted(
-            f"stopped by {signal.Signals(stop.number).name}; every whole shard is committed, "
-            "and the same command resumes the run",
-            stop.number,
-        )
+        raise stop.interrupted()
     return decoded, last[-1].binds if last else ""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from embedcache.errors import Interrupted
+
 
 class StopFlag:
     """Set by the first SIGINT or SIGTERM; asked between pieces."""
@@ -16,6 +18,14 @@ class StopFlag:
     def __call__(self) -> bool:
         """Whether the run should end."""
         return self.number != 0
+
+    def interrupted(self) -> Interrupted:
+        """What is raised once the run has ended for it."""
+        return Interrupted(
+            f"stopped by {signal.Signals(self.number).name}; every whole shard is committed, "
+            "and the same command resumes the run",
+            self.number,
+        )
 
     def signalled(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks for a clean end, a second SIGINT ends at once."""

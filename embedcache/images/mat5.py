@@ -5,6 +5,7 @@ The layout is that of "MAT-File Format" (MathWorks), chapter 1: a header of 128 
 """
 
 import zlib
+from typing import Literal
 
 from embedcache.errors import ImageError
 
@@ -21,15 +22,15 @@ def check_elements(data: bytes) -> None:
     _check(memoryview(data)[_HEADER:], "big" if data[126:128] == b"MI" else "little", 0)
 
 
-def _check(data: memoryview, order: str, depth: int) -> None:
+def _check(data: memoryview, order: Literal["little", "big"], depth: int) -> None:
     at = 0
     while at + 8 <= len(data):
-        tag = int.from_bytes(data[at : at + 4], order)  # type: ignore[arg-type]
+        tag = int.from_bytes(data[at : at + 4], order)
         if tag >> 16:  # a short element: its length in the upper half, its value in the tag
             kind, length, start = tag & 0xFFFF, tag >> 16, at + 4
             end = at + 8
         else:
-            kind, length, start = tag, int.from_bytes(data[at + 4 : at + 8], order), at + 8  # type: ignore[arg-type]
+            kind, length, start = tag, int.from_bytes(data[at + 4 : at + 8], order), at + 8
             # only what is deflated is not padded
             end = start + length + (0 if kind == _DEFLATED else -length % 8)
         if kind not in _KNOWN or depth > _DEEPEST or start + length > len(data) or (tag >> 16 and length > 4):
