@@ -109,7 +109,7 @@ class DatasetInfo:
 class Window:
     """A named intensity mapping to [0, 1], in the file's physical units (HU for CT) after rescale.
 
-    `auto` decides per file: its VOI window if a DICOM file has one, else min-max of the slice; a raster's whole
+    `auto` decides per file: its own display (VOI) if a DICOM file has one, else min-max of the slice; a raster's whole
     dtype range; percentile(0.5, 99.5) of a volume in any other format.
     """
 
@@ -121,6 +121,31 @@ class Window:
 
 
 @dataclass(frozen=True)
+class VoiTable:
+    """A VOI lookup table (DICOM PS3.3 C.11.2.1.1): the brightness of whole physical values; those before and after it
+    are as bright as its first and last."""
+
+    first: int
+    """The physical value that its first entry is for."""
+    entries: bytes
+    """Native uint16."""
+    white: int
+    """The entry that displays as white; 0 is black."""
+
+
+@dataclass(frozen=True)
+class VoiSigmoid:
+    """The VOI function SIGMOID (DICOM PS3.3 C.11.2.1.3.1): 1 / (1 + exp(-4 (value - centre) / width)) of white."""
+
+    centre: float
+    width: float
+
+
+Voi: TypeAlias = tuple[float, float] | VoiTable | VoiSigmoid
+"""How a file wants a slice displayed: a window (centre, width), centre -+ width / 2 being black and white; or a curve."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How stored values become physical ones and then display ones, a number per slice (shape (n_slices,))."""
 
@@ -128,9 +153,8 @@ class Calibration:
     intercept: FloatArray
     invert: bool = False
     """MONOCHROME1: low values are bright, so the windowed image is turned over."""
-    voi: tuple[tuple[float, float] | None, ...] = ()
-    """The file's own window (centre, width) per slice: centre -+ width / 2 display as black and white. None where it has none;
-    () if no slice has one."""
+    voi: tuple[Voi | None, ...] = ()
+    """The file's own display of each slice. None where it has none; () if no slice has one."""
     padding: tuple[float, float] | None = None
     """Stored values in this closed range are padding (PixelPaddingValue, PixelPaddingRangeLimit), kept out of statistics."""
 

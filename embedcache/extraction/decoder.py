@@ -66,19 +66,19 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     """Read as many of the asked slices as fit the slot; the answer says how many."""
     start, stop = request["start"], request["stop"]
+    window = Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
     if image.n_slices != request["slices"]:
         raise ImageError(f"it has {image.n_slices} slices where the plan has {request['slices']}", "open")
     try:
-        volume = image.read(start, stop)
+        volume = image.read(start, stop, window)
     except ImageError:
         if stop - start == 1:
             raise
-        volume = image.read(start, start + 1)  # one bad slice must not take its neighbours with it
+        volume = image.read(start, start + 1, window)  # one bad slice must not take its neighbours with it
     slice_bytes = volume.pixels[:1].nbytes
     count = min(len(volume.pixels), request["slot_bytes"] // slice_bytes)
     if count == 0:
         return {"count": 0, "need": slice_bytes}
-    window = Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
     limits = image.limits(window, start, start + count)
     pixels = np.ascontiguousarray(volume.pixels[:count])
     with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:

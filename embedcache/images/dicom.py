@@ -4,6 +4,7 @@ Reasons are our own words: pydicom's texts may carry a file name or a header's v
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from pydicom.uid import (
 from embedcache.errors import ImageError
 from embedcache.images.deflated import check_inflated
 from embedcache.images.parsed import DEFLATE_RATIO, reading
+from embedcache.types import Voi, VoiSigmoid, VoiTable
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _END_MARKED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
@@ -49,8 +51,7 @@ class FrameScale:
 
     slope: float
     intercept: float
-    voi: tuple[float, float] | None
-    """(centre, width): centre -+ width / 2 are the values that display as black and white."""
+    voi: Voi | None
 
 
 @contextmanager
@@ -124,15 +125,20 @@ def _palette_colours(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[
 
 def frame_scales(dataset: Dataset) -> list[FrameScale]:
     """Rescale and VOI window of each frame, from the functional groups of an Enhanced object where it has them."""
-    colour = int(dataset.get("SamplesPerPixel") or 1) > 1 or "ModalityLUTSequence" in dataset
+    colour = int(dataset.get("SamplesPerPixel") or 1) > 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
+    scaled = not colour and "ModalityLUTSequence" not in dataset
+    displays: dict[int, Voi | None] = {}  # a table that frames share is read once
     scales = []
     for i in range(frame_count(dataset)):
         groups = frame_groups(dataset, i)
         rescale = find_group(groups, "PixelValueTransformationSequence", dataset)
         slope, intercept = first_number(rescale, "RescaleSlope"), first_number(rescale, "RescaleIntercept")
-        if colour or not slope:  # a slope of 0 would make any image constant: a broken header
+        if not scaled or not slope:  # a slope of 0 would make any image constant: a broken header
             slope, intercept = 1.0, 0.0
-        scales.append(FrameScale(slope, intercept or 0.0, _voi(find_group(groups, "FrameVOILUTSequence", dataset))))
+        display = find_group(groups, "FrameVOILUTSequence", dataset)
+        if id(display) not in displays:
+            displays[id(display)] = None if colour else _voi(display)
+        scales.append(FrameScale(slope, intercept or 0.0, displays[id(display)]))
     return scales
 
 
@@ -178,16 +184,6 @@ def padding_range(dataset: Dataset) -> tuple[float, float] | None:
     limit = first_number(dataset, "PixelPaddingRangeLimit")
     ends = [_stored_sign(v, dataset) for v in (value, value if limit is None else limit)]
     return min(ends), max(ends)
-
-
-def notes(dataset: Dataset) -> list[str]:
-    """What a reader should know of this file's display, as short phrases."""
-    found = []
-    if "VOILUTSequence" in dataset and "WindowWidth" not in dataset:
-        found.append("the file's VOI lookup table is taken as linear where it rises")
-    if _voi_function(dataset) == "SIGMOID":
-        found.append("the file's sigmoid VOI function is taken as linear")
-    return found
 
 
 def _no_image() -> ImageError:
@@ -254,41 +250,47 @@ def _check_codestreams(dataset: Dataset) -> None:
         raise ImageError(f"its pixel data is cut short: {whole} of {n} compressed frames are whole.", "open")
 
 
-def _voi(dataset: Dataset) -> tuple[float, float] | None:
-    """The window such that centre -+ width / 2 are the values that display as black and white.
+def _voi(dataset: Dataset) -> Voi | None:
+    """The first lookup table, else the first window, its centre -+ width / 2 being what displays as black and white.
 
     The function LINEAR (PS3.3 C.11.2.1.2.1) reaches white at centre + width / 2 - 1: it counts whole numbers.
     """
+    table = _voi_table(dataset)
+    if table is not None:
+        return table
     centre, width = first_number(dataset, "WindowCenter"), first_number(dataset, "WindowWidth")
-    if centre is not None and width is not None and width > 0:
-        linear = _voi_function(dataset) == "LINEAR" and width > 1
-        return (centre - 0.5, width - 1) if linear else (centre, width)
-    return _rise_of_table(dataset)
+    if centre is None or width is None or width <= 0:
+        return None
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if function == "SIGMOID":
+        return VoiSigmoid(centre, width)
+    if function == "LINEAR" and width == 1:  # a step: black up to centre - 0.5
+        return VoiTable(math.floor(centre - 0.5), np.array([0, 1], np.uint16).tobytes(), 1)
+    return (centre - 0.5, width - 1) if function == "LINEAR" and width > 1 else (centre, width)
 
 
-def _voi_function(dataset: Dataset) -> str:
-    return str(dataset.get("VOILUTFunction") or "LINEAR")
-
-
-def _rise_of_table(dataset: Dataset) -> tuple[float, float] | None:
-    """Of a VOI lookup table, the window from the last input that is black to the first that is white.
-
-    None where there is no table, or it does not rise all the way.
-    """
+def _voi_table(dataset: Dataset) -> VoiTable | None:
+    """PS3.3 C.11.2.1.1. None where there is no table, or one that is broken."""
     item = first_item(dataset, "VOILUTSequence")
-    if item is None or "LUTDescriptor" not in item or "LUTData" not in item:
+    if item is None or item.get("LUTData") is None:
         return None
-    first, data = int(item.LUTDescriptor[1]), item.LUTData
-    if isinstance(data, bytes):
-        order = ">" if dataset.original_encoding[1] is False else "<"
-        table = np.frombuffer(data, f"{order}u2").astype(np.int64)
+    descriptor, data = item.get("LUTDescriptor"), item.LUTData
+    if descriptor is None or not hasattr(descriptor, "__len__") or len(descriptor) != 3:
+        return None
+    n, first, bits = map(int, descriptor)
+    n = n & 0xFFFF or 1 << 16  # 0 says 2**16; what a writer gave a sign has none
+    if not isinstance(data, bytes):
+        data = np.array(data, ndmin=1).astype(np.uint16).tobytes()
+    elif dataset.original_encoding[1] is False:
+        data = np.frombuffer(data, ">u2").astype(np.uint16).tobytes()
+    if len(data) >= 2 * n:
+        entries = np.frombuffer(data, np.uint16, n)
+    elif bits == 8 and len(data) >= n:  # two entries in a word
+        entries = np.frombuffer(data, np.uint8, n).astype(np.uint16)
     else:
-        table = np.asarray(data, dtype=np.int64)
-    if table.size < 2 or np.any(np.diff(table) < 0) or table[0] == table[-1]:
         return None
-    low = first + int(np.flatnonzero(table == table[0])[-1])
-    high = first + int(np.flatnonzero(table == table[-1])[0])
-    return (low + high) / 2, float(high - low)
+    white = max((1 << min(max(bits, 0), 16)) - 1, int(entries.max()))
+    return VoiTable(first, entries.tobytes(), white) if entries.min() < entries.max() else None
 
 
 def _stored_sign(value: float, dataset: Dataset) -> float:

@@ -11,7 +11,7 @@ from pydicom.uid import UID, SegmentationStorage
 
 from embedcache.errors import ImageError
 from embedcache.images.arrange import Arranged, Note, arrange
-from embedcache.images.dicom import decode_frame, notes, padding_range, pydicom_reading, read_dataset, read_header
+from embedcache.images.dicom import decode_frame, padding_range, pydicom_reading, read_dataset, read_header
 from embedcache.images.frames import Frame, floats, read_frames
 from embedcache.images.mosaic import is_mosaic
 from embedcache.images.options import ImageOptions
@@ -104,7 +104,6 @@ def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
     found += arranged.notes
     if any(_is_at_detector(d) for d in chosen):
         found.append(Note("ImagerPixelSpacing is at the detector: no true distance in the patient"))
-    found += [Note(text, fault=False) for d in chosen for text in notes(d)]
     faults = dict.fromkeys(note.text for note in found if note.fault)
     if options.strict and faults:
         raise ImageError(f"strict: {'; '.join(faults)}.", "open")

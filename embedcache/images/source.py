@@ -23,6 +23,7 @@ from embedcache.images.files import (
 from embedcache.images.kinds import HEAD_BYTES, Form, sniff
 from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Kind, Parsed
+from embedcache.images.voi import presented, shows_curve
 from embedcache.images.windows import needs_pixels, resolve_limits, whole_volume
 from embedcache.types import Calibration, Volume, Window
 
@@ -217,14 +218,18 @@ class OpenedImage:
         """What a reader of this image should know; no path and no identifier in it."""
         return self.parsed.warnings
 
-    def read(self, start: int, stop: int) -> Volume:
+    def read(self, start: int, stop: int, window: Window | None = None) -> Volume:
         """Slices [start, stop) in anatomical order, stored dtype, with their calibration and affine.
 
-        The last volume read is kept, and a request inside it decodes nothing: do not modify the pixels.
+        With a `window`, the values that the limits for it speak of: others only where it shows the file's own display, and
+        that is a curve (see `voi.presented`). The last volume read is kept, and a request inside it decodes nothing: do not
+        modify the pixels.
         Raises ImageError(stage="decode"), and IndexError if the image has no such slices.
         """
         if not 0 <= start < stop <= self.n_slices:
             raise IndexError(f"slices [{start}, {stop}) of an image of {self.n_slices}.")
+        if window is not None and shows_curve(window, self.kind, self.parsed.calibration):
+            return presented(self.read(start, stop))
         if self._last is None or not (self._last[0] <= start and stop <= self._last[0] + len(self._last[1].pixels)):
             self._last = (start, self._volume(start, stop))
         first, volume = self._last

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedcache.errors import ImageError, InputError, suggest
 from embedcache.images.parsed import Kind
-from embedcache.types import Calibration, Scope, Window
+from embedcache.types import Calibration, Scope, Voi, Window
 
 _LUNG, _SOFT_TISSUE, _BONE = (-600.0, 1500.0), (40.0, 400.0), (300.0, 1500.0)
 _VOLUME_PERCENTS = (0.5, 99.5)
@@ -159,6 +159,7 @@ def resolve_limits(
     VOI window, else its min-max; in a raster the dtype's whole range, in an array of 8 bits too; percentile(0.5, 99.5) of a
     volume (NIfTI, NRRD, MetaImage, an array of slices); and the dtype's range for any colour image. A raster of floats or
     32-bit integers and an array of more than 8 bits, whose range says nothing, take min-max. Colour channels share one pair.
+    A slice whose own display is a curve has 0 and 1: they speak of the brightness that `voi.presented` makes of it.
     Raises ImageError for `voi` where the file has none.
     """
     n = len(calibration.slope)
@@ -183,7 +184,7 @@ def resolve_limits(
     if window.name == "auto" and kind == "dicom":
         for i, voi in enumerate(calibration.voi):
             if voi is not None:
-                limits[i] = voi[0] - voi[1] / 2, voi[0] + voi[1] / 2
+                limits[i] = _ends(voi)
     return limits[:, np.newaxis]
 
 
@@ -191,10 +192,15 @@ def _voi_limits(calibration: Calibration, n: int) -> npt.NDArray[np.float64]:
     windows = [voi for voi in calibration.voi if voi is not None]
     if len(windows) < n:
         raise ImageError(
-            "the file has no window of its own (WindowCenter, WindowWidth); use another window than 'voi'.",
+            "the file has no window of its own (WindowCenter, WindowWidth, VOILUTSequence); use another window than 'voi'.",
             "preprocess",
         )
-    return np.array([[[c - w / 2, c + w / 2]] for c, w in windows])
+    return np.array([[_ends(voi)] for voi in windows])
+
+
+def _ends(voi: Voi) -> tuple[float, float]:
+    """Black and white of a window in physical units, of a curve in what it gives."""
+    return (voi[0] - voi[1] / 2, voi[0] + voi[1] / 2) if isinstance(voi, tuple) else (0.0, 1.0)
 
 
 def _range_limits(dtype: np.dtype[Any], calibration: Calibration) -> npt.NDArray[np.float64]:

@@ -31,8 +31,9 @@ def shown(path: Path, slice_index: int | None = None) -> npt.NDArray[np.uint8]:
     """A slice in the window that `extract` uses by default, (y, x) or (y, x, 3); the middle one unless told."""
     image = open_image(str(path))
     i = image.n_slices // 2 if slice_index is None else slice_index
-    volume = image.read(i, i + 1)
-    low, high = image.limits(parse_window("auto"), i, i + 1)[0, 0]
+    window = parse_window("auto")
+    volume = image.read(i, i + 1, window)
+    low, high = image.limits(window, i, i + 1)[0, 0]
     value = (physical(volume.pixels, volume.calibration)[0] - low) / max(high - low, 1e-9)
     if volume.calibration.invert:
         value = 1 - value

@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels import apply_modality_lut, apply_windowing
 
 from embedcache.errors import ImageError
 from embedcache.images import count_slices, open_image, parse_window
@@ -76,18 +76,6 @@ def test_a_linear_window_is_pydicoms(tmp_path, function, window):
     shown = apply_windowing(pixels, dataset)  # over the range of the stored type
     theirs = (shown - shown.min()) / (shown.max() - shown.min())
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-
-
-def test_a_voi_table_is_taken_as_linear_where_it_rises(pydicom_file):
-    image, volume = opened(pydicom_file("vlut_04.dcm"))
-    dataset = pydicom.dcmread(pydicom_file("vlut_04.dcm"))
-    assert image.warnings == ("the file's VOI lookup table is taken as linear where it rises",)
-    ((low, high),) = image.limits(parse_window("voi"), 0, 1)[0]
-    shown = apply_voi(volume.pixels[0], dataset)
-    table = np.array(dataset.VOILUTSequence[0].LUTData)
-    assert np.all(shown[volume.pixels[0] <= low] == table[0])
-    assert np.all(shown[volume.pixels[0] >= high] == table[-1])
-    assert np.all(shown[(volume.pixels[0] > low) & (volume.pixels[0] < high)] > table[0])
 
 
 def test_a_window_of_no_width_is_none(tmp_path):
