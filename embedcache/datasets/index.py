@@ -37,6 +37,8 @@ _SCHEMA = pa.schema(
     metadata={b"embedcache": b'{"format": "embedcache-index", "version": 1}'},
 )
 
+_JOURNAL = ".jsonl"
+
 COLUMNS = ("path", "size", "mtime_ns", "digest", "slices")
 """What is known beside the id."""
 
@@ -133,19 +135,26 @@ class PrivateIndex:
 
     def note_digest(self, sample_id: str, size: int, mtime_ns: int, digest: str) -> None:
         """Append to the journal what a source was when its pixels were read; for a sample that was put and saved."""
-        line = json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}) + "\n"
+        self.append(_JOURNAL, json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}))
+        old = self.get(sample_id)
+        if old is not None:
+            self._newer[sample_id] = replace(old, size=size, mtime_ns=mtime_ns, digest=digest)
+
+    def beside(self, suffix: str) -> Path:
+        """The file beside the index that ends so. It need not exist."""
+        return self._path.with_suffix(suffix)
+
+    def append(self, suffix: str, line: str) -> None:
+        """Append a line to the file beside the index that ends with `suffix`, whole, whoever else does so."""
         with locked(self._lock(), FILE_MODE):
-            fd = os.open(_journal(self._path), os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+            fd = os.open(self.beside(suffix), os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
             try:
                 end = os.fstat(fd).st_size
                 # a killed process may have left half a line: it must not swallow this one
                 torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"
-                os.write(fd, ("\n" + line if torn else line).encode())
+                os.write(fd, (("\n" if torn else "") + line + "\n").encode())
             finally:
                 os.close(fd)
-        old = self.get(sample_id)
-        if old is not None:
-            self._newer[sample_id] = replace(old, size=size, mtime_ns=mtime_ns, digest=digest)
 
     def suspects(self, samples: Samples) -> IntArray:
         """Positions of the samples whose source has another size or time than was noted, or is no longer there.
@@ -238,7 +247,7 @@ def _read_columns(path: Path) -> _Stored:
 
 
 def _journal(path: Path) -> Path:
-    return path.with_suffix(".jsonl")
+    return path.with_suffix(_JOURNAL)
 
 
 def _state(path: str) -> SourceState | None:

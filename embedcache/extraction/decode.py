@@ -5,7 +5,8 @@ behind). A process that hangs or dies is replaced, and what it was working on is
 
 Main memory: what is on its way holds at most BUFFER_BYTES together, or one slice per process where slices are larger than that
 allows. Beside it each process holds one open image: its file's bytes and the last piece, and the whole volume decoded where it
-is cut across its stored slices or windowed over all of them; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked array.
+is cut across its stored slices or windowed over all of them; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked
+array. More than `memory.decoder_limit` no process gets: what needs more is set aside.
 """
 
 import json
@@ -18,13 +19,14 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.extraction.memory import decoder_limit
 from embedcache.images.options import ImageOptions
 from embedcache.types import Calibration, Volume, Window
 
@@ -45,6 +47,32 @@ class Request:
     """How many the plan says it has."""
     start: int
     stop: int
+    kind: Literal["read", "count", "examine", "measure"] = "read"
+    """`count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the decoder found of a source without handing over pixels."""
+
+    slices: int
+    size: int
+    """Bytes of its files."""
+    mtime_ns: int
+    digest: str = ""
+    """"" where it was only counted."""
+    slice_bytes: int = 0
+    """Of its first slice in memory, where it was measured."""
+
+
+class WholeLimits(Protocol):
+    """Who knows the limits of windows over whole volumes, and is told new ones (`limits.KnownLimits`)."""
+
+    def known(self, sample: int) -> dict[str, Any] | None:
+        """`digest` and `limits` (n or 1, channels, 2) of a sample, None if it is not known."""
+
+    def learn(self, sample: int, digest: str, limits: list[Any]) -> None:
+        """Those that a decode process computed."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,7 @@ class Piece:
     volume: Volume | None = None
     limits: npt.NDArray[np.float64] | None = None
     seen: SourceSeen | None = None
+    found: Found | None = None
     stage: str = ""
     reason: str = ""
 
@@ -134,7 +163,10 @@ class DecodePool:
         timeout: float,
         prefetch: int,
         stopping: Callable[[], bool],
+        limits: WholeLimits | None = None,
     ) -> None:
+        self.memory = decoder_limit(workers)
+        self.limits = limits
         self.window = asdict(window)
         self.options = asdict(options)
         self.timeout = timeout
@@ -201,7 +233,7 @@ class DecodePool:
         package_root = str(Path(__file__).resolve().parents[2])
         paths = os.environ.get("PYTHONPATH", "")
         process = subprocess.Popen(
-            [sys.executable, "-m", "embedcache.extraction.decoder"],
+            [sys.executable, "-m", "embedcache.extraction.decoder", str(self.memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -246,6 +278,7 @@ class DecodePool:
             **asdict(ticket.request),
             "window": self.window,
             "options": self.options,
+            "known": self.limits.known(ticket.request.sample) if self.limits is not None else None,
             "slot": slot.fd,
             "slot_bytes": slot.size,
         }
@@ -306,11 +339,14 @@ class DecodePool:
             ticket.slot.grow(answer["need"])
             return None, request
         stop = request.start + answer["count"]
-        rest = (
-            Request(request.sample, request.path, request.slices, stop, request.stop) if stop < request.stop else None
-        )
+        rest = replace(request, start=stop) if stop < request.stop else None
         if "reason" in answer:
             return Piece(request.sample, request.start, stop, stage=answer["stage"], reason=answer["reason"]), rest
+        if request.kind != "read":
+            found = {name: answer[name] for name in ("slices", "size", "mtime_ns", "digest", "slice_bytes")}
+            return Piece(request.sample, request.start, stop, found=Found(**found)), rest
+        if self.limits is not None and "learned" in answer:
+            self.limits.learn(request.sample, answer["digest"], answer["learned"])
         pixels = np.ndarray(answer["shape"], answer["dtype"], buffer=ticket.slot.memory)
         calibration = Calibration(
             np.asarray(answer["slope"]),
@@ -329,4 +365,4 @@ def split(requests: Iterable[Request]) -> Iterator[Request]:
     """The same slices in pieces of at most PIECE_SLICES."""
     for r in requests:
         for start in range(r.start, r.stop, PIECE_SLICES):
-            yield Request(r.sample, r.path, r.slices, start, min(start + PIECE_SLICES, r.stop))
+            yield replace(r, start=start, stop=min(start + PIECE_SLICES, r.stop))

@@ -1,8 +1,8 @@
 """One decode process: reads requests from stdin, writes pixels into shared memory, answers on stdout.
 
-Run as `python -m embedcache.extraction.decoder FD`, never imported by the parent. It is a plain child process and no
-`multiprocessing` worker, so that a caller's script needs no `__main__` guard, no thread is forked, torch is not
-imported, and it ends by itself when its parent dies (its stdin closes). Messages are JSON lines; nothing is pickled.
+Run as `python -m embedcache.extraction.decoder BYTES`, the memory that it may take; never imported by the parent. It is a plain
+child process and no `multiprocessing` worker, so that a caller's script needs no `__main__` guard, no thread is forked, torch
+is not imported, and it ends by itself when its parent dies (its stdin closes). Messages are JSON lines; nothing is pickled.
 """
 
 import json
@@ -11,14 +11,17 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
 
 from embedcache.errors import ImageError
+from embedcache.extraction.memory import limit_this_process
+from embedcache.images.files import SourceState, stat_source
 from embedcache.images.options import ImageOptions
-from embedcache.images.source import OpenedImage, open_image
+from embedcache.images.source import OpenedImage, count_slices, open_image
 from embedcache.types import Volume, Window
 
 
@@ -30,8 +33,12 @@ class Opened:
     image: OpenedImage
 
 
+TOO_LARGE = "the image needs more memory than there is for one decode process; if it is whole, use fewer --workers"
+
+
 def main() -> None:
     """Answer requests until stdin closes."""
+    limit_this_process(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole process group; the parent decides when a run ends
         signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter(
@@ -48,19 +55,51 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     opened: Opened | None = None
     for line in requests:
         request = json.loads(line)
+        path, options = request["path"], ImageOptions(**request["options"])
         try:
-            if opened is None or opened.path != request["path"]:
+            if opened is None or opened.path != path or request["kind"] != "read":
                 opened = None  # let go of the last volume before the next one is read
-                opened = Opened(request["path"], open_image(request["path"], ImageOptions(**request["options"])))
-            answer = read_piece(opened.image, request)
+            if request["kind"] == "count":
+                answer = counted(path, options)
+            else:
+                opened = opened or Opened(path, open_image(path, options))
+                answer = WORK[request["kind"]](opened.image, request)
         except ImageError as error:
             answer = {"count": 1, "stage": error.stage, "reason": error.reason}
         except MemoryError:
-            answer = {"count": 1, "stage": "decode", "reason": "the image needs more memory than there is"}
+            opened = None
+            answer = {"count": 1, "stage": "decode", "reason": TOO_LARGE}
         except Exception as error:  # noqa: BLE001 a decoder may raise anything on rubbish; one bad file must not end the run
             # the text of a foreign exception may hold a path or a tag's value, so only its type is passed on
             answer = {"count": 1, "stage": "decode", "reason": f"its decoder failed with {type(error).__name__}"}
         answers.write(json.dumps({"request": request["request"], **answer}) + "\n")
+
+
+def counted(path: str, options: ImageOptions) -> dict[str, Any]:
+    """The slices of an image, from its headers where its form allows that."""
+    return found(count_slices(path, options), stat_source(path), "")
+
+
+def examine(image: OpenedImage, _: dict[str, Any]) -> dict[str, Any]:
+    """An image's content and its slices."""
+    return found(image.n_slices, image.state, image.digest)
+
+
+def measure(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
+    """The same, and what one slice takes in memory."""
+    return {**examine(image, request), "slice_bytes": image.read(0, 1).pixels.nbytes}
+
+
+def found(slices: int, state: SourceState, digest: str) -> dict[str, Any]:
+    """The answer of a request that wants no pixels."""
+    return {
+        "count": 1,
+        "slices": slices,
+        "size": state.size,
+        "mtime_ns": state.mtime_ns,
+        "digest": digest,
+        "slice_bytes": 0,
+    }
 
 
 def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +110,7 @@ def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
         raise ImageError(f"it has {image.n_slices} slices where the plan has {request['slices']}", "open")
     try:
         volume = image.read(start, stop, window)
-    except ImageError:
+    except (ImageError, MemoryError):
         if stop - start == 1:
             raise
         volume = image.read(start, start + 1, window)  # one bad slice must not take its neighbours with it
@@ -79,11 +118,18 @@ def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     count = min(len(volume.pixels), request["slot_bytes"] // slice_bytes)
     if count == 0:
         return {"count": 0, "need": slice_bytes}
+    known = request["known"]
+    told = known is not None and known["digest"] == image.digest
+    if told:
+        image.know(window, np.asarray(known["limits"]))
     limits = image.limits(window, start, start + count)
-    pixels = np.ascontiguousarray(volume.pixels[:count])
+    pixels = volume.pixels[:count]
     with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
-        memory[: pixels.nbytes] = pixels.tobytes()
-    return {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count)}
+        # freed with the view that numpy makes of it, before the memory is let go
+        np.frombuffer(memory, np.uint8, pixels.nbytes).view(pixels.dtype).reshape(pixels.shape)[...] = pixels
+    answer = {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count)}
+    learned = None if told or image.n_slices == 1 else image.known(window)
+    return answer if learned is None else {**answer, "learned": learned.tolist()}
 
 
 def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Any]:
@@ -103,6 +149,14 @@ def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], c
         "size": image.state.size,
         "mtime_ns": image.state.mtime_ns,
     }
+
+
+WORK: dict[str, Callable[[OpenedImage, dict[str, Any]], dict[str, Any]]] = {
+    "read": read_piece,
+    "examine": examine,
+    "measure": measure,
+}
+"""What is done with an image that is open, by the kind of request."""
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.forecast import check_room
 from embedcache.extraction.like import what_differs
+from embedcache.extraction.limits import known_limits
 from embedcache.extraction.opening import OpenStore, open_stores, remember
 from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
@@ -232,14 +233,16 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
         wanted = group.stores[0][0].wanted
         share = Share(group.plan, wanted, targets, workers)
         batch = max(target.batch_size for target in targets)
+        window, options = parse_window(config.window), config.image_options
         pool = stack.enter_context(
             DecodePool(
                 config.workers or default_workers(device.type),
-                parse_window(config.window),
-                config.image_options,
+                window,
+                options,
                 config.decode_timeout,
                 2 * batch,
                 stop,
+                known_limits(group.plan.sample_id, prepared.sources, window, options),
             )
         )
         paths = paths_of(group.plan, prepared.samples, prepared.sources)

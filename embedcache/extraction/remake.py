@@ -14,6 +14,7 @@ from embedcache.backbones import load_backbone
 from embedcache.backbones.preprocess import preprocess
 from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
+from embedcache.extraction.limits import known_limits
 from embedcache.extraction.plan import Prepared, paths_of
 from embedcache.extraction.worker import runs
 from embedcache.images import parse_window
@@ -56,7 +57,8 @@ def remake(
 
     workers = config.workers or default_workers(device.type)
     window, options = parse_window(config.window), config.image_options
-    with DecodePool(workers, window, options, config.decode_timeout, 2 * p.batch_size, stopping) as pool:
+    known = known_limits(plan.sample_id, prepared.sources, window, options)
+    with DecodePool(workers, window, options, config.decode_timeout, 2 * p.batch_size, stopping, known) as pool:
         for piece in pool.pieces(runs(plan, rows, paths)):
             first = int(plan.slice_start[piece.sample]) + piece.start
             of_piece = np.arange(first, first + piece.stop - piece.start)

@@ -40,6 +40,20 @@ def count_slices(path: str, options: ImageOptions = _DEFAULTS) -> int:
     head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a MATLAB file.
     Raises ImageError(stage="open").
     """
+    counted = count_in_python(path, options)
+    if counted is not None:
+        return counted
+    form = None if is_series(path) else form_of(split_path(path)[0])
+    if form in ("nrrd", "metaimage"):
+        from embedcache.images.itk import parse_itk
+        from embedcache.images.planes import in_plane
+
+        return in_plane(parse_itk(path, form, options.time), options.plane).n_slices
+    return open_image(path, options).n_slices
+
+
+def count_in_python(path: str, options: ImageOptions = _DEFAULTS) -> int | None:
+    """As `count_slices`, and None where a library written in C parses the file: on a spoilt one it may end the process."""
     file, fragment = split_path(path)
     folder = is_series(file)
     match "dicom" if folder else form_of(file):
@@ -66,13 +80,8 @@ def count_slices(path: str, options: ImageOptions = _DEFAULTS) -> int:
             from embedcache.images.npz import npz_shape
 
             return count_array(*npz_shape(file, fragment))
-        case "nrrd" | "metaimage" as form:
-            from embedcache.images.itk import parse_itk
-            from embedcache.images.planes import in_plane
-
-            return in_plane(parse_itk(file, form, options.time), options.plane).n_slices
         case _:
-            return open_image(path, options).n_slices
+            return None
 
 
 def open_image(path: str, options: ImageOptions = _DEFAULTS) -> "OpenedImage":
@@ -260,6 +269,15 @@ class OpenedImage:
             everything = self.read(0, self.n_slices)
             self._whole[window] = resolve_limits(window, self.kind, everything.calibration, everything.pixels)
         return self._whole[window][start:stop]
+
+    def know(self, window: Window, limits: npt.NDArray[np.float64]) -> None:
+        """Take what `known` gave for the same content and options before, so that the whole image is not read for it."""
+        self._whole[window] = np.broadcast_to(limits, (self.n_slices, *limits.shape[1:]))
+
+    def known(self, window: Window) -> npt.NDArray[np.float64] | None:
+        """(n or 1, channels, 2): the limits of all slices, one row where all are equal; None unless `limits` read them all."""
+        whole = self._whole.get(window)
+        return whole if whole is None or (whole != whole[:1]).any() else whole[:1]
 
     def _volume(self, start: int, stop: int) -> Volume:
         return Volume(
