@@ -98,7 +98,14 @@ def slice_instances(path: str) -> list[str]:
 
 
 def _candidates(folder: str) -> Iterator[str]:
+    """Links to folders are followed, and no folder is gone through twice: a link may lead back to one above it."""
+    seen: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
+        found = os.stat(here)
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and name != "DICOMDIR":

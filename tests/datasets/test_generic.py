@@ -10,7 +10,7 @@ from pydicom import dcmread
 from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image, stat_source
-from embedcache.images.tree import slice_instances
+from embedcache.images.tree import scan_tree, slice_instances
 from embedcache.testing import make_replica
 from embedcache.testing.files import write_dicom, write_series
 
@@ -108,6 +108,13 @@ def test_patients_that_are_not_named_are_their_studies(tmp_path):
     dataset = dicom(tmp_path)
     assert len(set(dataset.samples().patient_id.tolist())) == 2
     assert "2 of 2 series name no patient" in dataset.notices[0]
+
+
+def test_a_link_to_a_folder_above_is_gone_through_once(tree):
+    before = sorted(file.path for file in scan_tree(str(tree)).files)
+    (tree / "again").symlink_to(tree, target_is_directory=True)
+    (tree / "away").symlink_to(tree / "nowhere", target_is_directory=True)
+    assert sorted(file.path for file in scan_tree(str(tree)).files) == before
 
 
 def test_a_folder_without_dicom_says_so(tmp_path):
