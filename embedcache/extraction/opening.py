@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.index import PrivateIndex
-from embedcache.errors import ImageError
+from embedcache.extraction.apart import count_each
 from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, check_device, compare, id_scheme
 from embedcache.extraction.sources import Tell
-from embedcache.images import ImageOptions, count_slices
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index
 from embedcache.store.layout import Root
@@ -134,20 +133,18 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
     plan = index.plan
     owner = plan.owner()
     place = locate(plan.sample_id, prepared.samples.id)
-    recounted: dict[int, bool] = {}
+    owners = np.unique([owner[row] for rows in bad.values() for row in rows]).astype(np.int64)
+    asked = owners[place[owners] >= 0]
+    counts = count_each(prepared.samples.path[place[asked]].tolist(), prepared.config)
+    # one that can not be opened is tried as it is
+    recounted = {
+        sample: count in (0, int(plan.slice_count[sample]))
+        for sample, count in zip(asked.tolist(), counts, strict=True)
+    }
     shards: dict[str, set[int]] = {}
     for name, rows in bad.items():
         for row in rows:
-            sample = int(owner[row])
-            if place[sample] < 0:
-                continue
-            if sample not in recounted:
-                recounted[sample] = fits(
-                    str(prepared.samples.path[place[sample]]),
-                    int(plan.slice_count[sample]),
-                    prepared.config.image_options,
-                )
-            if recounted[sample]:
+            if recounted.get(int(owner[row])):
                 shards.setdefault(name, set()).add(row // root.passes[name].rows_per_shard)
     for name in shards:
         check_device(prepared, store.name, root.passes[name])
@@ -157,14 +154,6 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
         root = reopen(files, root, shards)
     if misfits:
         replan(prepared, store, files, misfits)
-
-
-def fits(path: str, slices: int, options: ImageOptions) -> bool:
-    """Whether a source still has as many slices as were planned; one that can not be opened is tried as it is."""
-    try:
-        return count_slices(path, options) == slices
-    except ImageError:
-        return True
 
 
 def replan(prepared: Prepared, store: StorePlan, files: StoreFiles, misfits: list[int]) -> None:

@@ -122,7 +122,7 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
         labels=labels,
         key=key,
         sources=sources,
-        changed=changed_sources(samples, sources, tell),
+        changed=changed_sources(samples, sources, config, tell),
         stores=(),
         selection=sha256(canonical([config.limit, config.where, config.sample_list])),
         device_kind=choose_device(config.device).partition(":")[0],
@@ -253,9 +253,7 @@ class RowPlanner:
         key = (store.root.plan_digest if store.root else "", store.new.tobytes())
         if key not in self.made:
             new = self.prepared.samples.take(store.new)
-            counts, learned = slice_counts(
-                new, self.prepared.sources, self.prepared.changed, self.prepared.config.image_options
-            )
+            counts, learned = slice_counts(new, self.prepared.sources, self.prepared.changed, self.prepared.config)
             if unreadable := int((counts == 0).sum()):
                 self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
             self.learned += learned

@@ -7,7 +7,9 @@ import numpy as np
 
 from embedcache.datasets.index import IndexRow, PrivateIndex
 from embedcache.errors import ImageError
-from embedcache.images import ImageOptions, count_slices, open_image, stat_source
+from embedcache.extraction.apart import count_each, look
+from embedcache.extraction.config import ExtractConfig
+from embedcache.images import ImageOptions, stat_source
 from embedcache.images.files import SourceState
 from embedcache.types import IntArray, Samples, strings
 
@@ -15,7 +17,7 @@ Tell = Callable[[str], None]
 """Receives one line for the user: a notice, never an identifier."""
 
 
-def changed_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> dict[str, IndexRow]:
+def changed_sources(samples: Samples, sources: PrivateIndex, config: ExtractConfig, tell: Tell) -> dict[str, IndexRow]:
     """Sample id → what its source is now, for sources whose content is not what the index recorded.
 
     A new date alone changes nothing, and is noted in the index. Of a source that is gone or can no longer be opened what
@@ -23,22 +25,19 @@ def changed_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> dict
     """
     changed: dict[str, IndexRow] = {}
     redated, gone = [], 0
-    for i in sources.suspects(samples).tolist():
-        known = sources.get(str(samples.id[i]))
-        assert known is not None
-        if not known.digest:
-            continue  # nothing of it was committed yet, so there is nothing to contradict
-        path = str(samples.path[i])
-        try:
-            image = open_image(path)
-        except ImageError:
+    suspected = [(str(samples.path[i]), sources.get(str(samples.id[i]))) for i in sources.suspects(samples).tolist()]
+    # of what has no digest nothing was committed yet, so there is nothing to contradict
+    compared = [(path, known) for path, known in suspected if known is not None and known.digest]
+    found = look([path for path, _ in compared], "examine", ImageOptions(), config)
+    for (path, known), image in zip(compared, found, strict=True):
+        if image is None:
             gone += 1
             continue
-        seen = replace(known, path=path, size=image.state.size, mtime_ns=image.state.mtime_ns)
+        seen = replace(known, path=path, size=image.size, mtime_ns=image.mtime_ns)
         if image.digest == known.digest:
             redated.append(seen)
         else:
-            changed[known.id] = replace(seen, digest=image.digest, slices=image.n_slices)
+            changed[known.id] = replace(seen, digest=image.digest, slices=image.slices)
     if gone:
         tell(f"{gone} sources can no longer be opened where they were; what is stored of them stays")
     if redated:
@@ -49,7 +48,7 @@ def changed_sources(samples: Samples, sources: PrivateIndex, tell: Tell) -> dict
 
 
 def slice_counts(
-    samples: Samples, sources: PrivateIndex, changed: Mapping[str, IndexRow], options: ImageOptions
+    samples: Samples, sources: PrivateIndex, changed: Mapping[str, IndexRow], config: ExtractConfig
 ) -> tuple[IntArray, list[IndexRow]]:
     """Slices of each sample (0 where it can not be opened): from the private index, else from the files' headers.
 
@@ -57,24 +56,33 @@ def slice_counts(
     The index keeps the counts of images as they are stored only: those of another plane or time point are always counted,
     once for each store, whose plan remembers them.
     """
+    moved = config.image_options.moves_slices
     known = sources.lookup(samples.id, ("slices",))
     counts = known["slices"].astype(np.int64)
-    if options.moves_slices:
+    if moved:
         counts[:] = 0
     elif changed:
         for i in np.flatnonzero(np.isin(samples.id, strings(list(changed)))).tolist():
             counts[i] = changed[str(samples.id[i])].slices
+    unknown = np.flatnonzero(counts <= 0)
+    # the state before the count: a file that changes in between is suspected by the next run
+    states = [_state(path) for path in samples.path[unknown].tolist()]
+    counts[unknown] = count_each(samples.path[unknown].tolist(), config)
     learned = []
-    for i in np.flatnonzero(counts <= 0).tolist():
-        sample = samples[i]
-        try:
-            state = stat_source(sample.path)
-            counts[i] = count_slices(sample.path, options)
-        except ImageError:
-            state, counts[i] = SourceState(0, 0), 0
-        if options.moves_slices and known["found"][i]:
+    for i, state in zip(unknown.tolist(), states, strict=True):
+        if moved and known["found"][i]:
             continue
+        sample = samples[i]
         row = sources.get(sample.id)
-        digest, slices = row.digest if row else "", 0 if options.moves_slices else int(counts[i])
+        digest, slices = row.digest if row else "", 0 if moved else int(counts[i])
+        if not counts[i]:
+            state = SourceState(0, 0)
         learned.append(IndexRow(sample.id, sample.path, state.size, state.mtime_ns, digest, slices))
     return counts, learned
+
+
+def _state(path: str) -> SourceState:
+    try:
+        return stat_source(path)
+    except ImageError:
+        return SourceState(0, 0)

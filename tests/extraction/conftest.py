@@ -64,3 +64,16 @@ def only_store(config: ExtractConfig) -> Path:
 def elsewhere(config: ExtractConfig, name: str) -> ExtractConfig:
     """The same extraction into another cache."""
     return replace(config, cache=str(Path(config.cache).with_name(name)))
+
+
+@pytest.fixture
+def in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let every child process begin with a piece of code: what goes wrong there must not reach this one."""
+
+    def begin_with(code: str) -> None:
+        folder = tmp_path / "sitecustomize"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return begin_with
