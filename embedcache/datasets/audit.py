@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from embedcache.datasets import open_dataset
 from embedcache.datasets.base import MASK_SEPARATOR, Dataset, DatasetOptions
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image
+from embedcache.images.files import form_of, is_series, split_path
 from embedcache.types import PARTS, Samples, StringArray
 
 FILES = 200
@@ -92,13 +94,15 @@ def _problems(dataset: Dataset, samples: Samples, chosen: list[int]) -> Iterator
             continue
         for path in str(masks[i]).split(MASK_SEPARATOR):
             # one of several files marks one class with whatever value
-            yield from _mask_problems(path, image, {} if MASK_SEPARATOR in masks[i] else names, where)
+            known = {} if MASK_SEPARATOR in masks[i] else names
+            yield from _mask_problems(path, str(samples.path[i]), image, known, where)
 
 
-def _mask_problems(path: str, image: tuple[int, ...], names: Mapping[int, str], where: str) -> Iterator[str]:
+def _mask_problems(
+    path: str, image_path: str, image: tuple[int, ...], names: Mapping[int, str], where: str
+) -> Iterator[str]:
     try:
-        opened = open_image(path)
-        values = opened.read(0, opened.n_slices).pixels
+        values = _mask_values(path, image_path)
     except ImageError as error:
         yield f"the mask of {where} can not be read: {error.reason}"
         return
@@ -112,6 +116,16 @@ def _mask_problems(path: str, image: tuple[int, ...], names: Mapping[int, str], 
     if names and unknown:
         known = ", ".join(f"{value} {name}" for value, name in names.items())
         yield f"the mask of {where} holds value {unknown[0]:g}, which is none of the dataset's: {known}"
+
+
+def _mask_values(path: str, image: str) -> npt.NDArray[Any]:
+    if not is_series(path) and form_of(split_path(path)[0]) == "dicom":
+        from embedcache.images.segmentation import read_segmentation, segment_labels  # pydicom takes 0.4 s
+
+        if segment_labels(path) is not None:
+            return read_segmentation(path, image).values
+    opened = open_image(path)
+    return opened.read(0, opened.n_slices).pixels
 
 
 def _grid(path: str) -> tuple[int, ...]:

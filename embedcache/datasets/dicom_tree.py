@@ -45,8 +45,8 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
     """The series below `root`, by patient, study and series; a radiograph of a series with several is a sample of its own.
 
     Reads every header. The ids are UIDs and the patients PatientID, which become pseudonyms in a store. Labels are a second
-    table, joined by AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (of slices) or patient. Raises
-    InputError if there is no DICOM image.
+    table, joined by AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (of slices) or patient. A
+    segmentation anywhere in the tree that names one of the series is its mask. Raises InputError if there is no DICOM image.
     """
     options.only("dicom-tree", "name", "label_table", "join_on", "slice_column", "tasks", "positive", "sep", "level")
     try:
@@ -74,9 +74,13 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
     def labels() -> Labels:
         return all_rows(joined.parts if joined else [], samples)
 
-    notices = (*_notices(tree, images, found), *(joined.notices if joined else ()))
+    masks = _masks(tree, found)
+    notices = (*_notices(tree, images, found, masks), *(joined.notices if joined else ()))
     info = named(DatasetInfo(name="dicom-tree"), options, root.name)
-    return ListedDataset(info, notices, samples, labels, _columns(found))
+    paths = strings([of[0].path if len(of) == 1 else "" for of in masks])
+    return ListedDataset(
+        info, notices, samples, labels, _columns(found), mask_paths=paths if np.any(paths != "") else None
+    )
 
 
 def _samples_of(images: list[DicomFile]) -> list[_Found]:
@@ -111,6 +115,15 @@ def _paths(found: list[_Found], tree: Tree) -> list[str]:
         else:
             paths.append(f"{shared}{SERIES}{f.files[0].series}")
     return paths
+
+
+def _masks(tree: Tree, found: list[_Found]) -> list[list[DicomFile]]:
+    """The segmentations of each sample."""
+    by_uid: dict[str, dict[str, DicomFile]] = {}
+    for file in tree.files:
+        for uid in file.refers_to:
+            by_uid.setdefault(uid, {}).setdefault(file.instance, file)  # a copy is no second one
+    return [list(by_uid.get(f.id, {}).values()) for f in found]
 
 
 def _other_ids(found: list[_Found], path: StringArray) -> OtherIds:
@@ -154,12 +167,22 @@ def _columns(found: list[_Found]) -> Columns:
     }
 
 
-def _notices(tree: Tree, images: list[DicomFile], found: list[_Found]) -> tuple[str, ...]:
+def _notices(tree: Tree, images: list[DicomFile], found: list[_Found], masks: list[list[DicomFile]]) -> tuple[str, ...]:
     notices = []
-    left_out = Counter(f.modality or "no image" for f in tree.files if not f.has_pixels or f.modality in NO_IMAGES)
+    used = {of[0].path for of in masks if len(of) == 1}
+    others = [f for f in tree.files if (not f.has_pixels or f.modality in NO_IMAGES) and f.path not in used]
+    left_out = Counter(f.modality or "no image" for f in others)
     if left_out:
         said = ", ".join(f"{n} {word}" for word, n in sorted(left_out.items()))
-        notices.append(f"{sum(left_out.values())} DICOM files that are no images were left out ({said})")
+        notices.append(f"{len(others)} DICOM files that are no images were left out ({said})")
+    masked, torn = sum(len(of) == 1 for of in masks), sum(len(of) > 1 for of in masks)
+    if masked:
+        notices.append(f"{masked} of {len(found)} samples have a DICOM segmentation as their mask")
+    if torn:
+        notices.append(
+            f"{torn} of {len(found)} samples have several DICOM segmentations, and so no mask: say which one it is in the "
+            "mask column of a table"
+        )
     if tree.unread:
         notices.append(f"{tree.unread} files could not be read as DICOM, and were left out")
     if tree.others:

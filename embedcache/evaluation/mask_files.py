@@ -1,7 +1,8 @@
 """Masks of a store's samples, read from the dataset again: a cache holds none.
 
 A mask is an image file on its image's own grid whose stored values are classes; 0 is the background. Which value is
-what is said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number.
+what is said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number. Or it is a DICOM
+segmentation, which lies on its image by position and names its segments itself: see `segments`.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from embedcache.datasets.base import MASK_SEPARATOR, DatasetOptions
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.labelling import all_rows
 from embedcache.errors import ImageError, InputError
+from embedcache.evaluation.segments import SegmentValues, read_segments
 from embedcache.images import ImageOptions, open_image
 from embedcache.images.options import parse_plane
 from embedcache.images.windows import physical
@@ -90,7 +92,8 @@ class MaskClasses:
     @classmethod
     def named(cls, names: Mapping[int, str]) -> "MaskClasses":
         """As the dataset names its values."""
-        return cls._of(tuple(dict.fromkeys(names.values())), {0: BACKGROUND, **names})
+        classes = (name for name in dict.fromkeys(names.values()) if name not in (BACKGROUND, IGNORE))
+        return cls._of(tuple(classes), {0: BACKGROUND, **names})
 
     @classmethod
     def of_values(cls, values: list[int]) -> "MaskClasses":
@@ -137,6 +140,8 @@ class StoreMasks:
     """(n,): samples of the store that have a mask, ascending."""
     path: StringArray
     """(n,). Private."""
+    image: StringArray
+    """(n,): the path of its image. Private."""
     where: list[str]
     """(n,): how a message names each."""
     slices: IntArray
@@ -145,6 +150,10 @@ class StoreMasks:
     """The plane of the store's slices; a mask has one time point."""
     names: Mapping[int, str] = field(default_factory=dict)
     """What the dataset says that the values mean; empty where it says nothing."""
+    segments: SegmentValues | None = None
+    """None where the masks are no DICOM segmentations."""
+    image_options: ImageOptions = field(default_factory=ImageOptions)
+    """Those of the store's images, on whose slices a segmentation is laid."""
     _last: tuple[int, npt.NDArray[Any]] | None = None
 
     def values(self, i: int) -> npt.NDArray[Any]:
@@ -161,6 +170,8 @@ class StoreMasks:
         return sorted(found)
 
     def _read(self, i: int) -> npt.NDArray[Any]:
+        if self.segments is not None:
+            return self._checked(self._read_segmentation(self.segments, i), i)
         parts = [self._read_file(path, i) for path in str(self.path[i]).split(MASK_SEPARATOR)]
         if len(parts) == 1:
             return parts[0]
@@ -173,18 +184,27 @@ class StoreMasks:
             values[part != 0] = number
         return values
 
+    def _read_segmentation(self, segments: SegmentValues, i: int) -> npt.NDArray[Any]:
+        try:
+            return segments.read(i, str(self.path[i]), str(self.image[i]), self.image_options)
+        except ImageError as error:
+            raise InputError(f"the mask of {self.where[i]} can not be used: {error.reason}") from error
+
+    def _checked(self, values: npt.NDArray[Any], i: int) -> npt.NDArray[Any]:
+        if len(values) != self.slices[i]:
+            raise InputError(
+                f"the mask of {self.where[i]} has {len(values)} slices, and its image {self.slices[i]}; "
+                "a mask lies on its image's own grid."
+            )
+        return values
+
     def _read_file(self, path: str, i: int) -> npt.NDArray[Any]:
         try:
             image = open_image(path, self.options)
             volume = image.read(0, image.n_slices)
         except ImageError as error:
             raise InputError(f"the mask of {self.where[i]} can not be read: {error.reason}") from error
-        values = volume.pixels
-        if len(values) != self.slices[i]:
-            raise InputError(
-                f"the mask of {self.where[i]} has {len(values)} slices, and its image {self.slices[i]}; "
-                "a mask lies on its image's own grid."
-            )
+        values = self._checked(volume.pixels, i)
         if values.ndim == 4:
             if (values != values[..., :1]).any():
                 raise InputError(f"the mask of {self.where[i]} is a colour image; save it in grey, a value per class.")
@@ -219,8 +239,8 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
     # pseudonyms are made under the name of the store's dataset, whatever the table of masks is called
     info = DatasetInfo(cache.root.dataset.name)
     natural = opened.samples()
-    samples, labels, names = assign_ids(info, natural, all_rows((), natural), keep, key)
-    paths = paths[locate(names, natural.id)]
+    samples, labels, names_of = assign_ids(info, natural, all_rows((), natural), keep, key)
+    paths = paths[locate(names_of, natural.id)]
     stored = cache.samples()
     at = locate(samples.id, stored.id)
     usable = (at >= 0) & (paths != "")
@@ -232,19 +252,32 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
         )
     order = np.argsort(at[usable])
     index = np.flatnonzero(usable)[order]
+    where = [samples.where(int(i)) for i in index]
+    segments = read_segments(paths[index], where)
+    names = opened.mask_values() if isinstance(opened, NamedMasks) else {}
+    plane, time = parse_plane(cache.recipe.image.plane), cache.recipe.image.time
     return StoreMasks(
         rows_of(labels, np.flatnonzero(locate(labels.sample, stored.id) >= 0)),
         at[index],
         paths[index],
-        [samples.where(int(i)) for i in index],
+        natural.path[locate(names_of, natural.id)][index],
+        where,
         stored.slices[at[index]],
-        ImageOptions(parse_plane(cache.recipe.image.plane)),
-        opened.mask_values() if isinstance(opened, NamedMasks) else {},
+        ImageOptions(plane),
+        names if segments is None else segments.names,
+        segments,
+        ImageOptions(plane, time),
     )
 
 
 def mask_classes(masks: StoreMasks, asked: str | None) -> MaskClasses:
-    """What the values mean: as asked, else as the dataset says, else every value but 0 is a class."""
+    """What the values mean: as asked, else as the dataset or the segmentations say, else every value but 0 is a class.
+
+    Of segmentations, only what was asked for is read then: segments may overlap, and two that do are no one mask.
+    """
     if asked:
-        return MaskClasses.parse(asked)
+        classes = MaskClasses.parse(asked)
+        if masks.segments is not None:
+            masks.segments = masks.segments.only(value for value, number in classes.numbers if number)
+        return classes
     return MaskClasses.named(masks.names) if masks.names else MaskClasses.of_values(masks.distinct())

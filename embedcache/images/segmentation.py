@@ -21,13 +21,16 @@ from embedcache.images.dicom import (
     read_dataset,
     read_header,
 )
-from embedcache.images.files import is_series, open_file, series_files
+from embedcache.images.files import form_of, is_series, open_file, series_files, split_path
 from embedcache.images.frames import Frame, read_frames
 from embedcache.images.options import ImageOptions
+from embedcache.images.parsed import Parsed, plain_calibration
+from embedcache.images.planes import in_plane
 from embedcache.images.series import MASK_CLASSES, series_frames
 from embedcache.types import Mask
 
 _DEFAULTS = ImageOptions()
+_STRANGE = "the DICOM header holds values that can not be read."
 
 HALF = 0.5
 """A fractional segment covers a pixel from this fraction on."""
@@ -41,34 +44,53 @@ class _Grid:
     shape: tuple[int, int]
     by_instance: dict[tuple[str, int], int]
     """(SOPInstanceUID, frame from 0) → slice, for slices that are a whole frame."""
+    affine: npt.NDArray[np.float64] | None
     poses: npt.NDArray[np.float64]
     """(slice, 11): position, row, column, PixelSpacing; NaN where a slice does not say."""
 
 
-def read_segmentation(path: str, image: str, segments: Sequence[int] = (), options: ImageOptions = _DEFAULTS) -> Mask:
-    """The segmentation at `path` on the slices that `open_image(image)` gives: (slice, y, x), uint8 or uint16.
+def read_segmentation(
+    path: str, image: str, segments: Sequence[int] | None = None, options: ImageOptions = _DEFAULTS
+) -> Mask:
+    """The segmentation at `path` on the slices that `open_image(image, options)` gives: (slice, y, x), uint8 or uint16.
 
     Binary, fractional (a pixel belongs to the segment that covers most of it, from a half on) and label maps. A frame
     goes to the slice at its position, else to the one whose SOPInstanceUID it names; a slice without a frame is
-    background. Classes are the segments by their numbers, or those of `segments` in that order, named by SegmentLabel.
+    background. Classes are all segments by their numbers, or those of `segments` in that order, named by SegmentLabel.
     Raises ImageError: stage "open" where the file is no segmentation, or does not lie on the image's grid; "decode"
     where its pixels can not be read, or two segments of a binary one share a pixel.
     """
     with open_file(path) as file:
         mask = read_dataset(file.read())
+    if not is_series(image) and form_of(split_path(image)[0]) != "dicom":
+        raise ImageError(
+            "it is a DICOM segmentation of an image that is no DICOM file: nothing says where it lies.", "open"
+        )
     files = series_files(image) if is_series(image) else [image]
     return align_segmentation(mask, [read_header(f) for f in files], segments, options)
 
 
+def segment_labels(path: str) -> dict[int, str] | None:
+    """The name of each segment of the DICOM segmentation at `path`, by its number; None where that is another file.
+
+    Reads its header only. Raises ImageError(stage="open").
+    """
+    if is_series(path) or form_of(split_path(path)[0]) != "dicom":
+        return None
+    header = read_header(path)
+    with pydicom_reading(_STRANGE, "open"):
+        return _labels(header) if header.get("SOPClassUID") in MASK_CLASSES else None
+
+
 def align_segmentation(
-    mask: Dataset, image: Sequence[Dataset], segments: Sequence[int] = (), options: ImageOptions = _DEFAULTS
+    mask: Dataset, image: Sequence[Dataset], segments: Sequence[int] | None = None, options: ImageOptions = _DEFAULTS
 ) -> Mask:
     """As `read_segmentation`, of data sets that were read already (the image's need no pixels)."""
-    with pydicom_reading("the DICOM header holds values that can not be read.", "open"):
+    with pydicom_reading(_STRANGE, "open"):
         if mask.get("SOPClassUID") not in MASK_CLASSES:
             raise ImageError("this DICOM file is no segmentation (SOPClassUID).", "open")
-        labels = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "") for item in mask.SegmentSequence}
-        chosen = tuple(segments) or tuple(sorted(n for n in labels if n > 0))  # 0 is a label map's background
+        labels = _labels(mask)
+        chosen = tuple(sorted(labels)) if segments is None else tuple(segments)
         unknown = [n for n in chosen if n not in labels]
         if unknown:
             raise ImageError(f"the segmentation has no segment {unknown[0]}; it has {sorted(labels)}.", "open")
@@ -80,20 +102,37 @@ def align_segmentation(
                 "open",
             )
         places = [_slice_of(frame, mask, grid) for frame in read_frames(mask, 0)]
-    classes = tuple(labels[n] or f"segment {n}" for n in chosen)
     numbers = {n: i + 1 for i, n in enumerate(chosen)}
-    return Mask(_painted(mask, places, numbers, (len(grid.slices), *grid.shape)), classes)
+    values = _painted(mask, places, numbers, (len(grid.slices), *grid.shape))
+    return Mask(_turned(values, grid.affine, options), tuple(labels[n] for n in chosen))
+
+
+def _labels(mask: Dataset) -> dict[int, str]:
+    """The segments by their numbers; 0 is a label map's background."""
+    numbers = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip() for item in mask.SegmentSequence}
+    return {n: label or f"segment {n}" for n, label in sorted(numbers.items()) if n > 0}
+
+
+def _turned(
+    values: npt.NDArray[np.integer[Any]], affine: npt.NDArray[np.float64] | None, options: ImageOptions
+) -> npt.NDArray[np.integer[Any]]:
+    """Stored slices as the slices of the plane that was asked for."""
+    n = len(values)
+    stored = Parsed("dicom", n, plain_calibration(n), lambda start, stop: values[start:stop], affine=affine)
+    turned = in_plane(stored, options.plane)
+    return turned.decode(0, turned.n_slices)
 
 
 # --- where a frame goes -----------------------------------------------------------------------------
 
 
 def _grid(image: Sequence[Dataset], options: ImageOptions) -> _Grid:
-    slices = series_frames(image, options).frames
+    arranged = series_frames(image, options)
+    slices = arranged.frames
     tile, first = slices[0].tile, image[slices[0].file]
     shape = (int(first.Rows), int(first.Columns)) if tile is None else (tile.height, tile.width)
     by_instance = {(s.instance, s.index): i for i, s in enumerate(slices) if s.tile is None}
-    return _Grid(slices, shape, by_instance, np.array([_numbers(s) for s in slices]))
+    return _Grid(slices, shape, by_instance, arranged.affine, np.array([_numbers(s) for s in slices]))
 
 
 def _numbers(frame: Frame) -> list[float]:
@@ -171,7 +210,9 @@ def _painted(
             continue
         covered = pixels >= needed
         if kind == "BINARY" and np.any(covered & (values[place] != 0)):
-            raise ImageError("two segments of the segmentation share a pixel; choose one of them (segments).")
+            raise ImageError(
+                "two segments of the segmentation share a pixel: choose which are read (segments; --mask-values)."
+            )
         covered &= pixels > strength[place]
         values[place][covered] = own
         strength[place][covered] = pixels[covered]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from embedcache.errors import ImageError
@@ -17,11 +17,11 @@ from embedcache.images.deflated import check_inflated
 from embedcache.images.dicom import pydicom_reading, read_header
 from embedcache.images.files import is_series, series_files
 from embedcache.images.kinds import may_be_dicom
-from embedcache.images.series import series_frames
+from embedcache.images.series import MASK_CLASSES, series_frames
 
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "AccessionNumber", "Modality",
-    "SeriesDescription", "BodyPartExamined", "Manufacturer", "Rows",
+    "SeriesDescription", "BodyPartExamined", "Manufacturer", "Rows", "ReferencedSeriesSequence",
 )  # fmt: skip
 _series_of: dict[str, dict[str, list[str]]] = {}
 """Folder → SeriesInstanceUID → files, sorted."""
@@ -42,6 +42,8 @@ class DicomFile:
     body_part: str
     manufacturer: str
     has_pixels: bool
+    refers_to: frozenset[str]
+    """SeriesInstanceUID and SOPInstanceUID of the images that it names as its own; of segmentations only."""
 
 
 @dataclass(frozen=True)
@@ -147,4 +149,14 @@ def _read(path: str) -> DicomFile:
             text("BodyPartExamined"),
             text("Manufacturer"),
             bool(dataset.get("Rows")),
+            _referred(dataset) if dataset.get("SOPClassUID") in MASK_CLASSES else frozenset(),
         )
+
+
+def _referred(dataset: Dataset) -> frozenset[str]:
+    """PS3.3 C.12.2: the series of the study that this object was made from, and their instances."""
+    found = set()
+    for series in dataset.get("ReferencedSeriesSequence") or ():
+        instances = series.get("ReferencedInstanceSequence") or ()
+        found |= {series.get("SeriesInstanceUID"), *(item.get("ReferencedSOPInstanceUID") for item in instances)}
+    return frozenset(str(uid) for uid in found if uid)

@@ -8,11 +8,13 @@ import pytest
 from pydicom import dcmread
 
 from embedcache.datasets import DatasetOptions, open_dataset
+from embedcache.datasets.audit import audit_dataset
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image, stat_source
 from embedcache.images.tree import scan_tree, slice_instances
 from embedcache.testing import make_replica
 from embedcache.testing.files import write_dicom, write_series
+from tests.images.dicom_makers import write_segmentation
 
 
 @pytest.fixture
@@ -100,6 +102,57 @@ def test_what_is_no_image_is_left_out_and_counted(tree):
     assert len(dataset.samples()) == 5
     assert "1 DICOM files that are no images were left out (1 SEG)" in dataset.notices
     assert "1 files could not be read as DICOM, and were left out" in dataset.notices
+
+
+def segmentation(tree, name, files, seed=0, **changes):
+    """A segmentation of the series in `files`, one frame per file in shuffled order."""
+    chosen = [dcmread(f, stop_before_pixels=True) for f in files]
+    chosen = [chosen[i] for i in np.random.default_rng(seed).permutation(len(chosen))]
+    asked = {"refers_to": (chosen[0].SeriesInstanceUID, [d.SOPInstanceUID for d in chosen]), **changes}
+    frames = [(1, np.full((d.Rows, d.Columns), int(d.InstanceNumber) % 2, np.uint8)) for d in chosen]
+    placed = all("ImagePositionPatient" in d for d in chosen)
+    return write_segmentation(
+        tree / name,
+        frames,
+        labels=("Liver",),
+        positions=[d.ImagePositionPatient for d in chosen] if placed else None,
+        sources=None if placed else [d.SOPInstanceUID for d in chosen],
+        **asked,
+    )
+
+
+def test_a_segmentation_is_the_mask_of_the_series_that_it_names(tree):
+    head = segmentation(tree, "far-away.dcm", (tree / "DICOM" / "0001").iterdir())
+    lateral = segmentation(tree, "lat-seg.dcm", [tree / "lat.dcm"])
+    dataset = dicom(tree)
+    samples, masks = dataset.samples(), dataset.masks().tolist()
+    assert len(samples) == 5
+    assert set(masks) == {"", str(head), str(lateral)}
+    assert samples.path[masks.index(str(head))] == str(tree / "DICOM" / "0001")
+    # of two radiographs of one series, the one whose instance it names
+    assert samples.path[masks.index(str(lateral))] == str(tree / "lat.dcm")
+    assert "2 of 5 samples have a DICOM segmentation as their mask" in dataset.notices
+    assert not any("left out (" in notice for notice in dataset.notices)
+    audit = audit_dataset("dicom-tree", str(tree))
+    assert audit.problems == ()
+
+
+def test_of_several_segmentations_none_is_the_mask(tree):
+    files = list((tree / "DICOM" / "0001").iterdir())
+    one = segmentation(tree, "a.dcm", files)
+    (tree / "copy.dcm").write_bytes(one.read_bytes())
+    assert str(one) in dicom(tree).masks().tolist()
+    segmentation(tree, "b.dcm", files, refers_to=(dcmread(files[0]).SeriesInstanceUID, []))
+    dataset = dicom(tree)
+    assert dataset.masks() is None
+    assert any("1 of 5 samples have several DICOM segmentations, and so no mask" in n for n in dataset.notices)
+
+
+def test_a_segmentation_that_does_not_fit_is_one_line_of_the_audit(tree):
+    files = list((tree / "DICOM" / "0001").iterdir())
+    segmentation(tree, "a.dcm", files, spacing=(2.0, 9.0, 9.0))
+    (problem,) = audit_dataset("dicom-tree", str(tree)).problems
+    assert "of the tree can not be read: frame 1 of the segmentation lies on no slice of the image" in problem
 
 
 def test_patients_that_are_not_named_are_their_studies(tmp_path):

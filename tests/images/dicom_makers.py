@@ -79,8 +79,12 @@ def write_segmentation(
     positions=None,
     sources=None,
     orientation=AXIAL,
+    refers_to=None,
 ):
-    """A segmentation of frames [(segment number, (y, x) pixels)], each with a position and / or a SOPInstanceUID."""
+    """A segmentation of frames [(segment number, (y, x) pixels)], each with a position and / or a SOPInstanceUID.
+
+    `refers_to` is (SeriesInstanceUID, [SOPInstanceUID, ...]) of the images it was drawn on.
+    """
     pixels = np.stack([p for _, p in frames]).astype(np.uint8)
     dataset = _enhanced(pixels, SegmentationStorage, "SEG", spacing)
     dataset.SegmentationType = kind
@@ -97,6 +101,14 @@ def write_segmentation(
         if sources is not None:
             frame.DerivationImageSequence = [_item(SourceImageSequence=[_item(ReferencedSOPInstanceUID=sources[i])])]
         dataset.PerFrameFunctionalGroupsSequence.append(frame)
+    if refers_to is not None:
+        series, instances = refers_to
+        dataset.ReferencedSeriesSequence = [
+            _item(
+                SeriesInstanceUID=series,
+                ReferencedInstanceSequence=[_item(ReferencedSOPInstanceUID=uid) for uid in instances],
+            )
+        ]
     if kind == "BINARY":
         dataset.BitsAllocated = dataset.BitsStored = 1
         dataset.HighBit = 0

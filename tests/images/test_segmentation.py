@@ -5,8 +5,10 @@ import pydicom
 import pytest
 
 from embedcache.errors import ImageError
-from embedcache.images.segmentation import read_segmentation
-from embedcache.testing.files import write_series
+from embedcache.images import open_image, read_segmentation
+from embedcache.images.options import ImageOptions
+from embedcache.images.segmentation import segment_labels
+from embedcache.testing.files import write_png, write_series
 from tests.images.dicom_makers import write_enhanced, write_segmentation
 
 RNG = np.random.default_rng(7)
@@ -77,6 +79,41 @@ def test_a_label_map_names_its_segments_itself(tmp_path, series):
     pixels = np.random.default_rng(3).integers(0, 3, (8, 6)).astype(np.uint8)
     path = write_segmentation(tmp_path / "m.dcm", [(None, pixels)], kind="LABELMAP", positions=[position(1)])
     np.testing.assert_array_equal(read_segmentation(str(path), series).values[1], pixels)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_it_is_cut_along_the_plane_of_its_image(tmp_path, series, plane):
+    """A segmentation whose pixels are the image's own, bit for bit, stays so in every plane."""
+    options = ImageOptions(plane)
+    bits = (VOLUME & 1).astype(np.uint8)
+    path = write_segmentation(
+        tmp_path / "m.dcm", [(1, bits[i]) for i in (2, 0, 3, 1)], positions=[position(i) for i in (2, 0, 3, 1)]
+    )
+    image = open_image(series, options)
+    expected = image.read(0, image.n_slices).pixels & 1
+    np.testing.assert_array_equal(read_segmentation(str(path), series, options=options).values, expected)
+
+
+def test_no_segment_is_an_empty_mask(tmp_path, series):
+    path = write_segmentation(tmp_path / "m.dcm", [(1, pattern())], positions=[position(1)])
+    mask = read_segmentation(str(path), series, segments=[])
+    assert mask.classes == ()
+    assert mask.values.shape == VOLUME.shape
+    assert not mask.values.any()
+
+
+def test_the_names_of_segments_without_an_image(tmp_path, series):
+    path = write_segmentation(tmp_path / "m.dcm", [(1, pattern())], labels=("Liver", ""), positions=[position(1)])
+    assert segment_labels(str(path)) == {1: "Liver", 2: "segment 2"}
+    assert segment_labels(series) is None
+    assert segment_labels(str(next(Path(series).iterdir()))) is None
+    assert segment_labels(str(write_png(tmp_path / "a.png", pattern()))) is None
+
+
+def test_an_image_of_another_format_is_refused(tmp_path, series):
+    path = write_segmentation(tmp_path / "m.dcm", [(1, pattern())], positions=[position(1)])
+    with pytest.raises(ImageError, match="an image that is no DICOM file"):
+        read_segmentation(str(path), str(write_png(tmp_path / "a.png", pattern())))
 
 
 def test_on_the_frames_of_an_enhanced_image(tmp_path):
