@@ -157,7 +157,12 @@ def extract_config(
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
     decode_timeout: Annotated[float, opt("Seconds until a decoder without an answer is replaced.", RUN)] = 120.0,
     strict: Annotated[
-        bool, opt("Set a sample aside for whatever would only be a warning about its file.", RUN, "--strict")
+        bool,
+        opt(
+            "Set a sample aside for a warning that its image may not be what it seems: gaps, tilt, a cut scan…",
+            RUN,
+            "--strict",
+        ),
     ] = False,
     mixed: Annotated[
         bool, opt("Allow one pass to hold shards of several devices or versions.", RUN, "--mixed")

@@ -92,7 +92,7 @@ def _read_all(sources: Iterable[_Source], read: Callable[[_Source], Dataset]) ->
 def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
     """Which frames make the image, in order. Raises ImageError; under `options.strict` for every fault too."""
     if any(d.get("SOPClassUID") in MASK_CLASSES for d in datasets):
-        raise ImageError("this is a DICOM segmentation: a mask, no image. read_segmentation reads it.", "open")
+        raise ImageError("this is a DICOM segmentation: a mask, no image; a table names it in its mask column.", "open")
     found: list[Note] = []
     files = _without_localisers(datasets, found)
     chosen = [datasets[i] for i in files]
@@ -103,7 +103,9 @@ def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
     arranged = arrange(frames, options.time)
     found += arranged.notes
     if any(_is_at_detector(d) for d in chosen):
-        found.append(Note("ImagerPixelSpacing is at the detector: no true distance in the patient"))
+        # a fault only where it became a geometry: nothing of a plain radiograph hangs on it
+        text = "ImagerPixelSpacing is at the detector: no true distance in the patient"
+        found.append(Note(text, fault=arranged.affine is not None))
     faults = dict.fromkeys(note.text for note in found if note.fault)
     if options.strict and faults:
         raise ImageError(f"strict: {'; '.join(faults)}.", "open")

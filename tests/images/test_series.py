@@ -297,6 +297,9 @@ def test_slices_of_two_pixel_spacings_have_no_geometry(tmp_path):
     assert ours.affine is ours.spacing is None
 
 
+AT_DETECTOR = "ImagerPixelSpacing is at the detector: no true distance in the patient"
+
+
 @pytest.mark.parametrize("corrected", [None, (0.14, 0.14), (0.12, 0.12)])
 def test_the_spacing_at_the_detector_is_no_distance_in_the_patient(tmp_path, corrected):
     path = write_dicom(tmp_path / "a.dcm", VOLUME[0], modality="DX", spacing=corrected)
@@ -306,8 +309,17 @@ def test_the_spacing_at_the_detector_is_no_distance_in_the_patient(tmp_path, cor
     if corrected == (0.12, 0.12):
         assert parsed(tmp_path).warnings == ()
     else:
-        ours = assert_named(tmp_path, "ImagerPixelSpacing is at the detector: no true distance in the patient")
-        assert ours.spacing is None
+        ours = open_image(str(path), ImageOptions(strict=True))
+        assert ours.warnings == (AT_DETECTOR,)
+        assert ours.spacing is ours.affine is None
+        assert count_slices(str(path), ImageOptions(strict=True)) == 1
+
+
+def test_the_spacing_at_the_detector_is_a_fault_where_it_became_a_geometry(tmp_path):
+    def at_detector(dataset):
+        dataset.ImagerPixelSpacing = dataset.PixelSpacing
+
+    assert_named(edited(write_series(tmp_path / "s", VOLUME), at_detector), AT_DETECTOR)
 
 
 def test_a_segmentation_is_no_image(pydicom_file):
