@@ -29,6 +29,7 @@ _PUBLIC = {
     "Result": "embedcache.types",
     "Sample": "embedcache.types",
     "Samples": "embedcache.types",
+    "ShownSplit": "embedcache.evaluation.split_show",
     "Split": "embedcache.types",
     "Task": "embedcache.types",
     "Volume": "embedcache.types",
@@ -64,6 +65,7 @@ _PUBLIC = {
     "repair": "embedcache.extraction.repair:repair_store",
     "reveal": "embedcache.datasets.reveal",
     "run_demo": "embedcache.testing.demo",
+    "show_split": "embedcache.evaluation.split_show",
     "show_store": "embedcache.store.catalog",
     "sync_labels": "embedcache.extraction.sync",
     "verify": "embedcache.store.verify:verify_store",
@@ -90,6 +92,7 @@ __all__ = [
     "Result",
     "Sample",
     "Samples",
+    "ShownSplit",
     "Split",
     "Task",
     "Volume",
@@ -126,6 +129,7 @@ __all__ = [
     "repair",
     "reveal",
     "run_demo",
+    "show_split",
     "show_store",
     "sync_labels",
     "verify",
@@ -152,6 +156,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.question import ProbeConfig
     from embedcache.evaluation.results import list_results, read_result
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
+    from embedcache.evaluation.split_show import ShownSplit, show_split
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
     from embedcache.extraction.forecast import plan

@@ -1,11 +1,14 @@
 """`embedcache splits`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import embedcache
-from embedcache_cli.output import Json, print_json
+from embedcache_cli.output import Json, counted, print_json, print_table
+
+if TYPE_CHECKING:
+    from embedcache import ShownSplit
 
 NAME = "splits"
 app = typer.Typer(help="Which samples train, validate and test, as files.", no_args_is_help=True)
@@ -25,6 +28,49 @@ def make_command(
 ) -> int:
     """Draw by patient what the dataset does not name, and write it down."""
     return _told(embedcache.make_splits(store, out, validation=validation, test=test, seed=seed, redraw=redraw), json)
+
+
+@app.command("show")
+def show_command(
+    file: Annotated[str, typer.Argument(help="A split's CSV, or the name of one imported beside STORE.")],
+    store: Annotated[
+        str | None, typer.Argument(help="A .zarr store: its slices and labels are counted per part.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Print what is in each part: samples, patients, and of a store slices and labels; exit code 1 where it is at fault."""
+    shown = embedcache.show_split(file, store)
+    if json:
+        print_json(shown)
+        return shown.exit_code
+    print_table(
+        ("part", "samples", "patients", "slices"),
+        [
+            (p.part, f"{p.samples:,}", f"{p.patients:,}", "" if p.slices is None else f"{p.slices:,}")
+            for p in shown.parts
+        ],
+    )
+    if shown.balance:
+        print()
+        print_table(("task", "per", "label", *(p.part for p in shown.parts)), _label_rows(shown))
+    drawn = "" if shown.seed is None else f", drawn with seed {shown.seed} (draw {shown.draw})"
+    print(f"\n{shown.name}: digest {shown.digest}{drawn}")
+    if shown.unnamed:
+        print(f"{counted(shown.unnamed, 'sample')} of the store in no part")
+    for fault in shown.faults:
+        print(f"fault: {fault}")
+    return shown.exit_code
+
+
+def _label_rows(shown: "ShownSplit") -> list[tuple[str, ...]]:
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for b in shown.balance:
+        if b.positive is None:
+            said = "-" if b.mean is None else f"mean {b.mean:g} of {b.known:,}"
+        else:
+            said = f"{b.positive:,} of {b.known:,}" + (f" ({b.positive / b.known:.0%})" if b.known else "")
+        rows.setdefault((b.task, b.level, b.label), []).append(said)
+    return [(*key, *cells) for key, cells in rows.items()]
 
 
 @app.command("export")

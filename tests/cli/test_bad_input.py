@@ -109,6 +109,8 @@ REFUSED = {
     # splits, labels, keys
     "split import of nothing": ("splits import {bad}/gone.csv {store} --name x", r"no split file"),
     "split import of a table": ("splits import {bad}/good.csv {store} --name x", r"no column 'sample'"),
+    "split of a table": ("splits show {bad}/good.csv", r"good.csv has no column 'sample'"),
+    "split show of no store": ("splits show {bad}/good.csv {bad}", r"is no store: it has no zarr\.json"),
     "split name": ("splits import {bad}/good.csv {store} --name a/b", r"a split's name is letters"),
     "split into a folder": ("splits make {store} --out {bad}/empty", r"a folder stands where a file is needed"),
     "labels of nothing": ("labels show {bad}/gone.csv", r"there is no table gone\.csv"),

@@ -1,6 +1,7 @@
 """Each command on a finished cache: what people read, and the one JSON document that programs read."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_splits(cli: Cli, copied: World, tmp_path: Path) -> None:
     document = cli("splits", "import", made, copied.store, "--name", "mine", "--json").document
     assert document["samples"] == {"train": 22, "validation": 6, "test": 12}
 
+    told = checked(cli("splits", "show", made, copied.store), copied)
+    assert re.search(r"part +samples +patients +slices\ntrain +22 +11 +22\n", told)
+    assert re.search(r"bright +sample +\S+ +\d+ of 22 \(\d+%\)", told)
+    assert f"made: digest {document['digest']}, drawn with seed 3 (draw 0)" in told
+    shown = cli("splits", "show", "mine", copied.store, "--json").document
+    assert [p["slices"] for p in shown["parts"]] == [22, 6, 12]
+    assert shown["digest"] == document["digest"]
+
     by_file = cli("probe", "knn", copied.store, "--task", "bright", "--split", made, "--json").document
     by_name = cli("probe", "knn", copied.store, "--task", "bright", "--split", "mine", "--json").document
     assert by_name == by_file
@@ -216,6 +225,10 @@ def test_splits(cli: Cli, copied: World, tmp_path: Path) -> None:
         assert done.code == 2
         assert "one patient in two parts" in done.err
         assert patient not in done.err
+    done = cli("splits", "show", made)
+    assert done.code == 1
+    assert "fault: by the file, 1 patient is in several parts" in done.out
+    assert patient not in done.out
 
 
 def test_keys_and_pseudonyms(cli: Cli, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

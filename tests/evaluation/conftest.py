@@ -57,7 +57,7 @@ def long_labels(task: Task, samples: list[str], patients: list[str], y: np.ndarr
     rows = [
         (s, p, c, y[i, j], splits[i])
         for i, (s, p) in enumerate(zip(samples, patients, strict=True))
-        for j, c in enumerate(task.classes)
+        for j, c in enumerate(task.classes or ("",))
         if task.kind != "multiclass" or y[i, j] == 1
     ]
     sample, patient, klass, value, split = (list(column) for column in zip(*rows, strict=True))
