@@ -53,9 +53,9 @@ def _chosen(names: list[str], name: str) -> str:
     for candidates in [] if name else [images, names]:
         if len(candidates) == 1:
             return candidates[0]
-    there = ", ".join(sorted(names)[:20]) or "no array of two axes"
-    asked = f"no variable {name!r}" if name else "no single image, and the path names none with #VARIABLE"
-    raise ImageError(f"the MATLAB file has {asked}; there is {there}.", "open")
+    # a reason is stored, and a variable may be called after a patient: none is named
+    asked = "no variable of that name" if name else "no single image, and the path names none with #VARIABLE"
+    raise ImageError(f"the MATLAB file has {asked}; arrays of two axes or more that are there: {len(names)}.", "open")
 
 
 def _is_image(values: Any) -> bool:

@@ -10,7 +10,6 @@ import math
 import os
 import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -99,9 +98,9 @@ def _open(identity: tuple[str, int, int, str]) -> _Member:
         names = [info.filename for info in archive.infolist()]
         name = f"{key}.npy" if key else names[0] if len(names) == 1 else ""
         if name not in names:
-            keys = ", ".join(sorted(Path(n).stem for n in names)[:20])
-            asked = f"no array {key!r}" if key else "several arrays, and the path names none with #KEY"
-            raise ImageError(f"the .npz file has {asked}; there is {keys}.", "open")
+            # a reason is stored, and an array may be called after a patient: none is named
+            asked = "no array of that name" if key else "several arrays, and the path names none with #KEY"
+            raise ImageError(f"the .npz file has {asked}; arrays that are there: {len(names)}.", "open")
         info = archive.getinfo(name)
         file = archive.open(info)  # stays open when the archive is closed
         header = array_header(file)  # type: ignore[arg-type]

@@ -71,10 +71,10 @@ def test_a_structure_of_version_5(tmp_path):
 
 def test_names_that_are_not_there(tmp_path):
     path = figshare(tmp_path / "1.mat")
-    with pytest.raises(ImageError, match="no variable 'other'; there is cjdata/image, cjdata/tumorMask"):
+    with pytest.raises(ImageError, match=r"no variable of that name; .* there: 2\.$"):
         open_image(f"{path}#other")
     savemat(tmp_path / "2.mat", {"a": IMAGE, "b": IMAGE})
-    with pytest.raises(ImageError, match="the path names none with #VARIABLE; there is a, b"):
+    with pytest.raises(ImageError, match=r"the path names none with #VARIABLE; .* there: 2\.$"):
         open_image(str(tmp_path / "2.mat"))
 
 
@@ -103,7 +103,7 @@ def test_no_link_leads_out_of_the_file_or_in_circles(tmp_path):
         file["image"] = h5py.ExternalLink(str(tmp_path / "1.mat"), "/cjdata/image")
         group = file.create_group("round")
         group["self"] = group
-    with pytest.raises(ImageError, match="no array of two axes"):
+    with pytest.raises(ImageError, match=r"arrays of two axes or more that are there: 0\."):
         open_image(str(tmp_path / "2.mat"))
 
 
