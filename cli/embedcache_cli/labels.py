@@ -25,11 +25,14 @@ def show_command(
 ) -> int:
     """Print which columns are taken as labels, what was found in them, and which switch overrides it."""
     alone = dataset == "table" and options.label_table is None
-    lines = embedcache.describe_labels(table if alone else embedcache.open_dataset(dataset, table, options), options)
+    opened = None if alone else embedcache.open_dataset(dataset, table, options)
+    lines = embedcache.describe_labels(opened or table, options)
     if json:
         print_json(lines)
-    else:
-        print_records([_record(line) for line in lines])
+        return 0
+    print_records([_record(line) for line in lines])
+    for notice in opened.notices if opened else ():
+        tell(f"notice: {notice}")
     return 0
 
 

@@ -114,6 +114,16 @@ def adapter(
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a task comes from, for `labels show`."""
+
+    reason: str
+    """What was seen."""
+    switch: str = ""
+    """What to write on the command line to have it otherwise."""
+
+
+@dataclass(frozen=True)
 class ListedDataset:
     """A dataset whose samples were listed; labels are made when they are asked for."""
 
@@ -127,6 +137,8 @@ class ListedDataset:
     mask_paths: StringArray | None = None
     mask_names: Mapping[int, str] = field(default_factory=dict)
     """What the values in its masks mean, beside 0, the background."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Of the tasks that are not its own: where each comes from."""
 
     def samples(self) -> Samples:
         """All samples in the dataset's order."""

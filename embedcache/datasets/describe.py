@@ -1,12 +1,12 @@
 """What `labels show` prints: which columns were taken as labels, what was found in them, and how to have it otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedcache.datasets.base import Dataset, DatasetOptions
+from embedcache.datasets.base import Dataset, DatasetOptions, Origin
 from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.datasets.table import TableDataset, find_roles
@@ -25,9 +25,10 @@ def describe_labels(what: Dataset | str | Path, options: DatasetOptions = _DEFAU
     if isinstance(what, str | Path):
         table = read_table(Path(what))
         return _of_table(table, find_tasks(table, find_roles(table, options).columns(), options))
-    if isinstance(what, TableDataset):
+    if isinstance(what, TableDataset) and (what.findings or not what.joined):
         return _of_table(what.joined.table if what.joined else what.table, what.findings)
-    return _of_labels(what.labels())
+    origins = what.joined.origins if isinstance(what, TableDataset) and what.joined else getattr(what, "origins", {})
+    return _of_labels(what.labels(), origins)
 
 
 def _of_table(table: Table, findings: Sequence[ColumnFinding]) -> list[dict[str, Any]]:
@@ -52,9 +53,10 @@ def _of_table(table: Table, findings: Sequence[ColumnFinding]) -> list[dict[str,
     return lines
 
 
-def _of_labels(labels: Labels) -> list[dict[str, Any]]:
+def _of_labels(labels: Labels, origins: Mapping[str, Origin]) -> list[dict[str, Any]]:
     lines = []
     for task in labels.tasks:
+        origin = origins.get(task.name, Origin("the dataset's own"))
         mine = labels.task == task.name
         ones, names = labels.value[mine] == 1, labels.klass[mine]
         missing = np.isnan(labels.value[mine]) & ((names == names[0]) | (names == ""))
@@ -67,8 +69,8 @@ def _of_labels(labels: Labels) -> list[dict[str, Any]]:
                 "positive": task.positive,
                 "classes": {name: int((ones & (names == name)).sum()) for name in task.classes},
                 "missing": int(missing.sum()),
-                "reason": "the dataset's own",
-                "switch": "",
+                "reason": origin.reason,
+                "switch": origin.switch,
             }
         )
     return lines

@@ -2,20 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from embedcache.datasets.base import Columns, Dataset, DatasetOptions, ListedDataset, adapter, check_samples, named
-from embedcache.datasets.joining import OtherIds
+from embedcache.datasets.dicom_ids import dicom_ids
 from embedcache.datasets.labelling import all_rows
 from embedcache.datasets.second_table import join_labels
 from embedcache.errors import ImageError, InputError
 from embedcache.images.files import SERIES
-from embedcache.images.tree import DicomFile, Tree, scan_tree, slice_instances
-from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
+from embedcache.images.tree import DicomFile, Tree, scan_tree
+from embedcache.types import DatasetInfo, Labels, Samples, strings
 
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "KO", "PR", "REG", "DOC")
 """Modalities whose objects are no images, though some hold pixels."""
@@ -69,7 +68,7 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
     check_samples(samples)
     joined = None
     if options.label_table or options.join_on:
-        joined = join_labels(samples, options, _other_ids(found, samples.path))
+        joined = join_labels(samples, options, dicom_ids(samples, [f.files for f in found]))
 
     def labels() -> Labels:
         return all_rows(joined.parts if joined else [], samples)
@@ -79,7 +78,13 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
     info = named(DatasetInfo(name="dicom-tree"), options, root.name)
     paths = strings([of[0].path if len(of) == 1 else "" for of in masks])
     return ListedDataset(
-        info, notices, samples, labels, _columns(found), mask_paths=paths if np.any(paths != "") else None
+        info,
+        notices,
+        samples,
+        labels,
+        _columns(found),
+        mask_paths=paths if np.any(paths != "") else None,
+        origins=joined.origins if joined else {},
     )
 
 
@@ -124,36 +129,6 @@ def _masks(tree: Tree, found: list[_Found]) -> list[list[DicomFile]]:
         for uid in file.refers_to:
             by_uid.setdefault(uid, {}).setdefault(file.instance, file)  # a copy is no second one
     return [list(by_uid.get(f.id, {}).values()) for f in found]
-
-
-def _other_ids(found: list[_Found], path: StringArray) -> OtherIds:
-    first = [f.files[0] for f in found]
-    return OtherIds(
-        of_sample={
-            "StudyInstanceUID": strings([file.study for file in first]),
-            "AccessionNumber": strings([file.accession for file in first]),
-            "SeriesInstanceUID": strings([file.series for file in first]),
-        },
-        instance=strings([file.instance for f in found for file in f.files]),
-        sample=np.repeat(np.arange(len(found)), [len(f.files) for f in found]),
-        slice_order=_slice_order(path),
-    )
-
-
-def _slice_order(path: StringArray) -> Callable[[int], list[str]]:
-    known: dict[int, list[str]] = {}
-
-    def order(i: int) -> list[str]:
-        if i not in known:
-            try:
-                known[i] = slice_instances(str(path[i]))
-            except ImageError as error:
-                raise InputError(
-                    f"row {i + 1} of the tree has labels of slices, and can not be read: {error.reason}"
-                ) from error
-        return known[i]
-
-    return order
 
 
 def _columns(found: list[_Found]) -> Columns:

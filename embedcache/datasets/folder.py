@@ -75,7 +75,8 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
 
     columns = {"class": strings([f.klass for f in found]), "split": samples.split}
     info = named(DatasetInfo(name="folder"), options, root.name)
-    return ListedDataset(info, notices + (joined.notices if joined else ()), samples, labels, columns)
+    said = notices + (joined.notices if joined else ())
+    return ListedDataset(info, said, samples, labels, columns, origins=joined.origins if joined else {})
 
 
 def _images(root: Path) -> tuple[list[_Found], int]:

@@ -86,7 +86,8 @@ def open_nih_cxr14(root: Path, options: DatasetOptions) -> Dataset:
     version = "2017, table of 2020" if table.name == TABLES[0] else "2017"
     info = replace(INFO, version=version)
     info = named(info, options, INFO.name)
-    return ListedDataset(info, notices, samples, labels, TableColumns(table, present), missing)
+    origins = joined.origins if joined else {}
+    return ListedDataset(info, notices, samples, labels, TableColumns(table, present), missing, origins=origins)
 
 
 def _table(root: Path) -> Table:

@@ -69,7 +69,15 @@ def published_dataset(
     said = (*subset(published, len(samples)), *lacking, *notices, *(joined.notices if joined else ()))
     found = named(info, options, info.name)
     return ListedDataset(
-        found, said, samples, labels, columns, lacking, masks.paths if masks else None, masks.names if masks else {}
+        found,
+        said,
+        samples,
+        labels,
+        columns,
+        lacking,
+        masks.paths if masks else None,
+        masks.names if masks else {},
+        joined.origins if joined else {},
     )
 
 

@@ -1,11 +1,12 @@
 """Labels in a second table, joined to samples by their ids, their patients, or the UIDs of a DICOM archive."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from embedcache.datasets.base import DatasetOptions, first_pair
+from embedcache.datasets.base import DatasetOptions, Origin, first_pair
 from embedcache.datasets.boxes import box_columns, box_labels
 from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
@@ -37,6 +38,15 @@ class JoinedLabels:
     parts: list[Labels]
     notices: tuple[str, ...]
 
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where each task comes from."""
+        found = {f.task.name: Origin(f.reason, f.switch) for f in self.findings if f.task}
+        boxes = Origin(
+            f"a box of {self.table.name} on a slice gives it the label, and every other slice of its sample none"
+        )
+        return found or {task.name: boxes for labels in self.parts for task in labels.tasks}
+
 
 @dataclass(frozen=True)
 class _Link:
@@ -50,21 +60,23 @@ class _Link:
     """(samples,): the row of each sample, -1 for none."""
 
 
-def join_labels(samples: Samples, options: DatasetOptions, others: OtherIds = _NO_OTHERS) -> JoinedLabels:
+def join_labels(
+    samples: Samples, options: DatasetOptions, others: OtherIds | Callable[[], OtherIds] = _NO_OTHERS
+) -> JoinedLabels:
     """The labels of `samples` in the table `options.label_table`, whose join column holds sample ids, patients or one of
     the `others`: whichever most of its rows match.
 
-    Raises InputError if no row matches, or two rows are of one sample.
+    `others` that have to be read first are asked for where ids and patients match no row. Raises InputError if no row
+    matches, or two rows are of one sample.
     """
     if options.label_table is None:
         raise InputError("--join-on joins a second table of labels; name it with --labels FILE.")
     table = read_table(Path(options.label_table))
-    known = (*DICOM_COLUMNS, *JOIN_COLUMNS) if others.instance is not None else JOIN_COLUMNS
-    name = table.find(options.join_on, known)
+    name = table.find(options.join_on, _join_columns(others))
     if name is None:
         raise InputError(f"{table.name} has no column of ids; name the column to join on with --join-on.")
     key = table.column(name).text()
-    link = _linked(key, samples, others)
+    others, link = _linked(key, samples, others)
     matched = np.flatnonzero(link.found >= 0)
     if not len(matched):
         others_named = f", nor {', '.join([*others.of_sample, _INSTANCE])}" if others.instance is not None else ""
@@ -96,7 +108,23 @@ def join_labels(samples: Samples, options: DatasetOptions, others: OtherIds = _N
     return JoinedLabels(table, findings, parts, notices)
 
 
-def _linked(key: StringArray, samples: Samples, others: OtherIds) -> _Link:
+def _join_columns(others: OtherIds | Callable[[], OtherIds]) -> tuple[str, ...]:
+    if callable(others):
+        return (*JOIN_COLUMNS, *DICOM_COLUMNS)
+    return JOIN_COLUMNS if others.instance is None else (*DICOM_COLUMNS, *JOIN_COLUMNS)
+
+
+def _linked(key: StringArray, samples: Samples, others: OtherIds | Callable[[], OtherIds]) -> tuple[OtherIds, _Link]:
+    if not callable(others):
+        return others, _link(key, samples, others)
+    link = _link(key, samples, _NO_OTHERS)
+    if (link.found >= 0).any():
+        return _NO_OTHERS, link
+    read = others()
+    return read, _link(key, samples, read)
+
+
+def _link(key: StringArray, samples: Samples, others: OtherIds) -> _Link:
     links = [
         _Link(by, locate(key, values), locate(values, key))
         for by, values in {"sample": samples.id, "patient": samples.patient_id, **others.of_sample}.items()

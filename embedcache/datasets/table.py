@@ -17,6 +17,7 @@ from embedcache.datasets.base import (
 )
 from embedcache.datasets.columns import Table, TableColumns, is_missing, read_table
 from embedcache.datasets.infer import ColumnFinding, find_tasks
+from embedcache.datasets.joining import OtherIds
 from embedcache.datasets.labelling import all_rows, labels_from
 from embedcache.datasets.second_table import JoinedLabels, join_labels
 from embedcache.errors import InputError
@@ -101,7 +102,9 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
     roles = find_roles(table, options)
     base = Path(options.root_dir).absolute() if options.root_dir else root.parent
     samples, notices = _samples(table, roles, base)
-    joined = join_labels(samples, options) if options.label_table or options.join_on else None
+    joined = (
+        join_labels(samples, options, lambda: _dicom_ids(samples)) if options.label_table or options.join_on else None
+    )
     if joined:
         findings, notices = joined.findings, notices + joined.notices
     elif options.level == "slice":
@@ -110,6 +113,12 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
         findings = find_tasks(table, roles.columns(), options)
     info = named(DatasetInfo(name="table"), options, root.stem)
     return TableDataset(info, notices, table, roles, samples, base, findings, joined)
+
+
+def _dicom_ids(samples: Samples) -> OtherIds:
+    from embedcache.datasets.dicom_ids import read_dicom_ids  # pydicom takes 0.4 s
+
+    return read_dicom_ids(samples)
 
 
 def find_roles(table: Table, options: DatasetOptions) -> Roles:

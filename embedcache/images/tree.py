@@ -15,7 +15,7 @@ from pydicom.errors import InvalidDicomError
 from embedcache.errors import ImageError
 from embedcache.images.deflated import check_inflated
 from embedcache.images.dicom import pydicom_reading, read_header
-from embedcache.images.files import is_series, series_files
+from embedcache.images.files import form_of, is_series, series_files
 from embedcache.images.kinds import may_be_dicom
 from embedcache.images.series import MASK_CLASSES, series_frames
 
@@ -91,6 +91,16 @@ def files_of_series(folder: str, uid: str) -> list[str]:
     if not found:
         raise ImageError("the folder holds no file of that DICOM series any more.", "open")
     return found
+
+
+def files_of(path: str) -> list[DicomFile]:
+    """What the headers of a sample's DICOM files say, by path; empty for a sample of another kind, or that can not be read."""
+    try:
+        if not is_series(path) and form_of(path) != "dicom":
+            return []
+        return [_read(file) for file in (series_files(path) if is_series(path) else [path])]
+    except ImageError:
+        return []
 
 
 def slice_instances(path: str) -> list[str]:

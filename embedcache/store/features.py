@@ -67,7 +67,14 @@ def assemble(
     known = labels if labels is not None or (task is None and not isinstance(split, str)) else cache.labels()
     wanted = known.get(task) if known is not None and task is not None else None
     if wanted is not None and wanted.level == "slice" and pool is not None:
-        raise InputError(f"task {wanted.name!r} has a label per slice, so slices can not be pooled; use pool=None.")
+        raise InputError(
+            f"task {wanted.name!r} has a label per slice, so slices can not be pooled; use pool=None (--pool none)."
+        )
+    if wanted is not None and wanted.level == "slice" and cache.recipe.image.plane != "stored":
+        raise InputError(
+            f"task {wanted.name!r} labels slices as the files store them, and {cache.path.name} holds "
+            f"{cache.recipe.image.plane} ones; extract with --plane stored."
+        )
 
     plan = cache.index.plan
     owner = plan.owner()

@@ -9,11 +9,12 @@ from pydicom import dcmread
 
 from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.datasets.audit import audit_dataset
+from embedcache.datasets.describe import describe_labels
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image, stat_source
 from embedcache.images.tree import scan_tree, slice_instances
 from embedcache.testing import make_replica
-from embedcache.testing.files import write_dicom, write_series
+from embedcache.testing.files import write_dicom, write_png, write_series
 from tests.images.dicom_makers import write_segmentation
 
 
@@ -239,6 +240,75 @@ def test_a_join_that_matches_nothing_says_what_was_tried(tree, tmp_path):
     table.write_text("AccessionNumber,a\n,0\n,1\n")
     with pytest.raises(InputError, match=r"no row of labels\.csv matches"):
         dicom(tree, label_table=str(table))
+
+
+def table_of(tree, tmp_path):
+    """The samples of the tree as the rows of a table, as a user would list files and folders of one series."""
+    chest = write_dicom(tmp_path / "lone.dcm", np.zeros((8, 8), np.uint16), series="lone", patient_id="lone")
+    png = write_png(tmp_path / "picture.png", np.zeros((8, 8), np.uint8))
+    table = tmp_path / "cases.csv"
+    table.write_text(f"path\n{tree}/DICOM/0001\n{tree}/pa.dcm\n{chest}\n{png}\n")
+    return table
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID"])
+def test_labels_of_a_table_of_dicom_files_join_by_what_their_headers_say(tree, tmp_path, keyword):
+    accessions(tree)
+    second = tmp_path / "labels.csv"
+    head = dcmread(next((tree / "DICOM" / "0001").iterdir()))
+    pa = dcmread(tree / "pa.dcm")
+    second.write_text(f"{keyword},ct\n{head.get(keyword)},1\n{pa.get(keyword)},0\nnobody's,1\n")
+    dataset = open_dataset(
+        "table", str(table_of(tree, tmp_path)), DatasetOptions(label_table=str(second), tasks=("ct=binary",))
+    )
+    labels = dataset.labels()
+    at = dict(zip(labels.sample.tolist(), labels.value.tolist(), strict=True))
+    assert [at.get(str(sample)) for sample in dataset.samples().id[:2]] == [1, 0]
+    assert all(np.isnan(at[str(sample)]) for sample in dataset.samples().id[2:])
+    assert "1 of the 3 rows of labels.csv match no sample" in dataset.notices
+    assert labels.get("ct").level == ("sample" if keyword == "SeriesInstanceUID" else "study")
+
+
+def test_slices_of_a_table_of_series_are_labelled_by_their_instances(tree, tmp_path):
+    order = slice_instances(str(tree / "DICOM" / "0001"))
+    second = tmp_path / "labels.csv"
+    second.write_text(
+        "SOPInstanceUID,lesion\n" + "".join(f"{uid},{k % 2}\n" for k, uid in reversed(list(enumerate(order))))
+    )
+    table = str(table_of(tree, tmp_path))
+    labels = open_dataset("table", table, DatasetOptions(label_table=str(second))).labels()
+    mine = labels.task == "lesion"
+    assert dict(zip(labels.slice[mine].tolist(), labels.value[mine].tolist(), strict=True)) == {0: 0, 1: 1, 2: 0}
+    second.write_text(f"SOPInstanceUID,label,xmin,ymin,xmax,ymax\n{order[2]},A,1,1,5,5\n")
+    options = DatasetOptions(label_table=str(second))
+    dataset = open_dataset("table", table, options)
+    (line,) = describe_labels(dataset, options)
+    assert (line["task"], line["level"], line["classes"]) == ("box", "slice", {"A": 1})
+    assert (
+        line["reason"] == "a box of labels.csv on a slice gives it the label, and every other slice of its sample none"
+    )
+    labels = dataset.labels()
+    assert labels.value[labels.task == "box"].tolist() == [0, 0, 1]
+
+
+def test_headers_are_read_only_where_ids_do_not_match(tree, tmp_path, monkeypatch):
+    table = table_of(tree, tmp_path)
+    second = tmp_path / "labels.csv"
+    second.write_text(f"path,a\n{tree}/pa.dcm,1\n{tree}/DICOM/0001,0\n")
+    monkeypatch.setattr("embedcache.datasets.dicom_ids.files_of", None)
+    labels = open_dataset("table", str(table), DatasetOptions(label_table=str(second))).labels()
+    assert np.nansum(labels.value) == 1
+
+
+def test_what_is_shown_of_a_joined_task_is_where_it_comes_from(tree, tmp_path):
+    second = tmp_path / "labels.csv"
+    series = {str(d.SeriesInstanceUID) for d in headers(tree).values()}
+    second.write_text(
+        "SeriesInstanceUID,grade\n" + "".join(f"{uid},{'ab'[k % 2]}\n" for k, uid in enumerate(sorted(series)))
+    )
+    (line,) = describe_labels(dicom(tree, label_table=str(second)))
+    assert line["switch"].startswith("--positive grade=VALUE")
+    assert line["reason"] != "the dataset's own"
 
 
 # --- boxes -------------------------------------------------------------------------------------------

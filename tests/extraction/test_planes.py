@@ -110,3 +110,15 @@ def test_a_mask_is_cut_as_its_image_was(volumes: ExtractConfig) -> None:
     masks = open_masks(store, "table", volumes.root, options)
     # slices to anterior, head at the top, the patient's right on the left
     np.testing.assert_array_equal(masks.values(0), mask[::-1, :, ::-1].transpose(1, 2, 0))
+
+
+def test_labels_of_stored_slices_are_none_of_another_planes(volumes: ExtractConfig) -> None:
+    labels = Path(volumes.root).with_name("slices.csv")
+    labels.write_text("id,slice,lesion\n" + "".join(f"case{i},{k},{k % 2}\n" for i in range(3) for k in range(2)))
+    options = replace(volumes.options, label_table=str(labels), level="slice")
+    for plane in ("stored", "coronal"):
+        embedcache.extract(replace(volumes, plane=plane, options=options))
+    stored, coronal = sorted(stores(volumes), key=lambda cache: cache.recipe.image.plane != "stored")
+    assert len(stored.features("cls", task="lesion", pool=None).y) == 6
+    with pytest.raises(InputError, match=r"holds coronal ones; extract with --plane stored"):
+        coronal.features("cls", task="lesion", pool=None)
