@@ -119,6 +119,6 @@ def test_labels_of_stored_slices_are_none_of_another_planes(volumes: ExtractConf
     for plane in ("stored", "coronal"):
         embedcache.extract(replace(volumes, plane=plane, options=options))
     stored, coronal = sorted(stores(volumes), key=lambda cache: cache.recipe.image.plane != "stored")
-    assert len(stored.features("cls", task="lesion", pool=None).y) == 6
+    assert np.isfinite(stored.features("cls", task="lesion", pool=None).y).sum() == 6
     with pytest.raises(InputError, match=r"holds coronal ones; extract with --plane stored"):
         coronal.features("cls", task="lesion", pool=None)
