@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from embedcache.testing.files import write_png
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [
     line.split("  #")[0].strip()
     for language, block in BLOCKS
@@ -21,6 +23,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("embedcache ")
 ]
+INLINE = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))]
+"""What stands in the text as code."""
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 
 
@@ -66,6 +70,34 @@ def test_every_command_of_the_readme_runs(clone: Path, module_home: Path, monkey
         done = run(command, clone)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (clone / "effusion.png").stat().st_size > 1000
+
+
+def commands(group: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], set[str]]:
+    """Every command below a group → its options."""
+    found = {}
+    for name, command in getattr(group, "commands", {}).items():
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        found[(*path, name)] = {option for option in options if option.startswith("-")}
+        found |= commands(command, (*path, name))
+    return found
+
+
+def test_commands_and_options_within_the_text_exist() -> None:
+    from embedcache_cli.main import app
+
+    known = commands(typer.main.get_command(app))
+    everything = set().union(*known.values())
+    seen = 0
+    for code in INLINE:
+        words = code.split()
+        options = {word for word in words if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word)}
+        if words[0] == "embedcache":
+            path = max((p for p in known if tuple(words[1 : 1 + len(p)]) == p), key=len, default=None)
+            assert path is not None, f"no command: {code}"
+            assert options <= known[path], f"no option of {path}: {code}"
+            seen += 1
+        assert options <= everything, f"no option of any command: {code}"
+    assert seen >= 10
 
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # string index arrays, see FORMAT.md

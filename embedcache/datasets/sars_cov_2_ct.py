@@ -22,7 +22,7 @@ _LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
 
 INFO = DatasetInfo(
     name="sars-cov-2-ct",
-    licence="CC BY-NC-SA 4.0",
+    licence="see the homepage: it differs between the copies that are passed on",
     citation=(
         "Soares E, Angelov P, Biaso S, Froes MH, Abe DK. SARS-CoV-2 CT-scan dataset: A large dataset of real patients CT scans "
         "for SARS-CoV-2 identification. medRxiv 2020. doi:10.1101/2020.04.24.20078584"
