@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.datasets.base import MASK_SEPARATOR, Dataset, DatasetOptions, Published, adapter
-from embedcache.datasets.lung_xrays import readings
+from embedcache.datasets.lung_xrays import READINGS, clinical_columns, readings
 from embedcache.datasets.publishing import COMMON_OPTIONS, Masks, absent, file_names, find_root, published_dataset
 from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError
@@ -69,7 +69,7 @@ def open_montgomery(root: Path, options: DatasetOptions) -> Dataset:
         options,
         samples,
         [task],
-        {},
+        clinical_columns(folder / READINGS, names),
         masks=Masks(strings(paths), NAMES),
         missing=dict.fromkeys(missing),
     )

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.datasets.base import Dataset, DatasetOptions, Published, adapter
-from embedcache.datasets.lung_xrays import readings
+from embedcache.datasets.lung_xrays import READINGS, clinical_columns, readings
 from embedcache.datasets.publishing import COMMON_OPTIONS, Masks, absent, file_names, find_root, published_dataset
 from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Samples, strings
 
-IMAGES, MASKS, READINGS = "CXR_png", "mask", "ClinicalReadings"
+IMAGES, MASKS = "CXR_png", "mask"
 MASK_SUFFIX = "_mask.png"
 PUBLISHED_MASKS = 566
 """Of 662 radiographs; the masks were published later (Stirenko et al. 2018)."""
@@ -68,7 +68,7 @@ def open_shenzhen(root: Path, options: DatasetOptions) -> Dataset:
         options,
         samples,
         [task],
-        {},
+        clinical_columns(folder / READINGS, names),
         masks=Masks(strings([str(folder / MASKS / f"{name}{MASK_SUFFIX}") for name in names]), {255: "lung"}),
         missing=absent([f"{IMAGES}/{name}.png" for name in lacking], "is missing: its mask or its reading is there"),
         notices=[f"{unmasked} images without a mask are left out"] if unmasked else [],

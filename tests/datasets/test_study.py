@@ -109,6 +109,33 @@ def test_montgomery_has_two_lungs_and_a_reading(tmp_path):
     assert dataset.labels().value.tolist() == [i % 2 for i in range(1, 13)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "sex", "age"),
+    [
+        ("montgomery", "Patient's Sex: M\nPatient's Age: 027Y\nnormal", "M", 27),
+        ("montgomery", "Patient's Sex: F \nPatient's Age: 004M\nmiliary nodules", "F", 4 / 12),
+        ("shenzhen", "male 45yrs\nnormal", "M", 45),
+        ("shenzhen", "Female , 70yrs\nright PTB with 3 cavities", "F", 70),
+        ("shenzhen", "male 13-month-old\nSTB", "M", 13 / 12),
+        ("shenzhen", "normal", "", np.nan),
+        ("shenzhen", None, "", np.nan),
+    ],
+)
+def test_sex_and_age_are_columns_and_the_finding_is_not(tmp_path, name, text, sex, age):
+    root = make_replica(name, tmp_path)
+    first = str(open_dataset(name, str(root)).samples().id[0])
+    path = next(root.rglob(f"{first}.txt"))
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    columns = open_dataset(name, str(root)).columns()
+    assert set(columns) == {"sex", "age"}
+    assert columns["sex"][0] == sex
+    assert columns["age"][0] == pytest.approx(age, nan_ok=True)
+    assert len(columns["age"]) == len(open_dataset(name, str(root)).samples())
+
+
 def test_shenzhen_leaves_out_what_has_no_mask(tmp_path):
     dataset = opened("shenzhen", tmp_path)
     assert len(dataset.samples()) == 11
