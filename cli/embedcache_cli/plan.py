@@ -34,7 +34,16 @@ def command(
     """
     report = embedcache.plan(config, silent if json else tell, calibrate=calibrate, budget=budget)
     if json:
-        print_json({**vars(report), "bytes": report.bytes, "fits": report.fits, "exit_code": report.exit_code})
+        memory = report.memory and {**vars(report.memory), "total": report.memory.total, "fits": report.memory.fits}
+        print_json(
+            {
+                **vars(report),
+                "memory": memory,
+                "bytes": report.bytes,
+                "fits": report.fits,
+                "exit_code": report.exit_code,
+            }
+        )
     else:
         show(report)
     if report.exit_code:
@@ -58,8 +67,23 @@ def show(report: "PlanReport") -> None:
     print(
         f"in all {size(report.bytes)} in {files}; {size(report.needed)} of disk, and {size(report.free)} is free for it"
     )
+    show_memory(report)
     show_time(report)
     show_proposals(report)
+
+
+def show_memory(report: "PlanReport") -> None:
+    """What the run takes at its peak, and where."""
+    if report.memory is None:
+        return
+    m = report.memory
+    parts = ("libraries", "tables", "weights", "inputs", "shards", "slots", "images")
+    said = ", ".join(f"{part} {size(getattr(m, part))}" for part in parts)
+    each = f", for each of {m.processes} processes" if m.processes > 1 else ""
+    print(
+        f"about {size(m.total)} of main memory at the peak, activations not counted; {size(m.available)} is there "
+        f"({said}{each})"
+    )
 
 
 def show_time(report: "PlanReport") -> None:

@@ -172,7 +172,7 @@ class DecodePool:
         self.timeout = timeout
         self.stopping = stopping
         self.prefetch = max(prefetch, 2 * workers)
-        self.slots_each = -(-self.prefetch // workers) + 1
+        self.slots_each = pool_slots(workers, prefetch)
         self.largest = FIRST_SLOT_BYTES
         self.waited = 0.0
         """Seconds in which the caller had nothing to do but wait for a piece."""
@@ -359,6 +359,11 @@ class DecodePool:
         )
         seen = SourceSeen(answer["digest"], answer["size"], answer["mtime_ns"])
         return Piece(request.sample, request.start, stop, volume, np.asarray(answer["limits"]), seen), rest
+
+
+def pool_slots(workers: int, prefetch: int) -> int:
+    """Slots of each process, so that one is free while the others wait to be taken."""
+    return -(-max(prefetch, 2 * workers) // workers) + 1
 
 
 def split(requests: Iterable[Request]) -> Iterator[Request]:

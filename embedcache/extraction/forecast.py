@@ -10,6 +10,7 @@ from embedcache.extraction.budget import Proposal, parse_bytes, proposals, say_b
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.device import ready_device
 from embedcache.extraction.devices import parse_devices, threads_each
+from embedcache.extraction.peak import Memory, peak_memory
 from embedcache.extraction.pending import PendingPass, needed_bytes, pending_passes
 from embedcache.extraction.plan import Prepared, RowPlanner, prepare
 from embedcache.extraction.rates import Rates, RunTime, run_time
@@ -54,6 +55,8 @@ class PlanReport:
     time: RunTime | None
     """None where it was not calibrated."""
     rates: Rates | None
+    memory: Memory | None
+    """Main memory at the peak; None where nothing is pending."""
     notices: tuple[str, ...]
 
     @property
@@ -111,6 +114,12 @@ def plan(
     passes = pending_passes(prepared, planner)
     needed, free = needed_bytes(prepared, passes, planner), free_bytes(prepared)
     offered = () if allowed is None else proposals(prepared, planner, room(free, allowed))
+    memory = peak_memory(prepared, planner, passes, len(devices))
+    if memory is not None and not memory.fits:
+        say(
+            f"the extraction may take {say_bytes(memory.total)} of main memory and there is {say_bytes(memory.available)}; "
+            "fewer --workers, a smaller --batch-size or fewer backbones in one run take less"
+        )
     rates = calibrated(prepared, passes, len(devices), say) if calibrate and any(p.shards for p in passes) else None
     return PlanReport(
         dataset=prepared.dataset.name,
@@ -123,6 +132,7 @@ def plan(
         proposals=offered,
         time=run_time(passes, rates) if rates else None,
         rates=rates,
+        memory=memory,
         notices=(*prepared.notices, *heard),
     )
 
