@@ -14,7 +14,9 @@ Form = Literal["raster", "dicom", "nifti", "nrrd", "metaimage", "npy", "npz", "m
 HEAD_BYTES = 1024
 """As many first bytes as `sniff` wants to see."""
 
-_RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""In either byte order; the last two are BigTIFF's."""
+_RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *TIFF_MAGIC, b"BM")
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = b"PK\x03\x04"
 _NIFTI1_MAGIC = (b"n+1\0", b"ni1\0")

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from embedcache.errors import ImageError
 from embedcache.images.parsed import Parsed, over_black, plain_calibration, reading
+from embedcache.images.tiff import pages
 
 _PHOTOMETRIC_INTERPRETATION = 262
 """TIFF 6.0: 0 is WhiteIsZero, 1 BlackIsZero."""
@@ -23,7 +24,7 @@ _GREY_DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": 
 
 
 def parse_raster(data: bytes) -> Parsed:
-    """An image of one slice. Raises ImageError(stage="open") where Pillow knows no header in `data`."""
+    """One slice, or those that are the pages of a TIFF. Raises ImageError(stage="open") where Pillow knows no header in `data`."""
     notes = []
     with reading("the image file is damaged: its header can not be read.", "open"):
         try:
@@ -34,12 +35,19 @@ def parse_raster(data: bytes) -> Parsed:
                 "guard against decompression bombs refuses.",
                 "open",
             ) from error
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append(f"only the first of {image.n_frames} pages or frames is read")  # type: ignore[attr-defined]
+        numbers = pages(image) if image.format == "TIFF" else [0]
+        if image.format != "TIFF" and getattr(image, "n_frames", 1) > 1:
+            notes.append(f"only the first of {image.n_frames} frames is read")  # type: ignore[attr-defined]
         if image.mode not in _GREY_DTYPES and any(";16" in str(tile) for tile in image.tile):
             notes.append("16-bit colour or alpha is read in 8 bits, all that Pillow gives")
-        calibration = replace(plain_calibration(1), invert=_white_is_zero(image))
-    return Parsed("raster", 1, calibration, lambda start, stop: _decode(image), warnings=tuple(notes))
+        calibration = replace(plain_calibration(len(numbers)), invert=_white_is_zero(image))
+    if len(numbers) == 1:
+        return Parsed("raster", 1, calibration, lambda start, stop: _decode(image), warnings=tuple(notes))
+
+    def decode(start: int, stop: int) -> npt.NDArray[Any]:
+        return np.concatenate([_decode(image, number) for number in numbers[start:stop]])
+
+    return Parsed("raster", len(numbers), calibration, decode, warnings=tuple(notes))
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -48,10 +56,12 @@ def _white_is_zero(image: Image.Image) -> bool:
     return image.mode in _GREY_DTYPES and tags.get(_PHOTOMETRIC_INTERPRETATION) == 0
 
 
-def _decode(image: Image.Image) -> npt.NDArray[Any]:
+def _decode(image: Image.Image, frame: int | None = None) -> npt.NDArray[Any]:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError("this process allows Pillow to read cut files (LOAD_TRUNCATED_IMAGES); switch that off.")
     with reading("the image file is cut short or damaged: its pixels can not be decoded.", "decode"):
+        if frame is not None:
+            image.seek(frame)
         image.load()
         # without an orientation, exif_transpose would copy the image
         upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)

@@ -20,7 +20,7 @@ from embedcache.images.files import (
     split_path,
     state_of,
 )
-from embedcache.images.kinds import HEAD_BYTES, Form, sniff
+from embedcache.images.kinds import HEAD_BYTES, TIFF_MAGIC, Form, sniff
 from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Kind, Parsed
 from embedcache.images.voi import presented, shows_curve
@@ -36,8 +36,8 @@ _DEFAULTS = ImageOptions()
 def count_slices(path: str, options: ImageOptions = _DEFAULTS) -> int:
     """Slices of an image, from its headers only.
 
-    1 for a raster; the frames of a DICOM file or series; the axis of a volume that the plane's slices run along (feet to
-    head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a MATLAB file.
+    1 for a raster, or the pages of a TIFF; the frames of a DICOM file or series; the axis of a volume that the plane's
+    slices run along (feet to head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a MATLAB file.
     Raises ImageError(stage="open").
     """
     counted = count_in_python(path, options)
@@ -58,7 +58,13 @@ def count_in_python(path: str, options: ImageOptions = _DEFAULTS) -> int | None:
     folder = is_series(file)
     match "dicom" if folder else form_of(file):
         case "raster":
-            return 1
+            with open_file(file) as opened:
+                if opened.read(4) not in TIFF_MAGIC:
+                    return 1
+                from embedcache.images.tiff import count_pages
+
+                opened.seek(0)
+                return count_pages(opened)
         case "dicom" if options.plane == "stored":
             from embedcache.images.series import count_dicom
 

@@ -157,13 +157,69 @@ def test_bits_and_palettes_in_a_tiff(tmp_path, mode):
     np.testing.assert_array_equal(pixels_of(save(tmp_path, made, "a.tif")), wanted)
 
 
-def test_only_the_first_page_is_read_and_says_so(tmp_path):
-    pages = [Image.fromarray(GREY8), Image.fromarray(255 - GREY8)]
-    path = save(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])
+def saved_pages(tmp_path, pages, **options):
+    made = [Image.fromarray(page) for page in pages]
+    return save(tmp_path, made[0], "a.tif", save_all=True, append_images=made[1:], **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg", "quality": 100}])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "rgb"])
+def test_the_pages_of_a_tiff_are_slices(tmp_path, options, dtype):
+    if options.get("compression") == "jpeg" and dtype not in ("uint8", "rgb"):
+        pytest.skip("JPEG has 8 bits")
+    shape = (5, 16, 24, 3) if dtype == "rgb" else (5, 16, 24)
+    values = RNG.integers(0, 255, shape).astype("uint8" if dtype == "rgb" else dtype)
+    path = saved_pages(tmp_path, values, **options)
     image = open_image(str(path))
-    assert image.warnings == ("only the first of 2 pages or frames is read",)
+    assert image.warnings == ()
+    assert image.n_slices == count_slices(str(path)) == 5
+    whole = image.read(0, 5).pixels
+    if "quality" not in options:
+        np.testing.assert_array_equal(whole, values)
+    # in any order, and each as if it were a file of its own
+    for i in (3, 0, 4):
+        np.testing.assert_array_equal(open_image(str(path)).read(i, i + 1).pixels[0], whole[i])
+        alone = save(tmp_path, Image.fromarray(values[i]), f"{i}.tif", **options)
+        assert count_slices(str(alone)) == 1
+        np.testing.assert_array_equal(open_image(str(alone)).read(0, 1).pixels[0], whole[i])
+        for window in ("auto", "min-max"):
+            np.testing.assert_array_equal(
+                image.limits(parse_window(window), i, i + 1), open_image(str(alone)).limits(parse_window(window), 0, 1)
+            )
+    np.testing.assert_array_equal(image.read(1, 4).pixels, whole[1:4])
+
+
+@pytest.mark.parametrize("other", [GREY8[:-1], GREY8.astype(np.uint16)], ids=["size", "type"])
+def test_pages_of_several_kinds_are_refused(tmp_path, other):
+    path = saved_pages(tmp_path, [GREY8, other])
+    for read in (open_image, count_slices):
+        with pytest.raises(ImageError, match="its 2 pages have several sizes, pixel types or orientations") as error:
+            read(str(path))
+        assert error.value.stage == "open"
+
+
+def test_a_thumbnail_is_no_page(tmp_path):
+    first, small = Image.fromarray(GREY8), Image.fromarray(GREY8[::2, ::2])
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    path = save(tmp_path, first, "a.tif", save_all=True, append_images=[small])
+    image = open_image(str(path))
     assert image.n_slices == count_slices(str(path)) == 1
     np.testing.assert_array_equal(image.read(0, 1).pixels[0], GREY8)
+
+
+def test_a_cut_page_is_named_as_damage_and_the_others_are_read(tmp_path):
+    values = RNG.integers(0, 255, (3, 40, 50)).astype(np.uint8)
+    path = saved_pages(tmp_path, values)
+    data = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        image.seek(2)
+        (offset,) = image.tag_v2[273]
+    struct.pack_into("<I", data, data.index(struct.pack("<I", offset)), len(data) + 1000)
+    path.write_bytes(data)
+    image = open_image(str(path))
+    np.testing.assert_array_equal(image.read(0, 2).pixels, values[:2])
+    with pytest.raises(ImageError, match="cut short or damaged"):
+        image.read(2, 3)
 
 
 @pytest.mark.parametrize(
