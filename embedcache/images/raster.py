@@ -24,7 +24,7 @@ _GREY_DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": 
 
 
 def parse_raster(data: bytes) -> Parsed:
-    """One slice, or those that are the pages of a TIFF. Raises ImageError(stage="open") where Pillow knows no header in `data`."""
+    """One slice, or those that a TIFF has as pages. Raises ImageError(stage="open") where Pillow knows no header in `data`."""
     notes = []
     with reading("the image file is damaged: its header can not be read.", "open"):
         try:

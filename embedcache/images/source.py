@@ -37,8 +37,8 @@ def count_slices(path: str, options: ImageOptions = _DEFAULTS) -> int:
     """Slices of an image, from its headers only.
 
     1 for a raster, or the pages of a TIFF; the frames of a DICOM file or series; the axis of a volume that the plane's
-    slices run along (feet to head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a MATLAB file.
-    Raises ImageError(stage="open").
+    slices run along (feet to head where it is `stored`). A DICOM series in another plane is read whole for it, and so is a
+    MATLAB file. Raises ImageError(stage="open").
     """
     counted = count_in_python(path, options)
     if counted is not None:
