@@ -19,8 +19,6 @@ SPACING_TOLERANCE = 1e-3
 SAME_PLACE = 0.01
 """mm along the normal within which two images lie at one position: writers round positions to two or more places."""
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-
 
 @dataclass(frozen=True)
 class Note:
@@ -55,6 +53,9 @@ def arrange(frames: Sequence[Frame], time: int) -> Arranged:
     Frames without a position, or that are not parallel, come in the order in which they were made. Several frames at
     one position are time points. Raises ImageError(stage="open") if there is no such time point.
     """
+    if len(frames) == 1:
+        _check_time(time, 1)
+        return _single(frames[0])
     notes: list[Note] = []
     made = _without_copies(sorted(frames, key=lambda f: f.order), notes)
     poses = [f.pose for f in made if f.pose is not None]
@@ -73,6 +74,16 @@ def arrange(frames: Sequence[Frame], time: int) -> Arranged:
         notes.append(Note(f"images at one height lie side by side, up to {apart:g} mm apart"))
     geometry = _geometry(chosen, [f.pose for f in chosen if f.pose is not None])
     return Arranged(chosen, n_times, geometry.spacing, geometry.affine, [*notes, *geometry.notes])
+
+
+def _single(frame: Frame) -> Arranged:
+    """One frame: nothing to sort, no gap; its distance is its thickness."""
+    pose, in_plane, distance = frame.pose, frame.in_plane, frame.thickness
+    if pose is None or in_plane is None or distance is None:
+        return Arranged([frame], 1, None, None, [])
+    normal = pose.normal
+    step = normal * distance
+    return Arranged([frame], 1, (float(step @ normal), *in_plane), _affine(pose, step, in_plane), [])
 
 
 # --- which frames, in which order -------------------------------------------------------------------
@@ -109,7 +120,7 @@ def _orientations(poses: list[Pose]) -> int:
 
 def _places(frames: list[Frame], poses: list[Pose]) -> list[list[Frame]]:
     """The frames at each position along the normal, ascending; at one position in the order they were made."""
-    normal = np.cross(poses[0].row, poses[0].column)
+    normal = poses[0].normal
     heights = np.array([pose.position @ normal for pose in poses])
     order = np.argsort(heights, kind="stable")
     new = np.diff(heights[order], prepend=-np.inf) > SAME_PLACE
@@ -168,33 +179,33 @@ def _check_time(time: int, n_times: int) -> None:
 
 
 def _geometry(frames: list[Frame], poses: list[Pose]) -> _Geometry:
-    """Of slices that are in order already, all with a pose."""
+    """Of at least two slices that are in order already, all with a pose."""
     in_plane = frames[0].in_plane
     if in_plane is None:
         return _Geometry()
     if any(f.in_plane is None or not np.allclose(f.in_plane, in_plane, rtol=SPACING_TOLERANCE) for f in frames):
         return _Geometry(notes=(Note("slices have several pixel spacings (PixelSpacing)"),))
     first, n = poses[0], len(frames)
-    normal = np.cross(first.row, first.column)
+    normal = first.normal
     positions = np.array([pose.position for pose in poses])
-    if n == 1:
-        distance = frames[0].thickness
-        if distance is None:
-            return _Geometry()
-        step = normal * distance
-    else:
-        gaps = np.diff(positions @ normal)
-        # the lower median: a distance that occurs, with up to half of the slices missing
-        distance, step = float(np.sort(gaps)[(n - 2) // 2]), (positions[-1] - positions[0]) / (n - 1)
+    gaps = np.diff(positions @ normal)
+    # the lower median: a distance that occurs, with up to half of the slices missing
+    distance, step = float(np.sort(gaps)[(n - 2) // 2]), (positions[-1] - positions[0]) / (n - 1)
     even = positions[0] + np.arange(n)[:, np.newaxis] * step
     if np.abs(positions - even).max() > EVEN_TOLERANCE * distance:
         return _Geometry((distance, *in_plane), None, (_uneven(gaps, distance),))
-    affine = np.eye(4)
-    affine[:3] = _LPS_TO_RAS @ np.column_stack(
-        [step, first.column * in_plane[0], first.row * in_plane[1], positions[0]]
-    )
+    affine = _affine(first, step, in_plane)
     # the mean distance: positions are rounded, and their rounding adds up in a single gap
     return _Geometry((float(step @ normal), *in_plane), affine, _tilt(step, normal, n, min(in_plane)))
+
+
+def _affine(first: Pose, step: npt.NDArray[np.float64], in_plane: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Voxel (slice, y, x) to RAS mm, from the first slice's pose and the way to the next."""
+    affine = np.empty((4, 4))
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, first.column * in_plane[0], first.row * in_plane[1]
+    affine[:3, 3], affine[3] = first.position, (0, 0, 0, 1)
+    affine[:2] = 0.0 - affine[:2]  # LPS to RAS; no -0
+    return affine
 
 
 def _uneven(gaps: npt.NDArray[np.float64], distance: float) -> Note:

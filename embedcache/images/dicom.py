@@ -31,15 +31,18 @@ from pydicom.uid import (
 )
 
 from embedcache.errors import ImageError
+from embedcache.images import codecs
 from embedcache.images.deflated import check_inflated
+from embedcache.images.elements import is_absent, syntax_of, value_of
 from embedcache.images.parsed import DEFLATE_RATIO, reading
+from embedcache.images.pixels import grey_pixels, sole_stream
+from embedcache.images.scanning import scan
 from embedcache.types import Voi, VoiSigmoid, VoiTable
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _END_MARKED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 _FRAGMENT_BYTES = 8
 """Tag and length of a compressed frame's one fragment at least."""
-_END_OF_IMAGE = b"\xff\xd9"
 _NO_HEADER = "the DICOM header can not be read: the file is cut short or damaged."
 _FIRST_VRS = (b"UI", b"CS", b"OB", b"UL")
 """Value representations of the elements that begin groups 0002 and 0008."""
@@ -80,36 +83,46 @@ def read_header(path: str) -> Dataset:
 
 def read_dataset(data: bytes) -> Dataset:
     """The data set in `data`, with as many pixel bytes as its header says. Raises ImageError(stage="open")."""
-    # closed at the end: the data set keeps the buffer, and would hold the file's bytes beside its own copy of the pixels
-    with pydicom_reading(_NO_HEADER, "open"), BytesIO(data) as buffer:
-        check_inflated(buffer)
-        dataset = dcmread(buffer, force=True)
-        if not any(k in dataset for k in _PIXEL_KEYWORDS) or not dataset.get("Rows") or not dataset.get("Columns"):
+    with pydicom_reading(_NO_HEADER, "open"):
+        dataset = scan(data) or _read_by_pydicom(data)
+        if all(is_absent(dataset, k) for k in _PIXEL_KEYWORDS):
             raise _no_image()
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = _guessed_syntax(data)
-        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        if not value_of(dataset, "Rows") or not value_of(dataset, "Columns"):
+            raise _no_image()
+        if syntax_of(dataset).is_encapsulated:
             _check_codestreams(dataset)
         else:
             _check_length(dataset)
         return dataset
 
 
+def _read_by_pydicom(data: bytes) -> Dataset:
+    # closed at the end: the data set keeps the buffer, and would hold the file's bytes beside its own copy of the pixels
+    with BytesIO(data) as buffer:
+        check_inflated(buffer)
+        dataset = dcmread(buffer, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _guessed_syntax(data)
+    return dataset
+
+
 def frame_count(dataset: Dataset) -> int:
     """NumberOfFrames, at least 1."""
-    return max(int(dataset.get("NumberOfFrames") or 1), 1)
+    return max(int(value_of(dataset, "NumberOfFrames") or 1), 1)
 
 
 def decode_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
-    """(y, x) in the stored dtype, or (y, x, 3) uint8 for RGB, YBR and palette colour. Raises ImageError."""
-    _check_decoder(dataset.file_meta.TransferSyntaxUID)
+    """(y, x) in the stored dtype, or (y, x, 3) uint8 for RGB, YBR and palette colour: not to be written to. Raises ImageError."""
     with pydicom_reading("its pixel data can not be decoded: cut short or damaged.", "decode"):
-        pixels = pixel_array(dataset, index=index)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        grey = grey_pixels(dataset, index, frame_count(dataset))
+        if grey is None:
+            _check_decoder(syntax_of(dataset))
+        pixels = pixel_array(dataset, index=index) if grey is None else grey
+        if value_of(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
             return _eight_bits(_palette_colours(pixels, dataset))
         if pixels.ndim == 3:
             return _eight_bits(pixels, int(dataset.BitsStored))
-        if "ModalityLUTSequence" in dataset:
+        if not is_absent(dataset, "ModalityLUTSequence"):
             # a table is no slope: applied here, so that the calibration's 1 and 0 are true of what is handed over
             pixels = np.asarray(apply_modality_lut(pixels, dataset))
         return pixels
@@ -125,8 +138,9 @@ def _palette_colours(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[
 
 def frame_scales(dataset: Dataset) -> list[FrameScale]:
     """Rescale and VOI window of each frame, from the functional groups of an Enhanced object where it has them."""
-    colour = int(dataset.get("SamplesPerPixel") or 1) > 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
-    scaled = not colour and "ModalityLUTSequence" not in dataset
+    model = value_of(dataset, "PhotometricInterpretation")
+    colour = int(value_of(dataset, "SamplesPerPixel") or 1) > 1 or model == "PALETTE COLOR"
+    scaled = not colour and is_absent(dataset, "ModalityLUTSequence")
     displays: dict[int, Voi | None] = {}  # a table that frames share is read once
     scales = []
     for i in range(frame_count(dataset)):
@@ -144,7 +158,7 @@ def frame_scales(dataset: Dataset) -> list[FrameScale]:
 
 def frame_groups(dataset: Dataset, index: int) -> list[Dataset]:
     """The functional groups of frame `index`: its own, then the shared. Empty where the file has none."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    per_frame = value_of(dataset, "PerFrameFunctionalGroupsSequence") or []
     own = per_frame[index] if index < len(per_frame) else None
     return [g for g in (own, first_item(dataset, "SharedFunctionalGroupsSequence")) if g is not None]
 
@@ -160,20 +174,20 @@ def find_group(groups: list[Dataset], keyword: str, dataset: Dataset) -> Dataset
 
 def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, None where it is absent or empty."""
-    items = dataset.get(keyword)
+    items = value_of(dataset, keyword)
     return items[0] if items else None
 
 
 def first_number(dataset: Dataset, keyword: str) -> float | None:
     """The element's first value as a finite number, None where it is absent, empty or no number."""
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
         value = value[0] if len(value) else None
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if np.isfinite(number) else None
+    return number if math.isfinite(number) else None
 
 
 def padding_range(dataset: Dataset) -> tuple[float, float] | None:
@@ -218,18 +232,20 @@ def _check_claim(dataset: Dataset, size: int) -> None:
 
 def _bits(dataset: Dataset) -> int:
     """Of native pixel data, as the header says."""
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    bits = int(dataset.BitsAllocated) * samples * int(dataset.Rows) * int(dataset.Columns) * frame_count(dataset)
-    if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
+    samples, frames = int(value_of(dataset, "SamplesPerPixel") or 1), frame_count(dataset)
+    allocated, rows, columns = (int(value_of(dataset, keyword)) for keyword in ("BitsAllocated", "Rows", "Columns"))
+    bits = allocated * samples * rows * columns * frames
+    if value_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         bits = bits * 2 // 3  # two luminance samples share one pair of colour samples
     return bits
 
 
 def _check_length(dataset: Dataset) -> None:
     """Raises ImageError if there is less native pixel data than Rows, Columns, bits and frames say."""
-    keyword = next(k for k in _PIXEL_KEYWORDS if k in dataset)
+    keyword = next(k for k in _PIXEL_KEYWORDS if not is_absent(dataset, k))
     bits = _bits(dataset)
-    expected, present = (bits + 7) // 8, len(dataset[keyword].value or b"")
+    stored: Any = dataset.get_item(keyword)
+    expected, present = (bits + 7) // 8, len(stored.value or b"")
     if present < expected:
         raise ImageError(
             f"its pixel data is cut short: {present:,} of the {expected:,} bytes that its header says.", "open"
@@ -242,9 +258,11 @@ def _check_codestreams(dataset: Dataset) -> None:
     libjpeg and JPEG-LS decoders fill the rest of a cut stream with grey and say nothing.
     """
     n = frame_count(dataset)
-    streams = list(generate_frames(dataset.PixelData, number_of_frames=n))
-    whole = sum(stream.rstrip(b"\0\xff").endswith(_END_OF_IMAGE) for stream in streams)
-    if dataset.file_meta.TransferSyntaxUID not in _END_MARKED:  # RLE; its decoder counts the bytes itself
+    value: Any = dataset.get_item("PixelData")
+    sole = sole_stream(value.value) if n == 1 and is_absent(dataset, "ExtendedOffsetTable") else None
+    streams = list(generate_frames(value.value, number_of_frames=n)) if sole is None else [sole]
+    whole = sum(codecs.has_end(stream) for stream in streams)
+    if syntax_of(dataset) not in _END_MARKED:  # RLE; its decoder counts the bytes itself
         whole = len(streams)
     if whole < n:
         raise ImageError(f"its pixel data is cut short: {whole} of {n} compressed frames are whole.", "open")

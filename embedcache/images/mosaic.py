@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
+from embedcache.images.elements import value_of
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -45,7 +47,7 @@ class Mosaic:
 
 def is_mosaic(dataset: Dataset) -> bool:
     """Whether ImageType says so."""
-    return "MOSAIC" in (dataset.get("ImageType") or ())
+    return "MOSAIC" in (value_of(dataset, "ImageType") or ())
 
 
 def find_mosaic(dataset: Dataset) -> Mosaic | None:

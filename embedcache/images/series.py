@@ -12,6 +12,7 @@ from pydicom.uid import UID, SegmentationStorage
 from embedcache.errors import ImageError
 from embedcache.images.arrange import Arranged, Note, arrange
 from embedcache.images.dicom import decode_frame, padding_range, pydicom_reading, read_dataset, read_header
+from embedcache.images.elements import value_of
 from embedcache.images.frames import Frame, floats, read_frames
 from embedcache.images.mosaic import is_mosaic
 from embedcache.images.options import ImageOptions
@@ -46,7 +47,7 @@ def parse_dicom(blobs: Iterable[bytes], options: ImageOptions = _DEFAULTS) -> Pa
             len(frames),
             _calibration(frames, first),
             lambda start, stop: _decode(frames[start:stop], kept),
-            modality=str(first.get("Modality") or ""),
+            modality=str(value_of(first, "Modality") or ""),
             spacing=series.arranged.spacing,
             affine=series.arranged.affine,
             grid=_grid(frames[0], first),
@@ -91,7 +92,7 @@ def _read_all(sources: Iterable[_Source], read: Callable[[_Source], Dataset]) ->
 
 def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
     """Which frames make the image, in order. Raises ImageError; under `options.strict` for every fault too."""
-    if any(d.get("SOPClassUID") in MASK_CLASSES for d in datasets):
+    if any(value_of(d, "SOPClassUID") in MASK_CLASSES for d in datasets):
         raise ImageError("this is a DICOM segmentation: a mask, no image; a table names it in its mask column.", "open")
     found: list[Note] = []
     files = _without_localisers(datasets, found)
@@ -114,7 +115,7 @@ def _understood(datasets: Sequence[Dataset], options: ImageOptions) -> _Series:
 
 def _without_localisers(datasets: Sequence[Dataset], found: list[Note]) -> list[int]:
     """The files that are no localiser (ImageType); all, if all are."""
-    others = [i for i, d in enumerate(datasets) if "LOCALIZER" not in (d.get("ImageType") or ())]
+    others = [i for i, d in enumerate(datasets) if "LOCALIZER" not in (value_of(d, "ImageType") or ())]
     n = len(datasets) - len(others)
     if not others or not n:
         return list(range(len(datasets)))
@@ -125,11 +126,11 @@ def _without_localisers(datasets: Sequence[Dataset], found: list[Note]) -> list[
 def _is_at_detector(dataset: Dataset) -> bool:
     """Whether the file's spacing is measured at the detector (PS3.3 10.7.1.3): PixelSpacing is absent, or the same."""
     imager, corrected = floats(dataset, "ImagerPixelSpacing", 2), floats(dataset, "PixelSpacing", 2)
-    return imager is not None and (corrected is None or bool(np.array_equal(imager, corrected)))
+    return imager is not None and (corrected is None or imager == corrected)
 
 
 def _check_one_series(datasets: Sequence[Dataset]) -> None:
-    series = {str(d.get("SeriesInstanceUID") or "") for d in datasets}
+    series = {str(value_of(d, "SeriesInstanceUID") or "") for d in datasets}
     if len(series) > 1:
         raise ImageError(
             f"the folder holds {len(series)} DICOM series (SeriesInstanceUID); give each a folder.",
@@ -140,7 +141,7 @@ def _check_one_series(datasets: Sequence[Dataset]) -> None:
         (("SamplesPerPixel", "PhotometricInterpretation"), "colour models"),
         (("BitsAllocated", "PixelRepresentation"), "pixel types"),
     ):
-        if len({tuple(str(d.get(k)) for k in keywords) for d in datasets}) > 1:
+        if len({tuple(str(value_of(d, k)) for k in keywords) for d in datasets}) > 1:
             raise ImageError(f"the series holds slices of several {what} ({', '.join(keywords)}).", "open")
 
 
@@ -149,15 +150,16 @@ def _calibration(frames: list[Frame], first: Dataset) -> Calibration:
     return Calibration(
         slope=np.array([f.scale.slope for f in frames]),
         intercept=np.array([f.scale.intercept for f in frames]),
-        invert=first.get("PhotometricInterpretation") == "MONOCHROME1",
+        invert=value_of(first, "PhotometricInterpretation") == "MONOCHROME1",
         voi=voi if any(v is not None for v in voi) else (),
         padding=padding_range(first),
     )
 
 
 def _grid(frame: Frame, dataset: Dataset) -> tuple[int, int]:
-    tile = frame.tile
-    return (int(dataset.Rows), int(dataset.Columns)) if tile is None else (tile.height, tile.width)
+    if frame.tile is not None:
+        return frame.tile.height, frame.tile.width
+    return int(value_of(dataset, "Rows")), int(value_of(dataset, "Columns"))
 
 
 def _decode(frames: list[Frame], datasets: dict[int, Dataset]) -> npt.NDArray[Any]:
@@ -169,6 +171,8 @@ def _decode(frames: list[Frame], datasets: dict[int, Dataset]) -> npt.NDArray[An
         if stored != (frame.file, frame.index):  # the tiles of a mosaic follow each other: it is decoded once
             image, stored = decode_frame(datasets[frame.file], frame.index), (frame.file, frame.index)
         pixels = image if frame.tile is None else frame.tile.cut(image)
+        if len(frames) == 1 and pixels.flags.carray and pixels.dtype.isnative:
+            return pixels[np.newaxis]  # decoded for this call: no view of the file's bytes, which nobody may write to
         if volume is None:
             volume = np.empty((len(frames), *pixels.shape), pixels.dtype.newbyteorder("="))
         if pixels.shape != volume.shape[1:] or pixels.dtype.newbyteorder("=") != volume.dtype:
