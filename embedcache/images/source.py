@@ -142,7 +142,8 @@ def _load(file: str, fragment: str, options: ImageOptions) -> _Loaded:
             if len(stats) > 1:
                 digest = hashlib.sha256(digest.encode()).hexdigest()
             return _Loaded(state_of(stats), digest, parse_itk(file, form, options.time))
-        data = opened.read()
+        opened.raw.seek(0)  # past the buffer: what it holds would be joined with the rest, a copy
+        data = opened.raw.readall()
     return _Loaded(state_of(stats), hashlib.sha256(data).hexdigest(), _parse(form, data, fragment, options))
 
 
