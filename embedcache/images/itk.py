@@ -29,9 +29,10 @@ def parse_itk(path: str, form: str, time: int = 0) -> Parsed:
     form: `nrrd` or `metaimage`.
     """
     reader = _headed(path, form)
-    size, dtype = reader.GetSize(), _dtype(reader)
+    listed = _is_list(reader)
+    size, dtype = reader.GetSize(), _dtype(reader, listed)
     _check_claim(path, math.prod(size) * dtype.itemsize * reader.GetNumberOfComponents())
-    times = size[3] if len(size) == 4 else 1
+    times = reader.GetNumberOfComponents() if listed else size[3] if len(size) == 4 else 1
     if time >= times:
         raise ImageError(f"it has {times} time points, and number {time} (from 0) was asked for.", "open")
     notes = [f"only the first of {times} time points is read"] if times > 1 and time == 0 else []
@@ -43,7 +44,7 @@ def parse_itk(path: str, form: str, time: int = 0) -> Parsed:
         "volume",
         slices,
         plain_calibration(slices),
-        _decoder(reader, time),
+        _decoder(reader, time, listed),
         spacing=_spacing(reader),
         affine=affine,
         grid=(rows, columns),
@@ -67,13 +68,19 @@ def _headed(path: str, form: str) -> Any:
     return reader
 
 
-def _dtype(reader: Any) -> np.dtype[Any]:
+def _is_list(reader: Any) -> bool:
+    """Whether what SimpleITK takes for components of a voxel is a list of volumes, as Slicer's sequences (`.seq.nrrd`) are."""
+    kinds = {reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith("NRRD_kinds")}
+    return reader.GetNumberOfComponents() > 1 and bool(kinds & {"list", "time"})
+
+
+def _dtype(reader: Any, listed: bool) -> np.dtype[Any]:
     """Of one component. Raises ImageError for anything but real numbers, and RGB in 8 bits."""
     sitk = _simpleitk()
     name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     found = re.fullmatch(r"(?:vector of )?(?:(8|16|32|64)-bit (signed|unsigned) integer|(32|64)-bit float)", name)
     components = reader.GetNumberOfComponents()
-    if found is None or (components > 1 and (components, found[1], found[2]) != (3, "8", "unsigned")):
+    if found is None or (components > 1 and not listed and (components, found[1], found[2]) != (3, "8", "unsigned")):
         raise ImageError(
             f"its voxels are {components} x {name}; only real numbers, and RGB in 8 bits, are read.", "open"
         )
@@ -109,7 +116,7 @@ def _spacing(reader: Any) -> tuple[float, float, float] | None:
     return (between, row, column) if reader.GetDimension() > 2 and min(between, row, column) > 0 else None
 
 
-def _decoder(reader: Any, time: int) -> Callable[[int, int], npt.NDArray[Any]]:
+def _decoder(reader: Any, time: int, listed: bool) -> Callable[[int, int], npt.NDArray[Any]]:
     sitk = _simpleitk()
 
     @cache
@@ -119,6 +126,8 @@ def _decoder(reader: Any, time: int) -> Callable[[int, int], npt.NDArray[Any]]:
             reader.SetExtractSize([*reader.GetSize()[:3], 0])
         with reading("its values are cut short or damaged.", "decode"):
             values = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+        if listed:
+            values = values[..., time].copy()  # the others are let go
         return values[np.newaxis] if reader.GetDimension() == 2 else values
 
     return lambda start, stop: whole()[start:stop].copy()

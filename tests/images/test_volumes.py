@@ -74,6 +74,46 @@ def test_a_time_point_is_chosen(tmp_path, name):
         open_image(str(tmp_path / name), ImageOptions(time=3))
 
 
+def write_sequence(path, series, first, kind="list"):
+    """A NRRD of (time, slice, y, x) as Slicer writes sequences: the axis that is none of space first, or last."""
+    n, *shape = series.shape
+    directions = ["(0.7,0,0)", "(0,0.7,0)", "(0,0,2)"]
+    sizes = [str(size) for size in reversed(shape)]
+    kinds = ["domain"] * 3
+    for axes, own in ((sizes, str(n)), (kinds, kind), (directions, "none")):
+        axes.insert(0 if first else 3, own)
+    header = (
+        f"NRRD0005\ntype: {series.dtype}\ndimension: 4\nspace: left-posterior-superior\nsizes: {' '.join(sizes)}\n"
+        f"space directions: {' '.join(directions)}\nkinds: {' '.join(kinds)}\nendian: little\nencoding: raw\n"
+        "space origin: (1,2,3)\n\n"
+    )
+    path.write_bytes(header.encode() + np.ascontiguousarray(np.moveaxis(series, 0, -1) if first else series).tobytes())
+    return path
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("dtype", ["int16", "uint8"])
+def test_a_sequence_is_time_points_wherever_its_axis_is(tmp_path, first, dtype):
+    """Three of eight bits are no colours."""
+    series = RNG.integers(0, 200, (3, 2, 4, 5)).astype(dtype)
+    path = write_sequence(tmp_path / "a.seq.nrrd", series, first)
+    for time in range(3):
+        image, volume = opened(path, time=time)
+        np.testing.assert_array_equal(volume.pixels, series[time])
+        assert image.warnings == (("only the first of 3 time points is read",) if time == 0 else ())
+        assert count_slices(str(path), ImageOptions(time=time)) == 2
+    np.testing.assert_allclose(volume.spacing, (2, 0.7, 0.7))
+    np.testing.assert_allclose(volume.affine @ [1, 2, 3, 1], [-(1 + 3 * 0.7), -(2 + 2 * 0.7), 5, 1])
+    with pytest.raises(ImageError, match=r"3 time points, and number 3 \(from 0\)"):
+        open_image(str(path), ImageOptions(time=3))
+
+
+def test_a_vector_is_no_sequence(tmp_path):
+    series = RNG.integers(0, 200, (4, 2, 4, 5)).astype(np.int16)
+    with pytest.raises(ImageError, match="4 x vector of 16-bit signed integer"):
+        open_image(str(write_sequence(tmp_path / "a.nrrd", series, True, kind="vector")))
+
+
 def test_colours_are_read_and_vectors_refused(tmp_path):
     colours = RNG.integers(0, 255, (2, 4, 5, 3)).astype(np.uint8)
     sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), tmp_path / "a.mha")
