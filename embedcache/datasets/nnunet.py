@@ -22,14 +22,15 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")
 def open_nnunet(root: Path, options: DatasetOptions) -> Dataset:
     """The cases of imagesTr, sorted, and those of imagesTs whose masks are in labelsTs, which are `test`; a case is a patient.
 
-    Of a dataset with several channels one is read: the first, or `--channel`. Raises InputError if `dataset.json` or every
-    case is missing, and for a channel that is not there.
+    Of a dataset with several channels one is read: the first, or `--channel`; where a file holds them all as its fourth axis, as
+    in the Decathlon, that is chosen as a time point is. Raises InputError if `dataset.json` or every case is missing, and for
+    a channel that is not there.
     """
     options.only("nnunet", *COMMON_OPTIONS, "channel")
     document = read_document(root)
-    channel, notices = _channel(document, options.channel)
     ending = str(document.get("file_ending") or "")
     endings = (ending,) if ending else VOLUMES
+    channel, notices = _channel(document, options.channel, _together(root, endings))
     listed = {case.name for case in cases(document, "training")}
     found: list[tuple[Case, str]] = []
     missing: list[str] = []
@@ -78,20 +79,33 @@ def _lacking(everyone: list[str], present: Container[str], what: str) -> tuple[s
     return (f"case {places[0]} of {len(everyone)}, sorted by name, lacks {what}{more}",)
 
 
-def _channel(document: Mapping[str, Any], asked: str | None) -> tuple[int, list[str]]:
-    """The number of the channel to read, and what the user should know."""
+def _channel(document: Mapping[str, Any], asked: str | None, together: bool) -> tuple[int, list[str]]:
+    """The number of the channel to read, and what the user should know. `together`: whether a file holds all channels."""
     channels = document.get("channel_names", document.get("modality", {}))
     if not isinstance(channels, dict) or not all(str(number).isdecimal() for number in channels):
         raise InputError(f"'channel_names' in {DOCUMENT} must be numbers and names; take the dataset's own.")
     by_name = {str(name): int(number) for number, name in channels.items()} | {n: int(n) for n in map(str, channels)}
+    numbered = ", ".join(f"{number} {name}" for number, name in channels.items())
     if asked is not None:
         if asked not in by_name:
             raise InputError(str(suggest("--channel", asked, by_name)))
+        if together and len(channels) > 1:
+            raise InputError(f"each file holds all channels ({numbered}): choose with --time {by_name[asked]}.")
         return by_name[asked], []
+    if len(channels) > 1 and together:
+        return 0, [
+            f"each file holds {len(channels)} channels ({numbered}): the one that --time says is read, or else 0"
+        ]
     if len(channels) > 1:
         names = ", ".join(str(name) for name in channels.values())
         return 0, [f"of the {len(channels)} channels ({names}) the first is read; name another with --channel"]
     return 0, []
+
+
+def _together(root: Path, endings: tuple[str, ...]) -> bool:
+    """Whether the names of images say no channel, as in the Decathlon."""
+    names = [stem(name) for part in ("Tr", "Ts") for name in file_names(root / f"images{part}", endings)]
+    return not (names and all(_CHANNEL.fullmatch(name) for name in names))
 
 
 def _images(root: Path, part: str, endings: tuple[str, ...], channel: int) -> dict[str, str]:

@@ -11,10 +11,10 @@ from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.datasets.audit import audit_dataset
 from embedcache.datasets.describe import describe_labels
 from embedcache.errors import ImageError, InputError
-from embedcache.images import count_slices, open_image, stat_source
+from embedcache.images import ImageOptions, count_slices, open_image, stat_source
 from embedcache.images.tree import scan_tree, slice_instances
 from embedcache.testing import make_replica
-from embedcache.testing.files import write_dicom, write_png, write_series
+from embedcache.testing.files import write_dicom, write_nifti, write_png, write_series
 from tests.images.dicom_makers import write_segmentation
 
 
@@ -378,6 +378,28 @@ def test_nnunet_reads_one_channel(tmp_path):
         assert second.samples().path[0].endswith("liver_000_0001.nii.gz")
     with pytest.raises(InputError, match="unknown --channel 'T3'"):
         open_dataset("nnunet", str(root), DatasetOptions(channel="T3"))
+
+
+def test_channels_in_one_file_are_chosen_as_time_points(tmp_path):
+    root = make_replica("msd-heart", tmp_path)
+    document = json.loads((root / "dataset.json").read_text())
+    document["modality"] = {"0": "FLAIR", "1": "T1w", "2": "T2w"}
+    (root / "dataset.json").write_text(json.dumps(document))
+    rng = np.random.default_rng(0)
+    for path in (root / "imagesTr").iterdir():
+        write_nifti(path, rng.integers(0, 900, (10, 12, 5, 3)).astype(np.int16))
+    dataset = open_dataset("nnunet", str(root))
+    said = "each file holds 3 channels (0 FLAIR, 1 T1w, 2 T2w): the one that --time says is read, or else 0"
+    assert said in dataset.notices
+    for asked in ("T2w", "2"):
+        with pytest.raises(InputError, match=r"each file holds all channels .*: choose with --time 2"):
+            open_dataset("nnunet", str(root), DatasetOptions(channel=asked))
+    with pytest.raises(InputError, match="did you mean 'T1w'"):
+        open_dataset("nnunet", str(root), DatasetOptions(channel="T1"))
+    path = str(dataset.samples().path[0])
+    assert open_image(path).warnings == ("only the first of 3 time points is read",)
+    chosen = [open_image(path, ImageOptions(time=time)).read(0, 1).pixels for time in range(3)]
+    assert not np.array_equal(chosen[0], chosen[2])
 
 
 def test_nnunet_test_cases_need_masks(tmp_path):
