@@ -32,7 +32,8 @@ def test_a_lookup_table_gives_the_tokens_of_its_picture(tmp_path: Path, photomet
     embedcache.extract(
         ExtractConfig(
             dataset="table", root=str(tmp_path / "cases.csv"), backbones=("pixels:32",),
-            cache=str(tmp_path / "cache"), ids="keep", dtype="float32", size=32, threads=1, workers=1, device="cpu", options=DatasetOptions(id_column="case"),
+            cache=str(tmp_path / "cache"), ids="keep", dtype="float32",
+            size=32, threads=1, workers=1, device="cpu", options=DatasetOptions(id_column="case"),
         )
     )  # fmt: skip
     (store,) = (tmp_path / "cache").glob("cases/*/*.zarr")
