@@ -20,6 +20,7 @@ import numpy as np
 from embedcache.errors import ImageError
 from embedcache.extraction.memory import limit_this_process
 from embedcache.images.files import SourceState, stat_source
+from embedcache.images.memory import keep_freed_images
 from embedcache.images.options import ImageOptions
 from embedcache.images.source import OpenedImage, count_slices, open_image
 from embedcache.types import Volume, Window
@@ -39,6 +40,7 @@ TOO_LARGE = "the image needs more memory than there is for one decode process; i
 def main() -> None:
     """Answer requests until stdin closes."""
     limit_this_process(int(sys.argv[1]))
+    keep_freed_images()
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole process group; the parent decides when a run ends
         signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter(

@@ -16,7 +16,7 @@ from embedcache.store.trial import Trial, try_file_system
 
 PACKAGES = (
     "embedcache", "numpy", "scipy", "scikit-learn", "zarr", "pyarrow", "pillow", "pydicom", "nibabel", "pylibjpeg",
-    "SimpleITK", "h5py",
+    "imagecodecs", "SimpleITK", "h5py",
     "torch", "torchvision", "transformers", "safetensors", "faiss-cpu", "faiss-gpu", "matplotlib", "xarray",
 )  # fmt: skip
 DEVICE_SCRIPT = """

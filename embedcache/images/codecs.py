@@ -22,9 +22,10 @@ _SCAN, _TABLES, _RESTARTS, _LOSSLESS, _JPEG_LS = 0xDA, 0xC4, 0xDD, 0xC3, 0xF7
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), _JPEG_LS))
 """Markers of frame headers (ISO/IEC 10918-1 table B.1, 14495-1 C.1.1)."""
 _MOST_BITS = 16
-"""A symbol of a lossless table is how many bits a difference has (ISO/IEC 10918-1 H.1.2.2)."""
+"""Of a sample, and of the difference of two."""
 _CRC32 = anycrc.Model("CRC32")
 """Several times as fast as zlib's."""
+_PLAIN_SCAN = re.compile(rb"\x01.[\x00\x10\x20\x30][\x01-\x07]\0\0", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BEGINS = re.compile(_PNG + rb"\0\0\0\x0dIHDR(.{10})\0\0\0", re.DOTALL)
 """Its first chunk: size, depth and colour type; the usual compression and filters, not interlaced."""
@@ -189,14 +190,12 @@ def _is_plain(stream: bytes, head: JpegHead) -> bool:
     for marker, segment in head.segments:
         if marker == _LOSSLESS and segment[8:] != b"\0":  # after its sampling: no quantisation table
             return False
-        if marker == _TABLES and not _is_plain_table(segment):
+        if marker == _TABLES and not _is_plain_table(segment, head.precision):
             return False
         if marker == _RESTARTS:
             return False
-        # one component; a predictor; no shift of its values
-        if marker == _SCAN and (
-            segment[:1] != b"\x01" or segment[3:4] not in b"\1\2\3\4\5\6\7" or segment[4:] != b"\0\0"
-        ):
+        # one component, its table; a predictor; no shift of its values
+        if marker == _SCAN and not _PLAIN_SCAN.fullmatch(segment):
             return False
     end = _end(stream)
     if end is None or end <= head.samples:
@@ -206,7 +205,7 @@ def _is_plain(stream: bytes, head: JpegHead) -> bool:
     return not coded[marks + 1].any()  # a byte of samples that looks like a marker is followed by 0
 
 
-def _is_plain_table(segment: bytes) -> bool:
-    """Whether the segment is one Huffman table of differences (ISO/IEC 10918-1 B.2.4.2)."""
+def _is_plain_table(segment: bytes, most: int) -> bool:
+    """Whether the segment is one Huffman table of differences of up to `most` bits (ISO/IEC 10918-1 B.2.4.2, H.1.2.2)."""
     symbols = segment[17:]
-    return sum(segment[1:17]) == len(symbols) == len(set(symbols)) and max(symbols, default=17) <= _MOST_BITS
+    return sum(segment[1:17]) == len(symbols) == len(set(symbols)) and max(symbols, default=most + 1) <= most

@@ -6,7 +6,7 @@ converted before: all that is left to pydicom, so what `value_of` gives never di
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydicom import Dataset
@@ -19,6 +19,7 @@ _DECIMAL = rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? *"
 _DECIMALS = re.compile(rb"%b(?:\\%b)*\0?" % (_DECIMAL, _DECIMAL))
 _INTEGER = rb" *[+-]?\d{1,9} *"
 _INTEGERS = re.compile(rb"%b(?:\\%b)*\0?" % (_INTEGER, _INTEGER))
+_UIDS = re.compile(rb"[\d.]+(?:\\[\d.]+)*\0?")
 _TEXT = "iso8859"
 """Of values whose VR has no other character set (PS3.5 6.1.2.2); what pydicom takes them for, so no byte is an error."""
 
@@ -47,7 +48,7 @@ def is_absent(dataset: Dataset, keyword: str) -> bool:
     return element is None
 
 
-_syntax = cache(UID)
+_syntax = lru_cache(64)(UID)
 
 
 @cache
@@ -78,6 +79,10 @@ def _texts(element: RawDataElement) -> list[Any]:
     return (element.value or b"").decode(_TEXT).rstrip(" \0").split("\\")
 
 
+def _uids(element: RawDataElement) -> list[Any]:
+    return _texts(element) if _UIDS.fullmatch(element.value or b"") else []
+
+
 _READERS: dict[str, Callable[[RawDataElement], list[Any]]] = {
-    "DS": _decimals, "IS": _integers, "US": _short, "CS": _texts, "UI": _texts,
+    "DS": _decimals, "IS": _integers, "US": _short, "CS": _texts, "UI": _uids,
 }  # fmt: skip

@@ -7,7 +7,7 @@ down to the items of sequences without a length. `scan` gives None for any other
 """
 
 import struct
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from pydicom.charset import convert_encodings
@@ -38,7 +38,7 @@ _NATIVE = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 _ENCAPSULATED = frozenset(
     map(str, (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, RLELossless))
 )
-_PASSED_OVER = frozenset({0x0010, *range(1, 0x10000, 2)} - {0x0019, 0x0029})
+_PATIENT, _SIEMENS = 0x0010, (0x0019, 0x0029)
 _VRS = {vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2}
 """Code → name, and whether a length of four bytes follows two that are reserved (PS3.5 7.1.2)."""
 _MOST_DEPTH = 16
@@ -71,8 +71,8 @@ def _scanned(data: bytes) -> Dataset:
     if syntax not in _NATIVE and syntax not in _ENCAPSULATED:
         raise _Unusual
     explicit = syntax != _NATIVE[1]
-    if data[at : at + 2] == b"\0\0" or (not explicit and data[at + 4 : at + 6].isupper()):
-        raise _Unusual  # a command set, or VRs where the meta information says that there are none
+    if data[at : at + 2] in (b"", b"\0\0") or (not explicit and data[at + 4 : at + 6].isupper()):
+        raise _Unusual  # nothing, a command set, or VRs where the meta information says that there are none
     view = memoryview(data)
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
     while at < len(data):
@@ -84,7 +84,8 @@ def _scanned(data: bytes) -> Dataset:
             stop = at = at + length
         if at > len(data):
             raise _Unusual
-        if tag >> 16 in _PASSED_OVER:
+        group = tag >> 16
+        if group == _PATIENT or (group & 1 and group not in _SIEMENS):
             continue
         value: Any
         if not length:
@@ -165,6 +166,6 @@ def _encodings(element: DataElement | RawDataElement | None) -> str | list[str]:
     return "iso8859" if element is None else _encodings_of(element.value or b"")
 
 
-@cache
+@lru_cache(64)
 def _encodings_of(value: bytes) -> list[str]:
     return convert_encodings(convert_string(value, True))

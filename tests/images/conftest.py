@@ -38,6 +38,13 @@ def pydicom_file():
     return find
 
 
+@pytest.fixture(scope="session")
+def dicom_files() -> list[Path]:
+    """All files of pydicom and pydicom-data."""
+    folders = [_package("pydicom") / "data" / "test_files", _package("data_store") / "data"]
+    return sorted(path for folder in folders for path in folder.glob("*.dcm"))
+
+
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
