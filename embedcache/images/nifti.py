@@ -20,6 +20,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from embedcache.errors import ImageError
+from embedcache.images import codecs
 from embedcache.images.options import Plane
 from embedcache.images.parsed import DEFLATE_RATIO, Parsed, reading
 from embedcache.types import Calibration
@@ -101,6 +102,9 @@ def _unzipped(data: bytes, n: int, all_of_it: bool = True) -> bytes:
     reason = "the gzip file is cut short or damaged."
     if n > DEFLATE_RATIO * len(data):
         raise ImageError(reason, "open")
+    content = codecs.gunzip(data, n) if all_of_it else None
+    if content is not None:
+        return content
     with reading(reason, "open"), gzip.GzipFile(fileobj=BytesIO(data)) as file:
         content = file.read(n)
         if all_of_it:

@@ -73,16 +73,16 @@ def _scanned(data: bytes) -> Dataset:
     explicit = syntax != _NATIVE[1]
     if data[at : at + 2] in (b"", b"\0\0") or (not explicit and data[at + 4 : at + 6].isupper()):
         raise _Unusual  # nothing, a command set, or VRs where the meta information says that there are none
-    view = memoryview(data)
+    view, size = memoryview(data), len(data)
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
-    while at < len(data):
+    while at < size:
         tag, vr, length, at = _header(data, at, explicit)
         start = at
         if length == _UNDEFINED:
             vr, stop, at = _undefined(data, at, tag, vr, explicit, syntax)
         else:
             stop = at = at + length
-        if at > len(data):
+        if at > size:
             raise _Unusual
         group = tag >> 16
         if group == _PATIENT or (group & 1 and group not in _SIEMENS):

@@ -1,5 +1,6 @@
 """What imagecodecs decodes against what Pillow and pydicom give without it."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -16,7 +17,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
 from embedcache.errors import ImageError
-from embedcache.images import codecs
+from embedcache.images import codecs, nifti
 from embedcache.images.dicom import read_dataset
 from embedcache.images.elements import syntax_of
 from embedcache.images.pixels import grey_pixels
@@ -191,6 +192,43 @@ def test_real_radiographs(shared_data, monkeypatch, decoded_by_it):
         fast, slow = both(parse_raster, path.read_bytes(), monkeypatch)
         assert fast == slow
     assert decoded_by_it
+
+
+# --- gzip -------------------------------------------------------------------------------------------
+
+
+CONTENT = RNG.bytes(700) + bytes(3000)
+
+
+@pytest.mark.parametrize("n", [1, 540, len(CONTENT) - 1, len(CONTENT), len(CONTENT) + 1])
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(CONTENT),
+        gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]),
+        gzip.compress(CONTENT) + b"rubbish",
+        gzip.compress(CONTENT) + bytes(20),
+        gzip.compress(CONTENT)[:-1],
+        gzip.compress(CONTENT)[:-9] + gzip.compress(CONTENT)[-8:],
+        gzip.compress(CONTENT)[:-8] + b"\1\2\3\4" + gzip.compress(CONTENT)[-4:],
+    ],
+    ids=["whole", "two members", "rubbish behind", "padding behind", "cut", "a byte is missing", "wrong checksum"],
+)
+def test_gzip_is_read_or_refused_as_by_zlib(data, n, monkeypatch):
+    def unzipped():
+        try:
+            return nifti._unzipped(data, n)
+        except ImageError as error:
+            return error.reason
+
+    fast = unzipped()
+    monkeypatch.setattr(codecs, "installed", lambda: None)
+    assert fast == unzipped()
+
+
+def test_gzip_of_the_size_that_is_expected_is_decoded_by_it():
+    assert codecs.gunzip(gzip.compress(CONTENT), len(CONTENT)) == CONTENT
+    assert codecs.gunzip(gzip.compress(CONTENT), 10) is None
 
 
 # --- frames of DICOM ----------------------------------------------------------------------------------
