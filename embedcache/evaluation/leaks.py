@@ -4,6 +4,7 @@ Patients in two parts, one picture in two parts, and tasks whose labels are some
 vectors (`twins`), and looked at (`same_pixels`) where the private index of this machine knows the sources.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def find_leaks(where: str | Path, split: str | Path | None = None, pixels: bool 
 
     split: a split file or the name of an imported one; else the labels' parts. pixels: look at the sources where the private
     index of this machine knows them. Raises InputError if there is no finished store, StoreError for one that is damaged.
-    Memory is twice the store's vectors in float32 (n x d x 4 bytes), three times for a store of pixels, and 200 MiB.
+    Memory is twice the store's vectors in float32 (n x d x 4 bytes), 300 MiB, and 200 bytes for each row of the label table.
     """
     reports = tuple(_examine(store, split, pixels) for store in _choose(where))
     if not reports:
@@ -175,7 +176,8 @@ def _vectors(cache: FeatureCache) -> tuple[StringArray, StringArray, Vectors]:
     """Ids, patients and one vector a sample: CLS of the last layer, else its mean patch token."""
     kinds = {spec.kind for p in cache.passes for spec in p.arrays}
     kind = "cls" if "cls_token" in kinds else "mean" if "patch_mean" in kinds else "pooled"
-    found = cache.features(kind)
+    # pooling takes a copy in float64, which radiographs do not need
+    found = cache.features(kind, pool="mean" if (cache.index.plan.slice_count > 1).any() else None)
     return strings(found.sample_id.tolist()), strings(found.groups.tolist()), found.X
 
 
@@ -186,13 +188,16 @@ def _side(cache: FeatureCache) -> int:
 
 def _mirrored(cache: FeatureCache, X: Vectors) -> Vectors | None:
     side = _side(cache)
-    return X.reshape(-1, side, side)[:, :, ::-1].reshape(X.shape).copy() if side else None
+    return np.array(X.reshape(-1, side, side)[:, :, ::-1], order="C").reshape(X.shape) if side else None
 
 
 def _groups(X: Vectors) -> IntArray:
     """(n,): equal numbers for equal vectors."""
-    known: dict[bytes, int] = {}
-    return np.array([known.setdefault(row.tobytes(), i) for i, row in enumerate(X)], dtype=np.int64)
+    known: dict[bytes, int] = {}  # by digests: the rows themselves would be a second copy of X
+    return np.array(
+        [known.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), i) for i, row in enumerate(X)],
+        dtype=np.int64,
+    )
 
 
 def _parted(twins: Twins, patient: StringArray, parts: StringArray) -> npt.NDArray[np.bool_]:

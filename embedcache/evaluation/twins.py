@@ -68,8 +68,10 @@ def find_twins(X: Vectors, patient: IntArray, mirrored: Vectors | None = None) -
 
 
 def _normalise(X: Vectors) -> None:
-    X -= X.mean(axis=1, keepdims=True)  # a brighter picture is the same picture
-    X /= np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
+    for start in range(0, len(X), TILE[1]):  # the norms of all at once would take a copy of X
+        rows = X[start : start + TILE[1]]
+        rows -= rows.mean(axis=1, keepdims=True)  # a brighter picture is the same picture
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def _whitening(X: Vectors) -> tuple[npt.NDArray[np.float64], Vectors]:

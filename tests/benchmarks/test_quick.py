@@ -125,6 +125,14 @@ def test_scale_plan() -> None:
         assert line["checks"][name], name
 
 
+def test_scale_leaks() -> None:
+    line = last_line("scale_leaks.py", "--quick")
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "peak_gib", "candidates", "checks"} <= set(line)
+    assert line["rows"] == 8_000
+    assert line["checks"]["at_least_95%_found"]
+    assert 0 < line["reported"] <= line["candidates"]
+
+
 @pytest.mark.slow
 def test_extract_with_the_trained_backbone(trained: Path) -> None:
     line = last_line("extract.py", "--quick")
