@@ -23,6 +23,9 @@ _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC),
 """Markers of frame headers (ISO/IEC 10918-1 table B.1, 14495-1 C.1.1)."""
 _MOST_BITS = 16
 """Of a sample, and of the difference of two."""
+_JPEG_2000 = b"\xff\x4f\xff\x51"
+"""Start of codestream, then SIZ, which comes first."""
+_JPEG_2000_SIZ = struct.Struct(">8x4L")
 _CRC32 = anycrc.Model("CRC32")
 """Several times as fast as zlib's."""
 _PLAIN_SCAN = re.compile(rb"\x01.[\x00\x10\x20\x30][\x01-\x07]\0\0", re.DOTALL)
@@ -74,6 +77,14 @@ def jpeg_head(stream: bytes) -> JpegHead | None:
         if marker == _SCAN:
             return None
     return None
+
+
+def jpeg_2000_size(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a bare JPEG 2000 codestream by its SIZ segment (ISO/IEC 15444-1 A.5.1); None for anything else."""
+    if not stream.startswith(_JPEG_2000) or len(stream) < _JPEG_2000_SIZ.size:
+        return None
+    right, bottom, left, top = _JPEG_2000_SIZ.unpack_from(stream)
+    return bottom - top, right - left
 
 
 def has_end(stream: bytes) -> bool:

@@ -123,9 +123,22 @@ def decode_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
         if pixels.ndim == 3:
             return _eight_bits(pixels, int(dataset.BitsStored))
         if not is_absent(dataset, "ModalityLUTSequence"):
-            # a table is no slope: applied here, so that the calibration's 1 and 0 are true of what is handed over
-            pixels = np.asarray(apply_modality_lut(pixels, dataset))
+            return _through_modality_table(pixels, dataset)
         return pixels
+
+
+def _through_modality_table(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    """A table is no slope: applied here, so that the calibration's 1 and 0 are true of what is handed over.
+
+    Padding is told in stored values, which are gone then: it becomes NaN, and `padding_range` is None.
+    """
+    values = np.asarray(apply_modality_lut(pixels, dataset))
+    padding = _stored_padding(dataset)
+    if padding is None:
+        return values
+    found: npt.NDArray[Any] = values.astype(np.float32)  # exact: entries have 16 bits at most
+    found[(pixels >= padding[0]) & (pixels <= padding[1])] = np.nan
+    return found
 
 
 def _palette_colours(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
@@ -191,6 +204,13 @@ def first_number(dataset: Dataset, keyword: str) -> float | None:
 
 
 def padding_range(dataset: Dataset) -> tuple[float, float] | None:
+    """Which of the values that `decode_frame` gives are padding, from one to another; None where the file names none, and
+    where a modality table was applied, which leaves NaN for them.
+    """
+    return _stored_padding(dataset) if is_absent(dataset, "ModalityLUTSequence") else None
+
+
+def _stored_padding(dataset: Dataset) -> tuple[float, float] | None:
     """Stored values from PixelPaddingValue to PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2), None where not given."""
     value = first_number(dataset, "PixelPaddingValue")
     if value is None:

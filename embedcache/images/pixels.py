@@ -19,6 +19,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -73,17 +74,16 @@ def grey_pixels(dataset: Dataset, index: int, frames: int) -> npt.NDArray[Any] |
     if syntax in _NATIVE:
         layout = _layout(dataset)
         return None if layout is None else _without_unused_bits(_native(dataset, layout, index), layout, layout.stored)
+    if syntax in JPEG2000TransferSyntaxes:
+        _check_size(codecs.jpeg_2000_size(frame_stream(dataset, index, frames)), dataset)
+        return None
     if syntax not in _JPEG:
         return None
     stream = frame_stream(dataset, index, frames)
     head = codecs.jpeg_head(stream)
     if head is None:
         return None
-    size = value_of(dataset, "Rows"), value_of(dataset, "Columns")
-    if head.rows and (head.rows, head.columns) != size:  # a decoder takes memory for what the stream says
-        raise ImageError(
-            f"a compressed frame has {head.rows}x{head.columns} pixels, and its header {size[0]}x{size[1]}."
-        )
+    _check_size((head.rows, head.columns) if head.rows else None, dataset)
     layout = _layout(dataset) if syntax in _CODECS else None
     if layout is None or layout.allocated != (8 if head.precision <= 8 else 16):
         return None
@@ -95,6 +95,13 @@ def grey_pixels(dataset: Dataset, index: int, frames: int) -> npt.NDArray[Any] |
         layout.stored if syntax not in JPEGLSTransferSyntaxes else head.precision if layout.signed else layout.allocated
     )
     return _without_unused_bits(pixels.view(layout.dtype), layout, used)
+
+
+def _check_size(said: tuple[int, int] | None, dataset: Dataset) -> None:
+    """Raises ImageError for a frame that says another size than the header: a decoder takes memory for what the frame says."""
+    size = value_of(dataset, "Rows"), value_of(dataset, "Columns")
+    if said is not None and said != size:
+        raise ImageError(f"a compressed frame has {said[0]}x{said[1]} pixels, and its header {size[0]}x{size[1]}.")
 
 
 def frame_stream(dataset: Dataset, index: int, frames: int) -> bytes:

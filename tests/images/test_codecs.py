@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
-from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
 from embedcache.errors import ImageError
 from embedcache.images import codecs, nifti
@@ -378,3 +378,17 @@ def test_without_it_the_others_are_there(pydicom_file, monkeypatch, decoded_by_i
         np.testing.assert_array_equal(parse_one(Path(path).read_bytes()).decode(0, 1)[0], dcmread(path).pixel_array)
     assert len(outcome(parse_raster, FAST["grey"])) == 4
     assert not decoded_by_it
+
+
+def test_a_jpeg_2000_frame_of_another_size_is_refused_before_it_is_decoded(tmp_path):
+    """A decoder would take memory for what the stream claims."""
+    path = write_dicom(tmp_path / "a.dcm", RNG.integers(0, 4000, (64, 80)).astype(np.uint16))
+    dataset = dcmread(path)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    assert codecs.jpeg_2000_size(stream) == (64, 80)
+    claimed = stream[:8] + struct.pack(">2L", 60_000, 60_000) + stream[16:]
+    dataset.PixelData = encapsulate([claimed])
+    dataset.save_as(path)
+    with pytest.raises(ImageError, match="60000x60000 pixels, and its header 64x80"):
+        parse_dicom([path.read_bytes()]).decode(0, 1)

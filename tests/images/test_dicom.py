@@ -99,6 +99,21 @@ def test_padding_written_as_unsigned_is_the_pixels_own_value(tmp_path):
     assert opened(path)[1].calibration.padding == (-2000, -2000)
 
 
+def test_padding_is_found_before_a_modality_table_is_applied(tmp_path):
+    """The table sends the padding 0 to 7, a value that real pixels have too; only those that were stored as 0 are padding."""
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2, 3]], np.uint16), padding=(0, 0)))
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [4, 0, 16])
+    item.add_new("LUTData", "US", [7, 7, 100, 200])
+    item.ModalityLUTType = "US"
+    dataset.ModalityLUTSequence = [item]
+    dataset.save_as(tmp_path / "a.dcm")
+    image, volume = opened(tmp_path / "a.dcm")
+    assert volume.calibration.padding is None
+    np.testing.assert_array_equal(volume.pixels[0], [[np.nan, 7, 100, 200]])
+    assert image.limits(parse_window("min-max"), 0, 1).tolist() == [[[7, 200]]]
+
+
 def test_spacing_and_affine_of_one_slice(tmp_path):
     path = write_dicom(
         tmp_path / "a.dcm",
