@@ -215,6 +215,16 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One layer of a backbone."""
+
+    width: int
+    """Numbers in a token."""
+    stride: int
+    """Pixels of the input per patch and axis."""
+
+
+@dataclass(frozen=True)
 class BackboneInfo:
     """What is known of a backbone before its weights are loaded (from its configuration files alone, no torch)."""
 
@@ -224,21 +234,23 @@ class BackboneInfo:
     """Where its files lie on this machine. Private."""
     family: str
     model: ModelRecipe
-    hidden_size: int
-    layers: int
-    """Blocks (or stages), counted from 1."""
-    patch_size: int
+    stages: tuple[Stage, ...]
+    """Its blocks (of a hierarchical model or a CNN: its stages), layer 1 first."""
     registers: int
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     processor: Mapping[str, Any]
-    """The processor configuration as a mapping: resize, crop, resample, rescale factor."""
+    """The processor's resize and crop, as `backbones.description.processor_geometry` spells them out."""
     kinds: tuple[TokenKind, ...]
     loader: str
     """`package.module:function`; called with (info, device) it returns the loaded Backbone."""
     licence: str = ""
     citation: str = ""
+    norm: str = ""
+    """What a stored layer has passed through, in words for the user."""
+    pooled_size: int = 0
+    """Length of the model's own pooled vector, where `kinds` has `pooled`."""
     fixed_size: bool = False
     """The architecture takes its own input size only."""
 
@@ -247,14 +259,34 @@ class BackboneInfo:
         """The folder of its stores: the hub name with `--` for `/`, or the local folder's base name."""
         return self.model.source.replace("/", "--")
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Patches (y, x) at an input of `size`. Raises InputError if the patch size does not divide it."""
-        if size[0] % self.patch_size or size[1] % self.patch_size:
+    @property
+    def layers(self) -> int:
+        """How many layers there are; they count from 1."""
+        return len(self.stages)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the last layer."""
+        return self.stages[-1].width
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per patch and axis of the last layer."""
+        return self.stages[-1].stride
+
+    def grid(self, size: tuple[int, int], layer: int = -1) -> tuple[int, int]:
+        """Patches (y, x) of a layer at an input of `size`; layers count from 1, -1 is the last.
+
+        Raises InputError for a size that the coarsest layer's patches do not divide.
+        """
+        step = max(stage.stride for stage in self.stages)
+        if size[0] % step or size[1] % step:
             raise InputError(
-                f"input size {size[0]}x{size[1]} is no multiple of {self.name}'s patch size {self.patch_size}; "
-                f"use {max(1, size[0] // self.patch_size) * self.patch_size}."
+                f"input size {size[0]}x{size[1]} is no multiple of {self.name}'s patch size {step}; "
+                f"use {max(1, size[0] // step) * step}."
             )
-        return size[0] // self.patch_size, size[1] // self.patch_size
+        stride = self.stages[layer - 1 if layer > 0 else layer].stride
+        return size[0] // stride, size[1] // stride
 
 
 # --- what is stored -------------------------------------------------------------------------------

@@ -24,7 +24,11 @@ FAMILIES = Registry(
         "dinov2": "embedcache.backbones.dinov2:describe",
         "dinov2_with_registers": "embedcache.backbones.dinov2:describe",
         "patches": "embedcache.backbones.patches:describe",
+        "ijepa": "embedcache.backbones.vit:describe",
         "pixels": "embedcache.backbones.pixels:describe",
+        "vit": "embedcache.backbones.vit:describe",
+        "vit_mae": "embedcache.backbones.vit:describe",
+        "vit_msn": "embedcache.backbones.vit:describe",
     },
 )
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
@@ -43,8 +47,8 @@ class Backbone(Protocol):
     def tokens(self, x: "torch.Tensor", arrays: Sequence[ArraySpec]) -> "dict[str, torch.Tensor]":
         """The asked tokens of a batch `x` (n, 3, H, W) float32, by ArraySpec.path, each float32 on x's device.
 
-        Shapes: (n, E) for cls_token and patch_mean, (n, y, x, E) for patch_tokens. Every layer, counted from 1,
-        has passed through the model's own final norm.
+        Shapes: (n, E) for cls_token, patch_mean and pooled, (n, y, x, E) for patch_tokens. Every layer, counted from 1,
+        has passed through the model's own final norm (`info.norm` says where that can not be).
         """
         ...
 

@@ -11,7 +11,12 @@ from embedcache.images.options import ImageOptions, Plane
 from embedcache.store.quantise import int8_arrays
 from embedcache.types import ArraySpec, BackboneInfo, Fit, StoredType, TokenKind
 
-TOKEN_WORDS: dict[str, TokenKind] = {"cls": "cls_token", "mean": "patch_mean", "patch": "patch_tokens"}
+TOKEN_WORDS: dict[str, TokenKind] = {
+    "cls": "cls_token",
+    "mean": "patch_mean",
+    "patch": "patch_tokens",
+    "pooled": "pooled",
+}
 BATCH_SIZES = {"cpu": 8, "cuda": 64}
 """A constant per device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
 
@@ -28,7 +33,7 @@ class ExtractConfig:
     """Hub names or local folders; all of them share one reading of the images. `sync_labels` needs none."""
     cache: str = "cache"
     tokens: str = "cls,mean"
-    """Of `cls`, `mean`, `patch`, with commas."""
+    """Of `cls`, `mean`, `patch`, `pooled` (a model's own pooled vector), with commas."""
     layers: str = "last"
     """`last`, `last:4`, `all`, or numbers with commas: blocks from 1, negative from the end."""
     dtype: StoredType = "float16"
@@ -130,17 +135,19 @@ class ExtractConfig:
 
 def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
     """The arrays that the configuration asks of one backbone, in canonical order."""
-    grid = info.grid(size)
-    found = []
+    kinds = parse_tokens(config.tokens, info)
+    vector: StoredType = "float16" if config.dtype == "int8" else config.dtype
+    found = [ArraySpec(0, "pooled", vector, (info.pooled_size,))] if "pooled" in kinds else []
     for layer in parse_layers(config.layers, info):
-        for kind in parse_tokens(config.tokens, info):
-            shape = (*grid, info.hidden_size) if kind == "patch_tokens" else (info.hidden_size,)
+        width = info.stages[layer - 1].width
+        for kind in (kind for kind in kinds if kind != "pooled"):
+            shape = (*info.grid(size, layer), width) if kind == "patch_tokens" else (width,)
             if config.dtype != "int8":
-                found.append(ArraySpec(layer, kind, config.dtype, shape))
+                found.append(ArraySpec(layer, kind, vector, shape))
             elif kind == "patch_tokens":
                 found += int8_arrays(layer, shape)
             else:
-                found.append(ArraySpec(layer, kind, "float16", shape))
+                found.append(ArraySpec(layer, kind, vector, shape))
     return tuple(sorted(found, key=lambda a: (a.layer, a.kind)))
 
 
