@@ -367,9 +367,13 @@ class BackboneInfo:
     def grid(self, size: tuple[int, ...], layer: int = -1) -> tuple[int, ...]:
         """Patches (y, x), or (z, y, x), of a layer at an input of `size`; layers count from 1, -1 is the last.
 
-        Raises InputError for a size that the coarsest layer's patches do not divide.
+        Raises InputError for a size that the coarsest layer's patches do not divide, or that is below `smallest_side`.
         """
         axes = len(size)
+        if min(size) < self.smallest_side:
+            raise InputError(
+                f"{self.name} takes no side below {self.smallest_side} pixels. Got {_by(size)}; use {self.smallest_side} or more."
+            )
         steps = [max(strides) for strides in zip(*(stage.along(axes) for stage in self.stages), strict=True)]
         if any(n % step or n < step for n, step in zip(size, steps, strict=True)):
             told = steps[0] if len(set(steps)) == 1 else _by(steps)

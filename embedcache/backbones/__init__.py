@@ -7,12 +7,15 @@ the entry-point group `embedcache.backbones`.
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from embedcache.backbones.carried import weights_in
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError, MissingPackageError, suggest
 from embedcache.registry import Registry
-from embedcache.types import ArraySpec, BackboneInfo, Fit, ImageRecipe, Window
+from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, ImageRecipe, Window
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +24,37 @@ FAMILIES = Registry(
     "backbone family",
     "embedcache.backbones",
     {
+        "clip": "embedcache.backbones.clip:describe",
+        "clip_vision_model": "embedcache.backbones.clip:describe",
+        "convnext": "embedcache.backbones.convnext:describe",
+        "convnextv2": "embedcache.backbones.convnext:describe",
         "dinov2": "embedcache.backbones.dinov2:describe",
         "dinov2_with_registers": "embedcache.backbones.dinov2:describe",
-        "patches": "embedcache.backbones.patches:describe",
+        "dinov3_convnext": "embedcache.backbones.dinov3:describe_convnext",
+        "dinov3_vit": "embedcache.backbones.dinov3:describe",
+        "hiera": "embedcache.backbones.hiera:describe",
         "ijepa": "embedcache.backbones.vit:describe",
+        "patches": "embedcache.backbones.patches:describe",
         "pixels": "embedcache.backbones.pixels:describe",
+        "resnet": "embedcache.backbones.resnet:describe",
+        "sam": "embedcache.backbones.sam:describe",
+        "sam_vision_model": "embedcache.backbones.sam:describe",
+        "siglip": "embedcache.backbones.siglip:describe",
+        "siglip2": "embedcache.backbones.siglip:describe",
+        "siglip2_vision_model": "embedcache.backbones.siglip:describe",
+        "siglip_vision_model": "embedcache.backbones.siglip:describe",
+        "swin": "embedcache.backbones.swin:describe",
+        "swinv2": "embedcache.backbones.swin:describe",
         "vit": "embedcache.backbones.vit:describe",
         "vit_mae": "embedcache.backbones.vit:describe",
         "vit_msn": "embedcache.backbones.vit:describe",
     },
 )
-COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
-"""float16 and bfloat16 are autocast over float32 weights: norms and softmax stay in float32."""
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16", "bfloat16-cast", "float16-cast")
+"""bfloat16 and float16 are autocast over float32 weights: norms and softmax stay in float32. With `-cast` the weights
+themselves have 16 bits, and so has everything else: half the memory, less exact."""
+SHORT_DTYPES = MappingProxyType({"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"})
+"""What users type for them; `bf16-cast` too."""
 ATTENTIONS = ("sdpa", "eager")
 
 
@@ -59,26 +81,46 @@ def list_backbones() -> list[str]:
 
 
 def describe_backbone(
-    name: str, *, revision: str | None = None, compute_dtype: str = "float32", attention: str = "sdpa"
+    name: str,
+    *,
+    revision: str | None = None,
+    compute_dtype: str = "float32",
+    attention: str = "sdpa",
+    weights: str | None = None,
+    tf32: bool = False,
+    compiled: bool = False,
 ) -> BackboneInfo:
     """What is known of backbone `name` before its weights are loaded: a local folder, a hub name, or `family:argument`
     for a family that has no files of its own (`pixels:32`).
 
+    weights: a folder of carried weights (`weights pull`), where hub names are looked for first; None is
+    `$EMBEDCACHE_WEIGHTS`, if that is set.
     Imports no torch. Reads the weights once for their digest, which is then remembered beside them. Raises
     InputError for files that are absent or not reachable, UnknownNameError for a family that is not registered.
     """
-    if compute_dtype not in COMPUTE_DTYPES:
-        raise suggest("compute dtype", compute_dtype, COMPUTE_DTYPES)
+    compute_dtype = compute_dtype_named(compute_dtype)
     if attention not in ATTENTIONS:
         raise suggest("attention implementation", attention, ATTENTIONS)
     family, colon, argument = name.partition(":")
-    if colon and family in FAMILIES.names():
-        found: BackboneInfo = FAMILIES.load(family)(argument, compute_dtype=compute_dtype, attention=attention)
-        return found
-    weights = find_weights(name, revision)
-    describe = FAMILIES.load(str(weights.config.get("model_type", "")))
-    info: BackboneInfo = describe(weights, compute_dtype=compute_dtype, attention=attention)
-    return info
+    with weights_in(weights):
+        if colon and family in FAMILIES.names():
+            info: BackboneInfo = FAMILIES.load(family)(argument, compute_dtype=compute_dtype, attention=attention)
+        else:
+            files = find_weights(name, revision)
+            describe = FAMILIES.load(str(files.config.get("model_type", "")))
+            info = describe(files, compute_dtype=compute_dtype, attention=attention)
+    if not info.model.weights_digest:  # the floors have no weights, and compute nothing that these would change
+        return info
+    return replace(info, model=replace(info.model, tf32=tf32, compiled=compiled))
+
+
+def compute_dtype_named(text: str) -> str:
+    """The compute dtype that a user named, as a recipe spells it: `bf16-cast` is `bfloat16-cast`. Raises UnknownNameError."""
+    short, dash, rest = text.partition("-")
+    name = SHORT_DTYPES.get(short, short) + dash + rest
+    if name not in COMPUTE_DTYPES:
+        raise suggest("compute dtype", text, COMPUTE_DTYPES)
+    return name
 
 
 def load_backbone(info: BackboneInfo, device: str = "cpu") -> Backbone:
@@ -91,7 +133,16 @@ def load_backbone(info: BackboneInfo, device: str = "cpu") -> Backbone:
             f"running a backbone needs {e.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
         ) from e
     backbone: Backbone = load(info, device)
+    if is_adapted(info):
+        from embedcache.backbones.precision import adapt  # torch, which the loader has imported
+
+        adapt(backbone)
     return backbone
+
+
+def is_adapted(info: BackboneInfo) -> bool:
+    """Whether the recipe asks for weights of 16 bits or compiled blocks, which `load_backbone` sees to for every family."""
+    return info.model.compiled or info.model.compute_dtype.endswith("-cast")
 
 
 def image_recipe(
@@ -101,8 +152,12 @@ def image_recipe(
     size: tuple[int, int] | None = None,
     plane: str = "stored",
     time: int = 0,
+    view: int = 0,
+    augmentation: Augmentation | None = None,
 ) -> ImageRecipe:
     """How stored pixels become the input of `info`: its own mean, standard deviation and, if none is given, size.
+
+    augmentation: how `view` is drawn; of view 0, which is the whole slice, it is no part.
 
     Raises InputError for a size that the patches do not divide, and under `fit=processor` for a size other than the
     processor's own crop, or a processor that does not resize bicubically.
@@ -119,6 +174,8 @@ def image_recipe(
             f"fit=processor is {info.name}'s own {info.size[0]}x{info.size[1]} crop. Got size "
             f"{wanted[0]}x{wanted[1]}; leave the size out, or use fit=squash or fit=pad."
         )
+    if fit == "processor" and view:
+        raise InputError("a view is a crop of its own, and fit=processor another; use fit=squash or fit=pad for views.")
     if fit == "processor" and info.processor["resample"] != 3:
         raise InputError(f"{info.name}'s processor does not resize bicubically; use fit=squash or fit=pad.")
     return ImageRecipe(
@@ -130,4 +187,6 @@ def image_recipe(
         processor=info.processor if fit == "processor" else {},
         plane=plane,
         time=time,
+        view=view,
+        augmentation=augmentation if view else None,
     )

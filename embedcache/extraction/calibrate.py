@@ -152,7 +152,7 @@ def preprocess_some(pieces: Sequence[Piece], p: PendingPass, device: torch.devic
     for i, piece in enumerate([*pieces[:1], *pieces]):
         assert piece.volume is not None
         assert piece.limits is not None
-        took = _timed(partial(preprocess, piece.volume, piece.limits, p.store.recipe.image, device), device)
+        took = _timed(partial(preprocess, piece.volume, piece.limits, p.store.recipe.image, device, str(i)), device)
         if i:  # the first one only warms up
             seconds += took
             slices += len(piece.volume.pixels)

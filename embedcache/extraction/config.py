@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
 from embedcache.images.options import ImageOptions, Plane
+from embedcache.images.views import parse_augmentation
 from embedcache.store.quantise import int8_arrays
-from embedcache.types import ArraySpec, BackboneInfo, Fit, StoredType, TokenKind
+from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, StoredType, TokenKind
 
 TOKEN_WORDS: dict[str, TokenKind] = {
     "cls": "cls_token",
@@ -49,8 +50,22 @@ class ExtractConfig:
     size: int | tuple[int, int] | None = None
     """Input size in pixels (height, width); None is each backbone's own."""
     revision: str | None = None
+    weights: str | None = None
+    """A folder of carried weights, where hub names are looked for first (`embedcache weights pull`)."""
     compute_dtype: str = "float32"
+    """`float32`, `bfloat16`, `float16` (autocast) or `bfloat16-cast`, `float16-cast`; `fp32`, `bf16`, `fp16` for short."""
     attention: str = "sdpa"
+    tf32: bool = False
+    """On a GPU: float32 products with 10 bits of mantissa."""
+    compiled: bool = False
+    """`torch.compile` of each block: faster where there is a compiler, with the last bits its own."""
+    views: int = 0
+    """How many augmented views there are of each slice besides view 0, each a store of its own."""
+    view_preset: str = "medical"
+    """How they are drawn: see `embedcache.images.views`."""
+    view_seed: int = 0
+    view: int | None = None
+    """Only this view, and not 0 to `views`: what `config_like` asks for."""
     limit: int | None = None
     where: str | None = None
     sample_list: str | None = None
@@ -81,6 +96,9 @@ class ExtractConfig:
     """A store whose recorded configuration this one repeats: each field that differs is told (`config_like` makes it)."""
 
     def __post_init__(self) -> None:
+        if min(self.views, self.view or 0, self.view_seed) < 0:
+            raise InputError(f"views and their seed must be at least 0. Got {self.views}, {self.view_seed}.")
+        parse_augmentation(self.view_preset, self.view_seed)
         for name in ("limit", "batch_size", "threads", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -112,6 +130,16 @@ class ExtractConfig:
     def cache_folder(self) -> Path:
         """The cache as an absolute path."""
         return Path(self.cache).expanduser().resolve()
+
+    @property
+    def view_numbers(self) -> tuple[int, ...]:
+        """The views that are extracted."""
+        return tuple(range(self.views + 1)) if self.view is None else (self.view,)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How all but view 0 are drawn."""
+        return parse_augmentation(self.view_preset, self.view_seed)
 
     @property
     def image_options(self) -> ImageOptions:

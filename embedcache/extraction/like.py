@@ -11,10 +11,12 @@ from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
 from embedcache.extraction.plan import Prepared, id_scheme
 from embedcache.extraction.versions import minor, software_versions
 from embedcache.images.options import parse_plane
+from embedcache.images.views import augmentation_text
 from embedcache.images.windows import window_text
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.layout import Root
 from embedcache.store.reader import FeatureCache
+from embedcache.types import Augmentation
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ def config_like(
         revision=model.revision or None,
         compute_dtype=model.compute_dtype,
         attention=model.attention,
+        tf32=model.tf32,
+        compiled=model.compiled,
+        view=image.view,
+        **_drawn(image.augmentation),
         options=named if found.id_scheme == "public" or named.name else replace(named, name=found.dataset.name),
         ids="keep" if found.id_scheme == "kept" else "pseudonym",
         device=first.device_kind,
@@ -74,7 +80,15 @@ def config_like(
         rows_per_shard=first.rows_per_shard,
         like=str(store),
     )
+    if changes.get("views") and "view" not in changes:
+        changes["view"] = None  # all views are asked for, and not the recorded one
     return replace(config, **changes)
+
+
+def _drawn(augmentation: Augmentation | None) -> dict[str, Any]:
+    if augmentation is None:
+        return {}
+    return {"view_preset": augmentation_text(augmentation), "view_seed": augmentation.seed}
 
 
 def what_differs(store: str | Path, prepared: Prepared) -> tuple[Difference, ...]:

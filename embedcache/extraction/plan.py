@@ -66,6 +66,11 @@ class StorePlan:
         """How messages name it."""
         return f"store {self.info.store_name}/{self.files.path.name}"
 
+    @property
+    def view(self) -> int:
+        """Which view of the slices it holds."""
+        return self.recipe.image.view
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -128,15 +133,26 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
         device_kind=choose_device(config.device).partition(":")[0],
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
+    if config.tf32 and prepared.device_kind == "cpu" and not config.mixed:
+        raise InputError(
+            "TF32 is a format of CUDA devices, and this run is on the cpu; leave --tf32 out, or allow it with --mixed."
+        )
     stores = []
     for name in config.backbones:
         info = describe_backbone(
-            name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
+            name,
+            revision=config.revision,
+            weights=config.weights,
+            compute_dtype=config.compute_dtype,
+            attention=config.attention,
+            tf32=config.tf32,
+            compiled=config.compiled,
         )
-        recipe = Recipe(
-            image_recipe(info, window, config.fit, config.input_size, config.plane, config.time), info.model
-        )
-        stores.append(compare(prepared, info, recipe))
+        for view in config.view_numbers:
+            image = image_recipe(
+                info, window, config.fit, config.input_size, config.plane, config.time, view, config.augmentation
+            )
+            stores.append(compare(prepared, info, Recipe(image, info.model)))
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
     return replace(prepared, stores=tuple(stores))

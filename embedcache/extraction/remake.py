@@ -63,7 +63,8 @@ def remake(
             if piece.volume is None or piece.limits is None:
                 yield of_piece, None
                 continue
-            pictures = preprocess(piece.volume, piece.limits, cache.recipe.image, device)
+            sample = str(plan.sample_id[piece.sample])
+            pictures = preprocess(piece.volume, piece.limits, cache.recipe.image, device, sample, piece.start)
             for row, picture in zip(of_piece.tolist(), pictures, strict=True):
                 if batch and batch_of(next(iter(batch))) != batch_of(row):
                     yield computed()

@@ -145,7 +145,7 @@ class Source:
         c = self.config
         return config_like(
             store, c.dataset, c.root, c.options, backbones=c.backbones, mixed=c.mixed, workers=c.workers,
-            decode_timeout=c.decode_timeout, like=None,
+            decode_timeout=c.decode_timeout, weights=c.weights, like=None,
         )  # fmt: skip
 
     def trouble(self, sample: str, slices: int) -> str:
@@ -191,19 +191,26 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
     check_identifiers(name, root, id_scheme(opened.info, config), key)
     samples, _, _ = assign_ids(opened.info, opened.samples(), opened.labels(), config.ids == "keep", key)
     if config.backbones:
-        check_recipe(name, root, config.backbones[0])
+        check_recipe(name, root, config.backbones[0], config.weights)
     return Source(config, samples, PrivateIndex.open(_dataset_folder(files)))
 
 
-def check_recipe(name: str, root: Root, backbone: str) -> None:
+def check_recipe(name: str, root: Root, backbone: str, weights: str | None = None) -> None:
     """Raise InputError, naming the fields that differ, unless `backbone` makes the tokens that the store holds."""
     image, model = root.recipe.image, root.recipe.model
     info = describe_backbone(
-        backbone, revision=model.revision or None, compute_dtype=model.compute_dtype, attention=model.attention
+        backbone,
+        revision=model.revision or None,
+        weights=weights,
+        compute_dtype=model.compute_dtype,
+        attention=model.attention,
+        tf32=model.tf32,
+        compiled=model.compiled,
     )
     size = None if image.fit == "processor" else image.size
+    drawn = (image.view, image.augmentation)
     asked = recipe_document(
-        Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time), info.model)
+        Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time, *drawn), info.model)
     )
     recorded = recipe_document(root.recipe)
     differ = [

@@ -94,7 +94,7 @@ def run(
             first = int(plan.slice_start[piece.sample])
             inputs: dict[str, torch.Tensor] = {}
             for filling in fillings.values():
-                take(filling, first + piece.start, piece, inputs, writer, hooks.tell)
+                take(filling, first + piece.start, piece, str(plan.sample_id[piece.sample]), inputs, writer, hooks.tell)
             clock.done += piece.stop - piece.start
             clock.computed += time.monotonic() - started
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
@@ -187,6 +187,7 @@ def take(
     filling: Filling,
     first_row: int,
     piece: Piece,
+    sample: str,
     inputs: dict[str, torch.Tensor],
     writer: "Writer",
     tell: Callable[[str], None],
@@ -207,20 +208,22 @@ def take(
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
         else:
-            put_image(filling, place, input_of(filling, piece, inputs)[i])
+            put_image(filling, place, input_of(filling, piece, sample, inputs)[i])
             filling.filled.append(row - shard.start)
         if row == filling.last_row[shard.index]:
             compute(filling, tell)
             finish_shard(filling, writer)
 
 
-def input_of(filling: Filling, piece: Piece, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def input_of(filling: Filling, piece: Piece, sample: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """The piece's slices as the target's backbone sees them, made once for all targets of one image recipe."""
     target = filling.target
     if target.input_name not in inputs:
         assert piece.volume is not None
         assert piece.limits is not None
-        inputs[target.input_name] = preprocess(piece.volume, piece.limits, target.image, filling.device)
+        inputs[target.input_name] = preprocess(
+            piece.volume, piece.limits, target.image, filling.device, sample, piece.start
+        )
     return inputs[target.input_name]
 
 
