@@ -34,6 +34,7 @@ _PUBLIC = {
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
+    "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
     "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
@@ -57,6 +58,7 @@ _PUBLIC = {
     "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
+    "pull_weights": "embedcache.backbones.pull",
     "read_result": "embedcache.evaluation.results",
     "recompute": "embedcache.extraction.recompute",
     "relocate": "embedcache.datasets.relocate",
@@ -96,6 +98,7 @@ __all__ = [
     "Window",
     "__version__",
     "audit_dataset",
+    "check_weights",
     "collect_garbage",
     "config_like",
     "describe_backbone",
@@ -119,6 +122,7 @@ __all__ = [
     "plan",
     "probe",
     "probe_patches",
+    "pull_weights",
     "read_result",
     "recompute",
     "relocate",
@@ -134,6 +138,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from embedcache.backbones import describe_backbone, list_backbones
+    from embedcache.backbones.carried import check_weights
+    from embedcache.backbones.pull import pull_weights
     from embedcache.datasets import list_datasets, open_dataset
     from embedcache.datasets.audit import Audit, audit_dataset
     from embedcache.datasets.base import DatasetOptions

@@ -30,6 +30,7 @@ from embedcache_cli import (
     show,
     splits,
     verify,
+    weights,
 )
 from embedcache_cli.output import fail, fail_of_system, fail_unexpectedly, wants_json
 
@@ -54,7 +55,7 @@ app = typer.Typer(
 )
 for module in (plan, extract, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
-for module in (datasets, labels, probe, figure, splits, ids):
+for module in (datasets, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
 
