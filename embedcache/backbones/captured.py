@@ -41,9 +41,11 @@ class CapturedBackbone:
 
     def __post_init__(self) -> None:
         extra = [found_module(self.model, self.structure.extra)] if self.structure.extra else []
-        blocks = found_module(self.model, self.structure.blocks)
+        blocks = list(found_module(self.model, self.structure.blocks).children())
+        if self.structure.last_of:
+            blocks = [list(block.get_submodule(self.structure.last_of).children())[-1] for block in blocks]
         norm = found_module(self.model, self.structure.norm) if self.structure.norm else torch.nn.Identity()
-        object.__setattr__(self, "layers", (*blocks.children(), *extra))
+        object.__setattr__(self, "layers", (*blocks, *extra))
         object.__setattr__(self, "norm", norm)
 
     @torch.inference_mode()
@@ -60,14 +62,15 @@ class CapturedBackbone:
             x = x.contiguous(memory_format=torch.channels_last)
         with precision(self.info, x.device):
             outputs, pooled = self._run(x, {spec.layer for spec in arrays})
-            normed = {layer: self._normed(layer, output) for layer, output in outputs.items()}
+            normed = {layer: self._normed(layer, output, size) for layer, output in outputs.items()}
         return {
             spec.path: pooled.float() if spec.kind == "pooled" else select(normed[spec.layer], spec, self.info, size)
             for spec in arrays
         }
 
     def _run(self, x: torch.Tensor, wanted: set[int]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-        """What leaves each wanted layer, and the pooled vector if layer 0, which holds it, is wanted."""
+        """What leaves each wanted layer, and the pooled vector if layer 0, which holds it, is wanted: by one forward pass."""
+        inputs = {"pixel_values": x} if self.structure.inputs is None else self.structure.inputs(x)
         outputs: dict[int, torch.Tensor] = {}
         deepest = 0 if 0 in wanted else max(wanted)  # the pooled vector needs all of the model
 
@@ -81,12 +84,14 @@ class CapturedBackbone:
                 hook = self.layers[number - 1].register_forward_hook(lambda _m, _i, out, n=number: keep(n, out))
                 hooks.callback(hook.remove)
             with contextlib.suppress(_DeepEnoughError):
-                whole = self.model(x, **self.structure.options)
+                whole = self.model(**inputs, **self.structure.options)
                 return outputs, getattr(whole, self.structure.pooled) if deepest == 0 else x.new_empty(0)
         return outputs, x.new_empty(0)
 
-    def _normed(self, layer: int, output: torch.Tensor) -> torch.Tensor:
+    def _normed(self, layer: int, output: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """A layer's output as (n, prefix + patches, E), through the final norm where that has its width."""
+        if self.structure.arrange is not None:
+            output = self.structure.arrange(output, size)
         is_extra = bool(self.structure.extra) and layer == len(self.layers)
         tokens = flattened(output, "map" if is_extra else self.structure.layout)
         fits = not is_extra and self.info.stages[layer - 1].width == self.info.hidden_size
@@ -105,12 +110,24 @@ def load_captured(info: BackboneInfo, structure: Structure, device: str) -> Capt
 
     Raises InputError where the weights do not fill the architecture: transformers would draw the rest at random.
     """
+    architecture = getattr(transformers, structure.architecture, None)
+    if architecture is None:
+        raise InputError(
+            f"transformers {transformers.__version__} has no {structure.architecture}, which {info.name} needs; "
+            "install a later version."
+        )
+    attention = "eager" if info.model.attention == "none" else info.model.attention
+    if attention == "sdpa" and not architecture._supports_sdpa:
+        raise InputError(
+            f"transformers {transformers.__version__} has no sdpa for {structure.architecture}; use --attention eager, or "
+            "a later version."
+        )
     with quiet_transformers():
-        model, loading = getattr(transformers, structure.architecture).from_pretrained(
+        model, loading = architecture.from_pretrained(
             info.folder,
             local_files_only=True,
             trust_remote_code=False,
-            attn_implementation=None if structure.channels_last else info.model.attention,
+            attn_implementation=attention,
             dtype=torch.float32,
             output_loading_info=True,
             **structure.build,
@@ -122,7 +139,8 @@ def load_captured(info: BackboneInfo, structure: Structure, device: str) -> Capt
             f"the weights of {info.name} do not fit its config.json: {len(absent)} parameters absent, {len(wrong)} of "
             f"another shape, the first {(absent + wrong)[0]}; fetch the files again."
         )
-    model = model.to(torch.device(device)).eval().requires_grad_(False)
+    memory_format = torch.channels_last if structure.channels_last else torch.preserve_format
+    model = model.to(torch.device(device), memory_format=memory_format).eval().requires_grad_(False)
     return CapturedBackbone(info, model, structure)
 
 

@@ -1,6 +1,7 @@
 """What every family reads from a checkpoint's configuration files in the same way. No torch, no weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from embedcache.backbones.weights import Weights
@@ -13,9 +14,20 @@ BICUBIC = 3
 """PIL's number, as `resample` in a processor configuration gives it."""
 
 
+def vision_tower(weights: Weights) -> Weights:
+    """The same files, with the configuration of the vision part where `config.json` is that of a larger model."""
+    part = weights.config.get("vision_config")
+    return replace(weights, config=part) if isinstance(part, Mapping) else weights
+
+
 def equal_stages(layers: int, width: int, stride: int) -> tuple[Stage, ...]:
     """The layers of a plain ViT: all alike."""
     return (Stage(width, stride),) * layers
+
+
+def halving_stages(widths: Sequence[int], stride: int) -> tuple[Stage, ...]:
+    """The stages of a hierarchical model: the first at `stride`, each further one at twice that of the one before."""
+    return tuple(Stage(int(width), stride * 2**i) for i, width in enumerate(widths))
 
 
 def model_recipe(
@@ -67,18 +79,32 @@ def processor_geometry(
     `do_center_crop`, `crop_size` ({"height", "width"}): the input's size, also where nothing is cropped. The defaults are
     what a configuration that leaves a key out means.
     """
-    resized = processor.get("size", size)
-    resized = {"shortest_edge": resized} if isinstance(resized, int) else dict(resized)
-    cropped = bool(processor.get("do_center_crop", crop is not None))
-    shown = processor.get("crop_size", crop) if cropped else resized.get("shortest_edge", resized)
+    processor = {
+        key: value for key, value in processor.items() if value is not None
+    }  # newer ones spell out what is unset
+    resized, cropped = processor.get("size", size), bool(processor.get("do_center_crop", crop is not None))
+    if "crop_pct" in processor and isinstance(resized, Mapping):
+        resized, crop = _convnext_resize(int(resized["shortest_edge"]), float(processor["crop_pct"]))
+        cropped, processor = crop is not None, {**processor, "crop_size": crop}
+    if isinstance(resized, int):
+        resized = {"shortest_edge": resized} if cropped else {"height": resized, "width": resized}
+    whole = resized.get("shortest_edge", processor.get("pad_size", resized))
+    shown = processor.get("crop_size", crop) if cropped else whole
     shown = {"height": shown, "width": shown} if isinstance(shown, int) else dict(shown)
     return {
         "do_resize": bool(processor.get("do_resize", True)),
-        "size": {key: int(resized[key]) for key in sorted(resized)},
+        "size": {key: int(resized[key]) for key in sorted(resized) if resized[key] is not None},
         "resample": int(processor.get("resample", resample)),
         "do_center_crop": cropped,
         "crop_size": {"height": int(shown["height"]), "width": int(shown["width"])},
     }
+
+
+def _convnext_resize(shortest: int, crop_pct: float) -> tuple[Mapping[str, int], int | None]:
+    """Size and crop as ConvNeXt's processor means them: from 384 on the image is squashed, below it is cropped."""
+    if shortest >= 384:
+        return {"height": shortest, "width": shortest}, None
+    return {"shortest_edge": int(shortest / crop_pct)}, shortest
 
 
 def square_patch(weights: Weights, default: int) -> int:
