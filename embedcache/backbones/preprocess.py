@@ -1,10 +1,12 @@
 """Stored pixels to a backbone's input: the numbers that `images` found, executed in torch, the same for every device.
 
-A slice's result depends on that slice alone, never on the others of its volume.
+A slice's result depends on that slice alone, never on the others of its volume; a whole volume is one input (volume_input.py).
 """
 
 import torch
 
+from embedcache.backbones.volume_input import volume_input
+from embedcache.backbones.windowed import groups, windowed
 from embedcache.errors import InputError
 from embedcache.images.geometry import Placement
 from embedcache.images.views import placement_of
@@ -26,7 +28,10 @@ def preprocess(
     rescaled, windowed to [0, 1], turned over for MONOCHROME1; padding pixels, values that are not finite and
     constant slices (low = high) are black. Then bicubic with antialias, clamp, crop or black border, mean and std.
     `sample` (the store's id) and `first` (the position of the first slice in it) decide what a view other than 0 shows.
+    Under a recipe of whole volumes there is one input for all slices: see `volume_input`.
     """
+    if image.volume is not None:
+        return volume_input(volume, limits, image, device)
     pixels = volume.pixels
     if limits.shape != (len(pixels), limits.shape[1], 2) or limits.shape[1] not in (1, 3):
         raise InputError(f"window limits must have shape ({len(pixels)}, 1 or 3, 2). Got {limits.shape}.")
