@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLES, TABLE, LABELS, TOKENS, RUN = "Which samples", "How to read a table", "Labels", "What is stored", "The run"
 """The panels of `--help`, so that forty switches are not one list."""
+WEIGHTS_HELP = "Look for hub names in this folder first: what `weights pull` filled. Also $EMBEDCACHE_WEIGHTS."
 
 
 def opt(help: str, panel: str, *names: str) -> Any:
@@ -145,8 +146,32 @@ def extract_config(
     ] = "squash",
     size: Annotated[int | None, opt("Input size in pixels; the model's own unless given.", TOKENS)] = None,
     revision: Annotated[str | None, opt("Branch, tag or commit of a hub name.", TOKENS)] = None,
-    compute_dtype: Annotated[str, opt("float32, bfloat16 or float16 (autocast).", TOKENS)] = "float32",
+    weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
+    compute_dtype: Annotated[
+        str,
+        opt(
+            "What the backbone computes in: fp32, bf16, fp16 (autocast), or bf16-cast, fp16-cast (weights of 16 bits too). "
+            "What is stored is --dtype.",
+            TOKENS,
+        ),
+    ] = "float32",
     attention: Annotated[str, opt("sdpa or eager.", TOKENS)] = "sdpa",
+    tf32: Annotated[bool, opt("On a GPU, float32 products with 10 bits of mantissa.", TOKENS, "--tf32")] = False,
+    compiled: Annotated[
+        bool, opt("torch.compile each block: needs a compiler, and the last bits become its own.", TOKENS, "--compile")
+    ] = False,
+    views: Annotated[
+        int, opt("N augmented views of each slice besides the slice itself, each a store of its own.", TOKENS)
+    ] = 0,
+    view_preset: Annotated[
+        str,
+        opt(
+            "medical (crops of half the area or more, never mirrored), dinov2 (crops from 8%, mirrored half the time), or "
+            "SCALE,SCALE,RATIO,RATIO,FLIP.",
+            TOKENS,
+        ),
+    ] = "medical",
+    view_seed: Annotated[int, opt("Another seed draws other views.", TOKENS)] = 0,
     ids: Annotated[
         str, opt("pseudonym, or keep: whoever receives the cache can then read your ids.", TOKENS)
     ] = "pseudonym",
@@ -186,8 +211,14 @@ def extract_config(
         "fit": fit,
         "size": size,
         "revision": revision,
+        "weights": weights,
         "compute_dtype": compute_dtype,
         "attention": attention,
+        "tf32": tf32,
+        "compiled": compiled,
+        "views": views,
+        "view_preset": view_preset,
+        "view_seed": view_seed,
         "limit": limit,
         "where": where,
         "sample_list": sample_list,
@@ -222,6 +253,7 @@ def sources(
     backbone: Annotated[
         str | None, typer.Option(help="The hub name or local folder that made the tokens; as recorded unless given.")
     ] = None,
+    weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
     device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
     mixed: Annotated[bool, opt("Also on another device, or with other versions.", RUN, "--mixed")] = False,
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
@@ -236,6 +268,7 @@ def sources(
         dataset=dataset,
         root=root,
         backbones=(backbone,) if backbone else (),
+        weights=weights,
         options=options,
         device=device,
         mixed=mixed,

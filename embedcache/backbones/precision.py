@@ -79,4 +79,4 @@ def compile_blocks(blocks: Iterable[torch.nn.Module], device: torch.device) -> N
             f"torch.compile does not work here ({type(error).__name__}): it needs {needs}; install that, or leave --compile out."
         ) from error
     for block in blocks:
-        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, dynamic=False)

@@ -56,12 +56,13 @@ def measure(
     processes: how many will share the work, each on such a device. imported: seconds until torch and the device were ready.
     """
     decode, decoded, pieces = decode_some(prepared, passes, tell)
-    started = time.monotonic()
-    backbones = {
-        p.store.name: load_backbone(p.store.info, str(device)) for p in {p.store.name: p for p in passes}.values()
-    }
-    loaded = time.monotonic() - started
-    batch = {p.name: forward_some(as_target(p, backbones[p.store.name]), device, tell) for p in passes}
+    loaded, batch = 0.0, dict[str, float]()
+    for name, info in {p.store.info.name: p.store.info for p in passes}.items():  # one by one: memory may not hold all
+        started = time.monotonic()
+        backbone = load_backbone(info, str(device))
+        loaded += time.monotonic() - started
+        own = [p for p in passes if p.store.info.name == name]
+        batch |= {p.name: forward_some(as_target(p, backbone), device, tell) for p in own}
     inputs = {p.input_name: p for p in passes}
     put, byte = write_some(prepared.config.cache_folder, passes, tell)
     return Rates(

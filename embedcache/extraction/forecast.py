@@ -24,6 +24,8 @@ class PassForecast:
     """What one pass will hold."""
 
     backbone: str
+    view: int
+    """Which view of the slices."""
     store: str
     arrays: dict[str, int]
     """Array path → bytes on disk."""
@@ -131,6 +133,7 @@ def describe(prepared: Prepared, p: PendingPass, rates: Rates | None) -> PassFor
     """A pending pass as the user sees it."""
     return PassForecast(
         backbone=p.store.info.name,
+        view=p.store.view,
         store=str(p.store.files.path.relative_to(prepared.config.cache_folder)),
         arrays=p.array_bytes(),
         rows_per_shard=p.stored_pass.rows_per_shard,

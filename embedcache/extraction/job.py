@@ -9,6 +9,7 @@ from pathlib import Path
 
 from embedcache.backbones import load_backbone
 from embedcache.errors import InputError
+from embedcache.extraction import turns
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.decode import DecodePool, SourceSeen
 from embedcache.extraction.device import default_workers, ready_device
@@ -43,6 +44,8 @@ class StoreReport:
     """One backbone's store after the run."""
 
     backbone: str
+    view: int
+    """Which view of the slices it holds."""
     path: str
     fingerprint: str
     slices: int
@@ -200,14 +203,26 @@ def same_plan(opened: list[OpenStore]) -> list[Group]:
 
 
 def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listener) -> tuple[int, str]:
-    """Load the backbones of a group and run them over what is pending, until nothing is, by whomever."""
+    """Run the backbones of a group over what is pending, until nothing is, by whomever: at once, or in turns that fit memory."""
+    # stopped between the last commit and the end, only the finalising is left
+    waiting = [
+        (store, passes)
+        for store, passes in group.stores
+        if any(pending_shards(store.planned.files.objects, group.plan, p) for p in passes)
+    ]
+    decoded, binds = 0, ""
+    while waiting:
+        done, slowest, waiting = run_turn(prepared, replace(group, stores=tuple(waiting)), stop, listener)
+        decoded, binds = decoded + done, slowest or binds
+    return decoded, binds
+
+
+def run_turn(
+    prepared: Prepared, group: Group, stop: StopFlag, listener: Listener
+) -> tuple[int, str, list[turns.Member]]:
+    """Load the backbones that fit and run them. Returns slices decoded, the stage that bound, and the stores that wait."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
-    # stopped between the last commit and the end, only the finalising is left
-    if not any(
-        pending_shards(store.planned.files.objects, group.plan, p) for store, passes in group.stores for p in passes
-    ):
-        return 0, ""
     config, versions = prepared.config, software_versions()
     device = ready_device(config, group.threads)
     last: list[Progress] = []
@@ -219,17 +234,24 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
     hooks = worker.Hooks(stop, note(prepared, group.plan), report, listener.tell)
     decoded = 0
     with ExitStack() as stack:
-        targets, workers = [], []
-        for store, passes in group.stores:
-            member = stack.enter_context(Worker(store.planned.files.leases))
-            backbone = load_backbone(store.planned.info, str(device))
+        free = turns.room(device)
+        members, waiting = turns.first_turn(group.stores, free)
+        for store, passes in members:
             for p in passes:
                 check_versions(store, p, versions, config.mixed)
+        backbones = turns.load_turn(members, lambda info: load_backbone(info, str(device)), worker.out_of_memory)
+        members, waiting = turns.split(group.stores, set(backbones))
+        turns.tell_turn(members, waiting, free, listener.tell)
+        targets, workers = [], []
+        for store, passes in members:
+            member = stack.enter_context(Worker(store.planned.files.leases))
+            for p in passes:
                 image = store.root.recipe.image
                 name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
+                backbone = backbones[store.planned.info.name]
                 targets.append(Target(store.planned.files, image, p, backbone, name, p.batch_size))
                 workers.append(member)
-        wanted = group.stores[0][0].wanted
+        wanted = members[0][0].wanted
         share = Share(group.plan, wanted, targets, workers)
         batch = max(target.batch_size for target in targets)
         pool = stack.enter_context(
@@ -250,7 +272,7 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
     if stop():
         prepared.sources.save()
         raise stop.interrupted()
-    return decoded, last[-1].binds if last else ""
+    return decoded, last[-1].binds if last else "", waiting
 
 
 def wait_for_others(share: Share, stop: StopFlag, tell: Tell) -> bool:
@@ -311,6 +333,7 @@ def describe(store: StorePlan, prepared: Prepared) -> tuple[StoreReport, dict[st
     bad = {row: q for row, q in quarantined_rows(cache).items() if asked[owner[row]]}
     report = StoreReport(
         backbone=store.info.name,
+        view=store.view,
         path=str(store.files.path),
         fingerprint=cache.fingerprint,
         slices=cache.root.slices,

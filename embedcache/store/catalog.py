@@ -25,6 +25,8 @@ class StoreSummary:
     dataset: str
     backbone: str
     fingerprint: str
+    view: int
+    """Which view of the slices: 0 is as evaluation sees them."""
     samples: int
     slices: int
     quarantined: int
@@ -89,11 +91,11 @@ def summarise(path: Path) -> StoreSummary:
         cache = FeatureCache.open(path, allow_partial=True)
         root, bad = cache.root, len(quarantined_rows(cache))
     except StoreError as error:
-        return StoreSummary(str(path), "", "", "", 0, 0, 0, (), str(error), used)
+        return StoreSummary(str(path), "", "", "", 0, 0, 0, 0, (), str(error), used)
     arrays = tuple(sorted(a.path for p in root.passes.values() for a in p.arrays))
     return StoreSummary(
-        str(path), root.dataset.name, root.recipe.model.source, root.fingerprint, root.samples, root.slices, bad, arrays,
-        state_of(cache), used,
+        str(path), root.dataset.name, root.recipe.model.source, root.fingerprint, root.recipe.image.view, root.samples,
+        root.slices, bad, arrays, state_of(cache), used,
     )  # fmt: skip
 
 
