@@ -38,11 +38,13 @@ _PUBLIC = {
     "collect_garbage": "embedcache.store.gc",
     "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
+    "describe_backbones": "embedcache.backbones.catalogue",
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
+    "explain_backbone": "embedcache.backbones.catalogue",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
@@ -102,11 +104,13 @@ __all__ = [
     "collect_garbage",
     "config_like",
     "describe_backbone",
+    "describe_backbones",
     "describe_datasets",
     "describe_labels",
     "doctor",
     "draw_pca",
     "draw_result",
+    "explain_backbone",
     "export_key",
     "export_splits",
     "extract",
@@ -139,6 +143,7 @@ __all__ = [
 if TYPE_CHECKING:
     from embedcache.backbones import describe_backbone, list_backbones
     from embedcache.backbones.carried import check_weights
+    from embedcache.backbones.catalogue import describe_backbones, explain_backbone
     from embedcache.backbones.pull import pull_weights
     from embedcache.datasets import list_datasets, open_dataset
     from embedcache.datasets.audit import Audit, audit_dataset

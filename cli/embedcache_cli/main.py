@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import (
+    backbones,
     datasets,
     demo,
     doctor,
@@ -55,7 +56,7 @@ app = typer.Typer(
 )
 for module in (plan, extract, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
-for module in (datasets, weights, labels, probe, figure, splits, ids):
+for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
 

@@ -45,11 +45,12 @@ def one_line(name: str, revision: str | None, unreachable: str) -> Iterator[None
 
     unreachable: what is said where the files are not on this machine and the hub can not be asked.
     """
+    # of whichever HTTP library this version is built on
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library this version is built on
+        HTTPError,  # type: ignore[attr-defined]
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,

@@ -21,12 +21,16 @@ from embedcache.backbones.carried import (
 )
 from embedcache.backbones.digest import NOTE, read_digest
 from embedcache.backbones.hub import hub_name, need_hub, one_line
-from embedcache.backbones.weights import CONFIG, PROCESSOR, WEIGHTS, index_shards
+from embedcache.backbones.weights import (
+    CONFIG,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    PROCESSOR,
+    WEIGHTS,
+    index_shards,
+)
 from embedcache.errors import InputError
 
-CONFIGS = (CONFIG, PROCESSOR, "open_clip_config.json")
-ORDER = (*WEIGHTS[:2], "open_clip_model.safetensors", *WEIGHTS[2:], "open_clip_pytorch_model.bin")
-"""Safetensors first, in the order in which they are looked for where they are loaded."""
 PARTIAL = ".part"
 
 
@@ -120,7 +124,12 @@ def _listing(repository: str, revision: str | None) -> tuple[str, dict[str, OnHu
 
 
 def _configs(listed: Mapping[str, OnHub]) -> tuple[str, ...]:
-    return tuple(name for name in CONFIGS if name in listed)
+    """The configurations that count where the weights are loaded."""
+    return tuple(name for name in (OPEN_CLIP_CONFIG if _is_open_clips(listed) else CONFIG, PROCESSOR) if name in listed)
+
+
+def _is_open_clips(listed: Mapping[str, OnHub]) -> bool:
+    return CONFIG not in listed and OPEN_CLIP_CONFIG in listed
 
 
 def _weights(
@@ -131,8 +140,9 @@ def _weights(
     fetched: list[str],
     tell: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """The weight files: the first of ORDER that there is, and after an index its shards."""
-    first = next((name for name in ORDER if name in listed), None)
+    """The weight files in the order in which loading looks for them, safetensors first; after an index its shards."""
+    order = OPEN_CLIP_WEIGHTS if _is_open_clips(listed) else WEIGHTS
+    first = next((name for name in order if name in listed), None)
     if first is None or not _configs(listed):
         raise InputError(f"{repository} holds no {CONFIG} with {WEIGHTS[0]} or {WEIGHTS[2]}; it is no backbone.")
     if not first.endswith(".index.json"):
@@ -169,10 +179,9 @@ def _download(repository: str, commit: str, file: str, size: int, partial: Path)
     """The rest of a file, appended to what is there of it. huggingface_hub's own downloads begin anew in each process."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import (
-        build_hf_headers,  # type: ignore[attr-defined]  # a public name that its lazy module does not list for mypy
-        disable_progress_bars,  # type: ignore[attr-defined]
-    )
+
+    # public names that the lazy module does not list for mypy
+    from huggingface_hub.utils import build_hf_headers, disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     unreachable = f"{repository}: the hub is not reachable any more; run the same command again, and it resumes."
