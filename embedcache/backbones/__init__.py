@@ -6,12 +6,13 @@ the entry-point group `embedcache.backbones`.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embedcache.backbones.carried import weights_in
+from embedcache.backbones.hub import OF_FAMILY
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError, MissingPackageError, suggest
 from embedcache.registry import Registry
@@ -34,6 +35,7 @@ FAMILIES = Registry(
         "dinov3_vit": "embedcache.backbones.dinov3:describe",
         "hiera": "embedcache.backbones.hiera:describe",
         "ijepa": "embedcache.backbones.vit:describe",
+        "open_clip": "embedcache.backbones.open_clip:describe",
         "patches": "embedcache.backbones.patches:describe",
         "pixels": "embedcache.backbones.pixels:describe",
         "resnet": "embedcache.backbones.resnet:describe",
@@ -45,6 +47,7 @@ FAMILIES = Registry(
         "siglip_vision_model": "embedcache.backbones.siglip:describe",
         "swin": "embedcache.backbones.swin:describe",
         "swinv2": "embedcache.backbones.swin:describe",
+        "timm": "embedcache.backbones.timm_models:describe",
         "vit": "embedcache.backbones.vit:describe",
         "vit_mae": "embedcache.backbones.vit:describe",
         "vit_msn": "embedcache.backbones.vit:describe",
@@ -90,8 +93,8 @@ def describe_backbone(
     tf32: bool = False,
     compiled: bool = False,
 ) -> BackboneInfo:
-    """What is known of backbone `name` before its weights are loaded: a local folder, a hub name, or `family:argument`
-    for a family that has no files of its own (`pixels:32`).
+    """What is known of backbone `name` before its weights are loaded: a local folder, a hub name, `timm:` and the name of
+    a model of timm, or `family:argument` for a family that has no files of its own (`pixels:32`).
 
     weights: a folder of carried weights (`weights pull`), where hub names are looked for first; None is
     `$EMBEDCACHE_WEIGHTS`, if that is set.
@@ -103,15 +106,22 @@ def describe_backbone(
         raise suggest("attention implementation", attention, ATTENTIONS)
     family, colon, argument = name.partition(":")
     with weights_in(weights):
-        if colon and family in FAMILIES.names():
+        if colon and family not in OF_FAMILY and family in FAMILIES.names():
             info: BackboneInfo = FAMILIES.load(family)(argument, compute_dtype=compute_dtype, attention=attention)
         else:
             files = find_weights(name, revision)
-            describe = FAMILIES.load(str(files.config.get("model_type", "")))
+            describe = FAMILIES.load(family_of(files.config))
             info = describe(files, compute_dtype=compute_dtype, attention=attention)
     if not info.model.weights_digest:  # the floors have no weights, and compute nothing that these would change
         return info
     return replace(info, model=replace(info.model, tf32=tf32, compiled=compiled))
+
+
+def family_of(config: Mapping[str, Any]) -> str:
+    """The family of a configuration: its `model_type`, or whose form it has: timm's and open_clip's name no type."""
+    if "model_type" not in config:
+        return "timm" if "architecture" in config else "open_clip" if "model_cfg" in config else ""
+    return str(config["model_type"])
 
 
 def compute_dtype_named(text: str) -> str:

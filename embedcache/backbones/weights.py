@@ -14,13 +14,18 @@ from typing import Any
 
 from embedcache.backbones.carried import carried_weights
 from embedcache.backbones.digest import weights_digest
-from embedcache.backbones.hub import need_hub, one_line
+from embedcache.backbones.hub import hub_name, need_hub, one_line
 from embedcache.errors import InputError
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers takes them; an index lists its shards."""
+BUNDLE_WEIGHTS = ("model.pt", "models/model.pt")
+"""What MONAI's models may have in place of them: a bundle, with a `config.json` put beside it."""
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Of a checkpoint that only open_clip's own files describe: BiomedCLIP is one."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Weights:
     digest: str
     """SHA-256 over the weight files and `config.json`; the folder's path has no part in it."""
     config: Mapping[str, Any]
+    """`config.json`, or `open_clip_config.json` where that is the only one."""
     processor: Mapping[str, Any]
     """`preprocessor_config.json`, empty where there is none."""
 
@@ -54,8 +60,9 @@ def find_weights(name: str, revision: str | None = None) -> Weights:
     else:
         carried = carried_weights(name, revision)
         folder = carried[0] if carried else _snapshot(name, revision)
-        source, commit = name, carried[1] if carried else folder.name
-    config = _mapping(folder / CONFIG, name)
+        source, commit = hub_name(name), carried[1] if carried else folder.name
+    file = config_file(folder)
+    config = _mapping(folder / file, name)
     if config is None:
         raise InputError(f"{name} holds no {CONFIG}; a backbone is a Hugging Face folder: {CONFIG} and {WEIGHTS[0]}.")
     if (folder / "adapter_config.json").exists():
@@ -63,23 +70,36 @@ def find_weights(name: str, revision: str | None = None) -> Weights:
             f"{name} holds an adapter (adapter_config.json), which would change the model unrecorded; give the folder "
             "of the base model."
         )
-    files = weight_files(folder, name)
+    files = weight_files(folder, name, BUNDLE_WEIGHTS if str(config.get("model_type")).startswith("monai_") else ())
     return Weights(
         name=name,
         folder=folder,
         source=source,
         revision=commit,
-        digest=weights_digest(folder, files, CONFIG),
+        digest=weights_digest(folder, files, file),
         config=config,
         processor=_mapping(folder / PROCESSOR, name) or {},
     )
 
 
-def weight_files(folder: Path, name: str) -> tuple[str, ...]:
-    """The names of the files that transformers will load from `folder`, an index first, then its shards."""
-    first = next((file for file in WEIGHTS if (folder / file).exists()), None)
+def config_file(folder: Path) -> str:
+    """The name of the configuration that counts in `folder`."""
+    is_open_clips = not (folder / CONFIG).exists() and (folder / OPEN_CLIP_CONFIG).exists()
+    return OPEN_CLIP_CONFIG if is_open_clips else CONFIG
+
+
+def weight_files(folder: Path, name: str, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the files that will be loaded from `folder`, an index first, then its shards.
+
+    more: what a family takes in place of the usual ones.
+    """
+    config = config_file(folder)
+    known = OPEN_CLIP_WEIGHTS if config == OPEN_CLIP_CONFIG else (*WEIGHTS, *more)
+    first = next((file for file in known if (folder / file).exists()), None)
     if first is None:
-        raise InputError(f"{name} holds no weights; expected {WEIGHTS[0]} (or {WEIGHTS[2]}) beside {CONFIG}.")
+        raise InputError(
+            f"{name} holds no weights; expected {known[0]} (or {next(f for f in known if f.endswith('.bin'))}) beside {config}."
+        )
     if not first.endswith(".index.json"):
         return (first,)
     shards = index_shards(folder / first, name)
@@ -119,7 +139,8 @@ def _snapshot(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # only a hub name needs this package
 
     def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, PROCESSOR, *patterns]))
+        wanted = [CONFIG, PROCESSOR, OPEN_CLIP_CONFIG, *patterns]
+        return Path(snapshot_download(hub_name(name), revision=revision, allow_patterns=wanted))
 
     wanted = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
     unreachable = (
@@ -131,4 +152,8 @@ def _snapshot(name: str, revision: str | None) -> Path:
         folder = fetch("model*.safetensors", WEIGHTS[1])
         if not any((folder / file).exists() for file in WEIGHTS[:2]):
             folder = fetch("pytorch_model*.bin", WEIGHTS[3])
+        if config_file(folder) == OPEN_CLIP_CONFIG:
+            folder = fetch(OPEN_CLIP_WEIGHTS[0])
+            if not (folder / OPEN_CLIP_WEIGHTS[0]).exists():
+                folder = fetch(OPEN_CLIP_WEIGHTS[1])
         return folder
