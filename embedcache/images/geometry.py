@@ -125,7 +125,14 @@ def _as_processor(height: int, width: int, size: tuple[int, int], processor: Map
             f"the processor makes {output[0]}x{output[1]} of a {height}x{width} image, and the input is "
             f"{size[0]}x{size[1]}; use another size, or fit=squash."
         )
-    return Placement((height, width), size, resized, _centred(resized, size))
+    corner = _torchvision_corner if processor.get("crop_corner") == "half-to-even" else _centred
+    return Placement((height, width), size, resized, corner(resized, size))
+
+
+def _torchvision_corner(resized: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    # where torchvision's CenterCrop, and so timm, cuts: halves are rounded to even, an odd pixel of padding goes behind
+    top, left = (round(a / 2) if a >= 0 else -(-a // 2) for a in (resized[0] - size[0], resized[1] - size[1]))
+    return top, left
 
 
 def _processor_resize(height: int, width: int, edges: Any) -> tuple[int, int]:
