@@ -145,6 +145,16 @@ def extract_config(
         str, opt("squash (the whole image), pad (keeps the aspect), processor (the model's own crop).", TOKENS)
     ] = "squash",
     size: Annotated[int | None, opt("Input size in pixels; the model's own unless given.", TOKENS)] = None,
+    spacing: Annotated[
+        str,
+        opt("Encoders of volumes: own, none (stretched), or mm as 1.5 or 3,1,1 (z, y, x).", TOKENS),
+    ] = "own",
+    volume_size: Annotated[
+        str | None, opt("Encoders of volumes: voxels of the input as 96 or 64,96,96 (z, y, x).", TOKENS)
+    ] = None,
+    sliding: Annotated[
+        float | None, opt("Encoders of volumes: slide over the input, sharing so much of a window (0.5).", TOKENS)
+    ] = None,
     revision: Annotated[str | None, opt("Branch, tag or commit of a hub name.", TOKENS)] = None,
     weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
     compute_dtype: Annotated[
@@ -176,7 +186,9 @@ def extract_config(
         str, opt("pseudonym, or keep: whoever receives the cache can then read your ids.", TOKENS)
     ] = "pseudonym",
     device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
-    batch_size: Annotated[int | None, opt("8 on a CPU, 64 on a GPU; fixed once a pass is planned.", RUN)] = None,
+    batch_size: Annotated[
+        int | None, opt("8 on a CPU, 64 on a GPU, of whole volumes 1 and 4; fixed once planned.", RUN)
+    ] = None,
     threads: Annotated[int | None, opt("CPU threads of the forward pass; fixed once a pass is planned.", RUN)] = None,
     rows_per_shard: Annotated[int | None, opt("A power of two; smaller shards lose less work to a kill.", RUN)] = None,
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
@@ -210,6 +222,9 @@ def extract_config(
         "strict": strict,
         "fit": fit,
         "size": size,
+        "spacing": spacing,
+        "volume_size": volume_size,
+        "sliding": sliding,
         "revision": revision,
         "weights": weights,
         "compute_dtype": compute_dtype,

@@ -25,7 +25,7 @@ def command(config: "ExtractConfig", json: Json = False) -> int:
         return report.exit_code
     for store in report.stores:
         print(f"{store.path} (view {store.view})" if store.view else store.path)
-        stored = counted(store.slices - store.quarantined, "slice")
+        stored = counted(store.slices - store.quarantined, store.unit)
         print(f"  {', '.join(store.arrays)}: {stored}; {counted(report.samples, 'sample')} asked for")
     if report.decoded:
         rate = report.decoded / report.seconds

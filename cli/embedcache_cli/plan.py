@@ -44,7 +44,7 @@ def command(
 
 def show(report: "PlanReport") -> None:
     """The forecast for people."""
-    print(f"{report.dataset}: {counted(report.samples, 'sample')}, {counted(report.slices, 'slice')}")
+    print(f"{report.dataset}: {counted(report.samples, 'sample')}, {counted(report.slices, report.unit)}")
     rows = [
         (p.backbone, p.view or "", array, p.rows_per_shard, p.pending_shards, size(bytes_))
         for p in report.passes
@@ -69,9 +69,8 @@ def show_time(report: "PlanReport") -> None:
     time, rates = report.time, report.rates
     for p in report.passes:
         if p.slices_per_second:
-            print(
-                f"{p.backbone}{f' view {p.view}' if p.view else ''}: {p.slices_per_second:,.1f} slices a second on {rates.device}"
-            )
+            view = f" view {p.view}" if p.view else ""
+            print(f"{p.backbone}{view}: {p.slices_per_second:,.1f} {p.unit}s a second on {rates.device}")
     slowest = f"the slowest stage is {time.binds}"
     stages = f"decode {duration(time.decode)}, forward {duration(time.forward)}, write {duration(time.write)}"
     print(f"about {duration(time.seconds)}, start-up {duration(time.startup)} included: {slowest} (alone: {stages})")

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from embedcache.backbones.carried import weights_in
 from embedcache.backbones.hub import OF_FAMILY
+from embedcache.backbones.unreadable import why_unreadable
+from embedcache.backbones.volume_recipe import volume_recipe
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError, MissingPackageError, suggest
+from embedcache.images.options import VolumeOptions
 from embedcache.registry import Registry
-from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, ImageRecipe, Window
+from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, ImageRecipe, ModelRecipe, Window
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +39,8 @@ FAMILIES = Registry(
         "hiera": "embedcache.backbones.hiera:describe",
         "ijepa": "embedcache.backbones.vit:describe",
         "open_clip": "embedcache.backbones.open_clip:describe",
+        "monai_swin_unetr": "embedcache.backbones.monai_swin_unetr:describe",
+        "monai_vit": "embedcache.backbones.monai_vit:describe",
         "patches": "embedcache.backbones.patches:describe",
         "pixels": "embedcache.backbones.pixels:describe",
         "resnet": "embedcache.backbones.resnet:describe",
@@ -53,6 +58,7 @@ FAMILIES = Registry(
         "vit_msn": "embedcache.backbones.vit:describe",
     },
 )
+AS_TRAINED = VolumeOptions()
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16", "bfloat16-cast", "float16-cast")
 """bfloat16 and float16 are autocast over float32 weights: norms and softmax stay in float32. With `-cast` the weights
 themselves have 16 bits, and so has everything else: half the memory, less exact."""
@@ -71,6 +77,8 @@ class Backbone(Protocol):
 
     def tokens(self, x: "torch.Tensor", arrays: Sequence[ArraySpec]) -> "dict[str, torch.Tensor]":
         """The asked tokens of a batch `x` (n, 3, H, W) float32, by ArraySpec.path, each float32 on x's device.
+
+        An encoder of whole volumes (`info.volume`) takes (n, 1, z, y, x), and its patch_tokens are (n, z, y, x, E).
 
         Shapes: (n, E) for cls_token, patch_mean and pooled, (n, y, x, E) for patch_tokens. Every layer, counted from 1,
         has passed through the model's own final norm (`info.norm` says where that can not be).
@@ -142,12 +150,22 @@ def load_backbone(info: BackboneInfo, device: str = "cpu") -> Backbone:
         raise MissingPackageError(
             f"running a backbone needs {e.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
         ) from e
-    backbone: Backbone = load(info, device)
+    try:
+        backbone: Backbone = load(info, device)
+    except Exception as error:
+        if why := why_unreadable(error):
+            raise InputError(f"the weights of {info.name} {why}.") from None
+        raise
     if is_adapted(info):
         from embedcache.backbones.precision import adapt  # torch, which the loader has imported
 
         adapt(backbone)
     return backbone
+
+
+def asked_attention(model: ModelRecipe) -> str:
+    """What a user asks for so that the recorded attention runs again; a family that has its own has no choice."""
+    return model.attention if model.attention in ATTENTIONS else ATTENTIONS[0]
 
 
 def is_adapted(info: BackboneInfo) -> bool:
@@ -164,14 +182,18 @@ def image_recipe(
     time: int = 0,
     view: int = 0,
     augmentation: Augmentation | None = None,
+    volume: VolumeOptions = AS_TRAINED,
 ) -> ImageRecipe:
     """How stored pixels become the input of `info`: its own mean, standard deviation and, if none is given, size.
 
-    augmentation: how `view` is drawn; of view 0, which is the whole slice, it is no part.
+    augmentation: how `view` is drawn; of view 0, which is the whole slice, it is no part. volume: how a whole one is seen, by a
+    backbone that takes those (`volume_recipe`); size, plane and augmentation are of slices.
 
     Raises InputError for a size that the patches do not divide, and under `fit=processor` for a size other than the
     processor's own crop, or a processor that does not resize bicubically.
     """
+    if info.volume is not None:
+        return volume_recipe(info, window, volume, fit, time, view)
     wanted = info.size if size is None else size
     if info.fixed_size and wanted != info.size:
         raise InputError(

@@ -28,6 +28,8 @@ def volume_recipe(
         )
     own = info.shape
     size = _voxels(own if options.size is None else options.size)
+    if options.overlap is not None and options.size is None:
+        raise InputError("sliding windows need an input that is larger than they are; name its voxels with --volume-size.")
     sliding = options.overlap is not None and size != own
     _check_size(info, size, sliding)
     spacing = info.volume.spacing if options.spacing == "own" else options.spacing
@@ -48,6 +50,15 @@ def volume_recipe(
             overlap=(options.overlap or 0.0) if sliding else 0.0,
         ),
     )
+
+
+def options_of(image: ImageRecipe) -> VolumeOptions:
+    """The options under which `volume_recipe` gives a recorded recipe again; the defaults for one of slices."""
+    volume = image.volume
+    if volume is None:
+        return VolumeOptions()
+    z, y, x = _voxels(image.shape)
+    return VolumeOptions(volume.spacing or "none", (z, y, x), None if volume.roi is None else volume.overlap)
 
 
 def _voxels(size: tuple[int, ...]) -> Voxels:

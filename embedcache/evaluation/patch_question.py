@@ -170,6 +170,11 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
 
 def _tokens(cache: FeatureCache, layers: tuple[int, ...] | str) -> dict[int, PatchTokens]:
     """The patch tokens of the asked layers, by layer. Raises InputError where there are none."""
+    if cache.unit == "volume":
+        raise InputError(
+            f"{cache.path.name} holds whole volumes, whose patches have three axes; {PROBE} segments slices, so give it the "
+            "store of a backbone that sees slices."
+        )
     kinds = ("patch_tokens", "patch_tokens_int8")
     stored = sorted({a.layer for p in cache.passes for a in p.arrays if a.kind in kinds})
     if not stored:

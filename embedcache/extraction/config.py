@@ -1,16 +1,18 @@
 """What an extraction is asked to do: one frozen configuration, and its words parsed at the boundary."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
-from embedcache.images.options import ImageOptions, Plane
+from embedcache.images.options import ImageOptions, Plane, VolumeOptions, parse_spacing, parse_voxels
 from embedcache.images.views import parse_augmentation
 from embedcache.store.quantise import int8_arrays
-from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, StoredType, TokenKind
+from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, ImageRecipe, StoredType, TokenKind, Unit
 
 TOKEN_WORDS: dict[str, TokenKind] = {
     "cls": "cls_token",
@@ -18,8 +20,10 @@ TOKEN_WORDS: dict[str, TokenKind] = {
     "patch": "patch_tokens",
     "pooled": "pooled",
 }
-BATCH_SIZES = {"cpu": 8, "cuda": 64}
-"""A constant per device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
+BATCH_SIZES: Mapping[Unit, Mapping[str, int]] = MappingProxyType(
+    {"slice": {"cpu": 8, "cuda": 64}, "volume": {"cpu": 1, "cuda": 4}}
+)
+"""A constant per unit and device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,12 @@ class ExtractConfig:
     fit: Fit = "squash"
     size: int | tuple[int, int] | None = None
     """Input size in pixels (height, width); None is each backbone's own."""
+    spacing: str = "own"
+    """Of encoders of whole volumes: `own`, `none` (a volume is stretched to the input), or mm as `1.5` or `3,1,1` (z, y, x)."""
+    volume_size: str | None = None
+    """Of the same: voxels of the input as `96` or `64,96,96` (z, y, x); None is each one's own."""
+    sliding: float | None = None
+    """Of the same: windows of its own size over the input, which share so much with the next; None shows it all at once."""
     revision: str | None = None
     weights: str | None = None
     """A folder of carried weights, where hub names are looked for first (`embedcache weights pull`)."""
@@ -74,7 +84,7 @@ class ExtractConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     batch_size: int | None = None
-    """None is 8 on a CPU and 64 on a GPU. Fixed for a pass once it is planned."""
+    """None is 8 on a CPU and 64 on a GPU, of whole volumes 1 and 4. Fixed for a pass once it is planned."""
     threads: int | None = None
     """CPU threads of the forward pass; None is all cores. Fixed for a pass once it is planned."""
     rows_per_shard: int | None = None
@@ -123,6 +133,7 @@ class ExtractConfig:
             raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
         self.allowed_bad(0)
         ImageOptions(self.plane, self.time, self.strict)  # it refuses an unknown plane and a negative time point
+        _ = self.volume_options
         if self.decode_timeout <= 0:
             raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 
@@ -146,6 +157,16 @@ class ExtractConfig:
         """How images are read."""
         return ImageOptions(self.plane, self.time, self.strict)
 
+    def options_for(self, image: ImageRecipe) -> ImageOptions:
+        """How images are read for one recipe: planes are of slices, and a whole volume is turned as it is read."""
+        return self.image_options if image.volume is None else replace(self.image_options, plane="stored")
+
+    @property
+    def volume_options(self) -> VolumeOptions:
+        """How encoders of whole volumes see them."""
+        size = None if self.volume_size is None else parse_voxels(self.volume_size)
+        return VolumeOptions(parse_spacing(self.spacing), size, self.sliding)
+
     def allowed_bad(self, samples: int) -> int:
         """How many of `samples` may be set aside. Raises InputError if `allow_bad` is neither a number nor a share."""
         number = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", self.allow_bad.strip())
@@ -161,8 +182,8 @@ class ExtractConfig:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
-def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
-    """The arrays that the configuration asks of one backbone, in canonical order."""
+def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+    """The arrays that the configuration asks of one backbone at an input of `size`, in canonical order."""
     kinds = parse_tokens(config.tokens, info)
     vector: StoredType = "float16" if config.dtype == "int8" else config.dtype
     found = [ArraySpec(0, "pooled", vector, (info.pooled_size,))] if "pooled" in kinds else []

@@ -4,8 +4,9 @@ Pixels travel in their stored dtype through slots of shared memory (unlinked fil
 behind). A process that hangs or dies is replaced, and what it was working on is set aside with the reason.
 
 Main memory: what is on its way holds at most BUFFER_BYTES together, or one slice per process where slices are larger than that
-allows. Beside it each process holds one open image: its file's bytes and the last piece, and the whole volume decoded where it
-is cut across its stored slices or windowed over all of them; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked array.
+allows; for an encoder of volumes whole ones take the place of slices. Beside it each process holds one open image: its file's
+bytes and the last piece, and the whole volume decoded where it is cut across its stored slices, windowed over all of them or
+asked for as a whole; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked array.
 """
 
 import json
@@ -18,15 +19,15 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.images.options import ImageOptions
-from embedcache.types import Calibration, Volume, Window
+from embedcache.types import Calibration, ImageRecipe, Volume, Window
 
 PIECE_SLICES = 32
 """A volume is asked for in pieces, so that its first slices are computed while the next are decoded."""
@@ -45,6 +46,8 @@ class Request:
     """How many the plan says it has."""
     start: int
     stop: int
+    kind: Literal["read", "volume", "volume-in-mm"] = "read"
+    """`volume`: the one row is the whole image, axial; `volume-in-mm`: and its file must say how far apart its voxels are."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class SourceSeen:
 class Piece:
     """Slices [start, stop) of one sample: pixels, or the reason why there are none.
 
-    `volume.pixels` lies in shared memory that is handed out again when the next piece is asked for: use it at once.
+    Of a whole volume it is the one row, and `volume` has all slices. `volume.pixels` lies in shared memory that is handed out
+    again when the next piece is asked for: use it at once.
     """
 
     sample: int
@@ -306,9 +310,7 @@ class DecodePool:
             ticket.slot.grow(answer["need"])
             return None, request
         stop = request.start + answer["count"]
-        rest = (
-            Request(request.sample, request.path, request.slices, stop, request.stop) if stop < request.stop else None
-        )
+        rest = replace(request, start=stop) if stop < request.stop else None
         if "reason" in answer:
             return Piece(request.sample, request.start, stop, stage=answer["stage"], reason=answer["reason"]), rest
         pixels = np.ndarray(answer["shape"], answer["dtype"], buffer=ticket.slot.memory)
@@ -319,7 +321,12 @@ class DecodePool:
             padding=tuple(answer["padding"]) if answer["padding"] else None,
         )
         volume = Volume(
-            pixels, calibration, answer["kind"], modality=answer["modality"], warnings=tuple(answer["warnings"])
+            pixels,
+            calibration,
+            answer["kind"],
+            modality=answer["modality"],
+            spacing=tuple(answer["spacing"]) if answer["spacing"] else None,
+            warnings=tuple(answer["warnings"]),
         )
         seen = SourceSeen(answer["digest"], answer["size"], answer["mtime_ns"])
         return Piece(request.sample, request.start, stop, volume, np.asarray(answer["limits"]), seen), rest
@@ -329,4 +336,11 @@ def split(requests: Iterable[Request]) -> Iterator[Request]:
     """The same slices in pieces of at most PIECE_SLICES."""
     for r in requests:
         for start in range(r.start, r.stop, PIECE_SLICES):
-            yield Request(r.sample, r.path, r.slices, start, min(start + PIECE_SLICES, r.stop))
+            yield replace(r, start=start, stop=min(start + PIECE_SLICES, r.stop))
+
+
+def reading(image: ImageRecipe) -> Literal["read", "volume", "volume-in-mm"]:
+    """The kind of requests that a recipe needs."""
+    if image.volume is None:
+        return "read"
+    return "volume" if image.volume.spacing is None else "volume-in-mm"

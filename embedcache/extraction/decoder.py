@@ -18,6 +18,7 @@ import numpy as np
 
 from embedcache.errors import ImageError
 from embedcache.images.options import ImageOptions
+from embedcache.images.resample import in_axial, read_whole
 from embedcache.images.source import OpenedImage, open_image
 from embedcache.types import Volume, Window
 
@@ -51,8 +52,9 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             if opened is None or opened.path != request["path"]:
                 opened = None  # let go of the last volume before the next one is read
-                opened = Opened(request["path"], open_image(request["path"], ImageOptions(**request["options"])))
-            answer = read_piece(opened.image, request)
+                image = open_image(request["path"], ImageOptions(**request["options"]))
+                opened = Opened(request["path"], image if request["kind"] == "read" else in_axial(image))
+            answer = (read_piece if request["kind"] == "read" else read_volume)(opened.image, request)
         except ImageError as error:
             answer = {"count": 1, "stage": error.stage, "reason": error.reason}
         except MemoryError:
@@ -78,12 +80,30 @@ def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     count = min(len(volume.pixels), request["slot_bytes"] // slice_bytes)
     if count == 0:
         return {"count": 0, "need": slice_bytes}
-    window = Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
-    limits = image.limits(window, start, start + count)
+    limits = image.limits(window_of(request), start, start + count)
     pixels = np.ascontiguousarray(volume.pixels[:count])
     with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
         memory[: pixels.nbytes] = pixels.tobytes()
     return {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count)}
+
+
+def read_volume(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
+    """Read all slices, which are one row; or ask for a slot that they fit."""
+    volume = read_whole(image, spaced=request["kind"] == "volume-in-mm")
+    if volume.pixels.nbytes > request["slot_bytes"]:
+        return {"count": 0, "need": volume.pixels.nbytes}
+    limits = image.limits(window_of(request), 0, image.n_slices)
+    with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
+        # freed with the view that numpy makes of it, before the memory is let go
+        np.frombuffer(memory, np.uint8, volume.pixels.nbytes)[:] = (
+            np.ascontiguousarray(volume.pixels).view(np.uint8).ravel()
+        )
+    return {"count": 1, "limits": limits.tolist(), **describe(image, volume, volume.pixels, image.n_slices)}
+
+
+def window_of(request: dict[str, Any]) -> Window:
+    """The window of a request."""
+    return Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
 
 
 def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Any]:
@@ -98,6 +118,7 @@ def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], c
         "padding": c.padding,
         "kind": volume.kind,
         "modality": volume.modality,
+        "spacing": volume.spacing,
         "warnings": volume.warnings,
         "digest": image.digest,
         "size": image.state.size,

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from embedcache.backbones import load_backbone
 from embedcache.errors import InputError
 from embedcache.extraction import turns
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.decode import DecodePool, SourceSeen
+from embedcache.extraction.decode import DecodePool, SourceSeen, reading
 from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.forecast import check_room
@@ -23,7 +24,6 @@ from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
 from embedcache.extraction.versions import minor, software_versions
-from embedcache.images import parse_window
 from embedcache.store import layout
 from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
@@ -34,7 +34,7 @@ from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.store.writer import finalise, load, pending_shards
-from embedcache.types import Pass, Plan
+from embedcache.types import ImageRecipe, Pass, Plan
 
 POLL_SECONDS = 0.5
 
@@ -49,6 +49,8 @@ class StoreReport:
     path: str
     fingerprint: str
     slices: int
+    """Rows: of `unit` volume these are whole volumes."""
+    unit: str
     quarantined: int
     """Rows of asked samples that are set aside."""
     bad_samples: int
@@ -188,18 +190,24 @@ class Group:
 
     plan: Plan
     threads: int
+    image: ImageRecipe
+    """Of one of them: in what a decoder is asked all are alike."""
     stores: tuple[tuple[OpenStore, tuple[Pass, ...]], ...]
 
 
 def same_plan(opened: list[OpenStore]) -> list[Group]:
     """What can be filled together."""
-    groups: dict[tuple[str, bytes, int], list[tuple[OpenStore, tuple[Pass, ...]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[OpenStore, tuple[Pass, ...]]]] = {}
     for store in opened:
+        image = store.root.recipe.image
         for threads in sorted({p.threads for p in store.passes}):
-            key = (store.root.plan_digest, store.index.superseded.tobytes(), threads)
+            key = (threads, store.root.plan_digest, store.index.superseded.tobytes(), image.window, reading(image))
             passes = tuple(p for p in store.passes if p.threads == threads)
             groups.setdefault(key, []).append((store, passes))
-    return [Group(found[0][0].index.plan, key[2], tuple(found)) for key, found in groups.items()]
+    return [
+        Group(found[0][0].index.plan, key[0], found[0][0].root.recipe.image, tuple(found))
+        for key, found in groups.items()
+    ]
 
 
 def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listener) -> tuple[int, str]:
@@ -257,8 +265,8 @@ def run_turn(
         pool = stack.enter_context(
             DecodePool(
                 config.workers or default_workers(device.type),
-                parse_window(config.window),
-                config.image_options,
+                group.image.window,
+                config.options_for(group.image),
                 config.decode_timeout,
                 2 * batch,
                 stop,
@@ -337,6 +345,7 @@ def describe(store: StorePlan, prepared: Prepared) -> tuple[StoreReport, dict[st
         path=str(store.files.path),
         fingerprint=cache.fingerprint,
         slices=cache.root.slices,
+        unit=cache.unit,
         quarantined=len(bad),
         bad_samples=len({int(owner[row]) for row in bad}),
         arrays=tuple(sorted(a.path for p in cache.passes for a in p.arrays)),

@@ -77,7 +77,7 @@ def open_store(prepared: Prepared, store: StorePlan, files: StoreFiles, planner:
         retry(prepared, store, files, tell)
     root = open_root(files.objects)
     if store.missing:
-        root = add_pass(files, root, prepared.new_pass(store.missing, plan.quantum))
+        root = add_pass(files, root, prepared.new_pass(store.missing, plan.quantum, store.recipe.image.unit))
     if index is None:  # new stores share their one plan: at 10^7 rows each reading of it takes 150 MiB
         index = read_index(files.objects, root)
     asked = {spec.path for spec in store.missing} | {a.path for p in store.unfinished for a in p.arrays}
@@ -142,7 +142,7 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
             if place[sample] < 0:
                 continue
             if sample not in recounted:
-                recounted[sample] = fits(
+                recounted[sample] = root.unit == "volume" or fits(
                     str(prepared.samples.path[place[sample]]),
                     int(plan.slice_count[sample]),
                     prepared.config.image_options,

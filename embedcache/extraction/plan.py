@@ -34,6 +34,7 @@ from embedcache.types import (
     Recipe,
     Samples,
     StringArray,
+    Unit,
     strings,
 )
 
@@ -98,12 +99,12 @@ class Prepared:
         """`<cache>/<dataset>`."""
         return self.config.cache_folder / self.dataset.name
 
-    def new_pass(self, arrays: tuple[ArraySpec, ...], quantum: int) -> Pass:
+    def new_pass(self, arrays: tuple[ArraySpec, ...], quantum: int, unit: Unit) -> Pass:
         """A pass of these arrays, batched as the configuration says."""
         config = self.config
         rows = choose_rows_per_shard(arrays, quantum)
         rows = min(config.rows_per_shard or rows, rows)
-        batch_size = config.batch_size or BATCH_SIZES[self.device_kind]
+        batch_size = config.batch_size or BATCH_SIZES[unit][self.device_kind]
         return make_pass(pass_document(arrays, rows, batch_size, self.threads, self.device_kind))
 
 
@@ -150,8 +151,18 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
         )
         for view in config.view_numbers:
             image = image_recipe(
-                info, window, config.fit, config.input_size, config.plane, config.time, view, config.augmentation
+                info,
+                window,
+                config.fit,
+                config.input_size,
+                config.plane,
+                config.time,
+                view,
+                config.augmentation,
+                config.volume_options,
             )
+            if image.volume is not None:  # an encoder of volumes must know whether it sees all of one, or slides
+                info = replace(info, size=image.size, volume=image.volume)
             stores.append(compare(prepared, info, Recipe(image, info.model)))
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
@@ -189,7 +200,7 @@ def compare(prepared: Prepared, info: BackboneInfo, recipe: Recipe) -> StorePlan
     """Compare what is asked of one backbone with its store, as it is now."""
     config = prepared.config
     files = StoreFiles(prepared.folder / info.store_name / f"{fingerprint(recipe)[:12]}.zarr")
-    asked = asked_arrays(config, info, recipe.image.size)
+    asked = asked_arrays(config, info, recipe.image.shape)
     name = f"{info.store_name}/{files.path.name}"
     if not (files.path / layout.ROOT_DOCUMENT).exists():
         return StorePlan(info, recipe, files, None, None, asked, (), np.arange(len(prepared.samples)))
@@ -258,7 +269,7 @@ class RowPlanner:
 
     prepared: Prepared
     tell: Tell
-    made: dict[tuple[str, bytes], Plan] = field(default_factory=dict)
+    made: dict[tuple[str, bytes, Unit], Plan] = field(default_factory=dict)
     learned: list[IndexRow] = field(default_factory=list)
     """What the private index does not know yet of the sources."""
 
@@ -266,7 +277,8 @@ class RowPlanner:
         """The plan of a store with its new rows. Opens the headers of new samples that the private index does not know."""
         if store.index is not None and not len(store.new):
             return store.index.plan
-        key = (store.root.plan_digest if store.root else "", store.new.tobytes())
+        unit = store.recipe.image.unit
+        key = (store.root.plan_digest if store.root else "", store.new.tobytes(), unit)
         if key not in self.made:
             new = self.prepared.samples.take(store.new)
             counts, learned = slice_counts(
@@ -275,6 +287,8 @@ class RowPlanner:
             if unreadable := int((counts == 0).sum()):
                 self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
             self.learned += learned
+            if unit == "volume":  # all slices are one row
+                counts = np.ones_like(counts)
             self.made[key] = (
                 first_plan(new, counts) if store.index is None else longer_plan(store.index.plan, new, counts)
             )

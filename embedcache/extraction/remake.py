@@ -16,7 +16,6 @@ from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.plan import Prepared, paths_of
 from embedcache.extraction.worker import runs
-from embedcache.images import parse_window
 from embedcache.store.quantise import float_arrays
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Pass
@@ -55,9 +54,9 @@ def remake(
         return row // p.rows_per_shard, row % p.rows_per_shard // p.batch_size
 
     workers = config.workers or default_workers(device.type)
-    window, options = parse_window(config.window), config.image_options
+    window, options = cache.recipe.image.window, config.options_for(cache.recipe.image)
     with DecodePool(workers, window, options, config.decode_timeout, 2 * p.batch_size, stopping) as pool:
-        for piece in pool.pieces(runs(plan, rows, paths)):
+        for piece in pool.pieces(runs(plan, rows, paths, cache.recipe.image)):
             first = int(plan.slice_start[piece.sample]) + piece.start
             of_piece = np.arange(first, first + piece.stop - piece.start)
             if piece.volume is None or piece.limits is None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from embedcache.backbones import describe_backbone, image_recipe
+from embedcache.backbones import asked_attention, describe_backbone, image_recipe
+from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.index import PrivateIndex
@@ -203,12 +204,12 @@ def check_recipe(name: str, root: Root, backbone: str, weights: str | None = Non
         revision=model.revision or None,
         weights=weights,
         compute_dtype=model.compute_dtype,
-        attention=model.attention,
+        attention=asked_attention(model),
         tf32=model.tf32,
         compiled=model.compiled,
     )
     size = None if image.fit == "processor" else image.size
-    drawn = (image.view, image.augmentation)
+    drawn = (image.view, image.augmentation, options_of(image))
     asked = recipe_document(
         Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time, *drawn), info.model)
     )

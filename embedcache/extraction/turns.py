@@ -99,7 +99,7 @@ def first_turn(members: Sequence[Member], free: int | None) -> tuple[list[Member
     for store, passes in members:
         info = store.planned.info
         more = {**weights, info.name: weights_bytes(info)}
-        batch = max(largest, forward_bytes(info, store.planned.recipe.image.size, passes))
+        batch = max(largest, forward_bytes(info, store.planned.recipe.image.shape, passes))
         if weights and free is not None and sum(more.values()) + batch > SHARE * free:
             continue
         weights, largest = more, batch

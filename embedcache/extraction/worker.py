@@ -20,14 +20,14 @@ import torch
 
 from embedcache.backbones.preprocess import preprocess
 from embedcache.errors import InputError, TooManyBadError
-from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen
+from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import stored_tokens
 from embedcache.store.processes import this_host
 from embedcache.store.quantise import float_arrays
 from embedcache.store.writer import commit_shard, write_shard
-from embedcache.types import Commit, Pass, Plan, Quarantined, Shard, StringArray
+from embedcache.types import Commit, ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
 
 FIRST_SAMPLES = 200
 """Of so many samples most must be readable, or the run stops."""
@@ -159,17 +159,18 @@ def requests(
                 needed[shard.start - first : shard.stop - first] = True
                 accept(fillings[of_target.target], shard, wanted, writer)
         rows = first + np.flatnonzero(needed & wanted[first:stop])
-        yield from runs(plan, rows, paths)
+        yield from runs(plan, rows, paths, work[0].target.image)
 
 
-def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
-    """Ascending rows as runs of slices of one sample each."""
+def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray, image: ImageRecipe) -> Iterator[Request]:
+    """Ascending rows as runs of slices of one sample each, or as whole volumes, as `image` needs them."""
     owner = plan.slice_start.searchsorted(rows, side="right") - 1
     breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
     for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True) if len(rows) else ():
         sample = int(owner[first])
         start = int(rows[first] - plan.slice_start[sample])
-        yield Request(sample, str(paths[sample]), int(plan.slice_count[sample]), start, start + end - first)
+        slices, kind = int(plan.slice_count[sample]), reading(image)
+        yield Request(sample, str(paths[sample]), slices, start, start + end - first, kind)
 
 
 def accept(filling: Filling, shard: Shard, wanted: npt.NDArray[np.bool_], writer: "Writer") -> None:
@@ -274,7 +275,7 @@ def tokens_of(target: Target, x: torch.Tensor, tell: Callable[[str], None]) -> d
                 raise
             if target.batch_size == 1:
                 raise InputError(
-                    f"one image of {'x'.join(map(str, x.shape[-2:]))} pixels does not fit into memory with "
+                    f"one image of {'x'.join(map(str, x.shape[2:]))} pixels does not fit into memory with "
                     f"{target.backbone.info.name}; use a smaller --size, or a device with more memory."
                 ) from error
         target.batch_size //= 2

@@ -56,8 +56,10 @@ class VolumeOptions:
 
 def parse_spacing(text: str) -> tuple[float, float, float] | Literal["own", "none"]:
     """`own`, `none`, mm for all axes, or three numbers with commas along z, y, x. Raises InputError."""
-    if text == "own" or text == "none":
-        return text
+    if text == "own":
+        return "own"
+    if text == "none":
+        return "none"
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
