@@ -123,6 +123,7 @@ COMPILE = torch.compile
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler uses what Python will drop
 def test_what_a_compiler_makes_of_it_is_close(tiny: Path) -> None:
     assert 0 <= worst(tokens(tiny, compiled=True), tokens(tiny)) <= 1e-5
 
