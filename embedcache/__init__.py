@@ -17,6 +17,7 @@ _PUBLIC = {
     "DatasetInfo": "embedcache.types",
     "DatasetOptions": "embedcache.datasets.base",
     "EmbedcacheError": "embedcache.errors",
+    "Embedded": "embedcache.extraction.embed",
     "ExtractConfig": "embedcache.extraction.config",
     "ExtractReport": "embedcache.extraction.job",
     "FeatureCache": "embedcache.store.reader",
@@ -45,6 +46,7 @@ _PUBLIC = {
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
     "explain_backbone": "embedcache.backbones.catalogue",
+    "embed": "embedcache.extraction.embed",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
@@ -82,6 +84,7 @@ __all__ = [
     "DatasetInfo",
     "DatasetOptions",
     "EmbedcacheError",
+    "Embedded",
     "ExtractConfig",
     "ExtractReport",
     "FeatureCache",
@@ -111,6 +114,7 @@ __all__ = [
     "draw_pca",
     "draw_result",
     "explain_backbone",
+    "embed",
     "export_key",
     "export_splits",
     "extract",
@@ -165,6 +169,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
+    from embedcache.extraction.embed import Embedded, embed
     from embedcache.extraction.forecast import plan
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.like import config_like

@@ -15,6 +15,7 @@ from embedcache_cli import (
     datasets,
     demo,
     doctor,
+    embed,
     extract,
     figure,
     gc,
@@ -54,7 +55,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
+for module in (plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)

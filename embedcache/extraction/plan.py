@@ -38,6 +38,8 @@ from embedcache.types import (
     strings,
 )
 
+KEPT_IDS = "ids are kept as they are: whoever receives this cache can read them"
+
 
 @dataclass(frozen=True)
 class StorePlan:
@@ -176,7 +178,7 @@ def choose(config: ExtractConfig, tell: Tell) -> tuple[DatasetInfo, tuple[str, .
     key = None if info.public_ids or keep else load_key(create=True)
     samples, labels, _ = assign_ids(info, picked, natural, keep, key)
     if keep and not info.public_ids:
-        tell("ids are kept as they are: whoever receives this cache can read them")
+        tell(KEPT_IDS)
     return info, notices, samples, labels, key
 
 
