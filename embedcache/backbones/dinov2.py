@@ -1,4 +1,4 @@
-"""DINOv2, with and without registers.
+"""DINOv2, with and without registers, and what has its format, such as RAD-DINO.
 
 Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024; Darcet et al., "Vision
 Transformers Need Registers", ICLR 2024. Where a folder has no `preprocessor_config.json` the published evaluation
@@ -27,6 +27,10 @@ CITATION = {
     "dinov2": OQUAB,
     "dinov2_with_registers": f"Darcet et al., Vision Transformers Need Registers, 2023, arXiv:2309.16588; {OQUAB}",
 }
+PEREZ = (
+    "Pérez-García et al., Exploring scalable medical image encoders beyond text supervision, 2025, arXiv:2401.10815; "
+    f"architecture: {OQUAB}"
+)
 POSITIONS = {"dinov2": "transformers-bicubic", "dinov2_with_registers": "transformers-bicubic-antialias"}
 """How transformers fits position embeddings to another grid: the two classes differ in the antialias filter."""
 CLASSES = {"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
@@ -50,7 +54,11 @@ def describe(weights: Weights, *, compute_dtype: str, attention: str) -> Backbon
         kinds=("cls_token", "patch_mean", "patch_tokens"),
         loader="embedcache.backbones.dinov2:load",
         norm="the model's final LayerNorm",
-        **origin(weights, {"facebook/dinov2": ("Apache-2.0", CITATION[family])}, CITATION[family]),
+        **origin(
+            weights,
+            {"facebook/dinov2": ("Apache-2.0", CITATION[family]), "microsoft/rad-dino": ("", PEREZ)},
+            CITATION[family],
+        ),
     )
 
 

@@ -49,7 +49,10 @@ class Pixels:
     info: BackboneInfo
 
     def tokens(self, x: "torch.Tensor", arrays: Sequence[ArraySpec]) -> "dict[str, torch.Tensor]":
-        """`cls_token`: the mean over channels of each pixel, row by row, (n, side * side)."""
+        """`cls_token`: the mean over channels of each pixel, row by row, (n, side * side). Raises InputError for another size."""
+        from embedcache.backbones.tokens import check_asked  # torch, which describing does without
+
+        check_asked(self.info, arrays, (int(x.shape[-2]), int(x.shape[-1])))
         return {spec.path: x.mean(dim=1).flatten(1) for spec in arrays}
 
 
