@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-gpu lint clean
 
 demo: $(STAMP)
 	$(BIN)/embedcache demo --out demo-output
@@ -15,6 +15,10 @@ test: $(STAMP) lint
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# On a GPU box, in its own environment: every device against the CPU. Without a GPU the CPU alone is tried, and says so.
+test-gpu:
+	$(PYTHON) -m pytest -m gpu -rs tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from embedcache.errors import InputError, MissingPackageError
 
 OF_FAMILY = {"timm": "timm/"}
 """Families whose backbones are named `family:name`, and the organisation on the hub that holds their weights."""
+UNREACHABLE = "is no folder here, not in the hub's cache, and the hub is offline or not reachable"
 
 
 def hub_name(name: str) -> str:
@@ -20,13 +21,6 @@ def page(name: str) -> str:
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{hub_name(name)}"
-
-
-def is_offline() -> bool:
-    """Whether the user forbade the hub (`HF_HUB_OFFLINE`)."""
-    from huggingface_hub import constants
-
-    return constants.is_offline_mode()
 
 
 def need_hub(name: str) -> None:
@@ -46,11 +40,11 @@ def one_line(name: str, revision: str | None, unreachable: str) -> Iterator[None
     unreachable: what is said where the files are not on this machine and the hub can not be asked.
     """
     # of whichever HTTP library this version is built on
+    from huggingface_hub import errors
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -80,7 +74,7 @@ def one_line(name: str, revision: str | None, unreachable: str) -> Iterator[None
         raise InputError(
             f"backbone {wanted} could not be fetched: the hub answered {e.response.status_code}."
         ) from None
-    except HTTPError as e:
+    except errors.HTTPError as e:  # type: ignore[attr-defined]  # of whichever HTTP library it is built on
         raise InputError(
             f"backbone {wanted}: the connection to the hub failed ({type(e).__name__}); run the same command again."
         ) from None

@@ -123,7 +123,7 @@ KNOWN: tuple[KnownBackbone, ...] = (
     ),
     KnownBackbone(
         "facebook/sam-vit-large", "sam", "ViT-L/16 encoder of Segment Anything, SA-1B", APACHE, SAM,
-        308_278_272, 1024, study=True, paper="a classifier on its mean patch token at 1024 pixels (table 9)",
+        308_278_272, 1024, 25, study=True, paper="a classifier on its mean patch token at 1024 pixels (table 9)",
     ),
     # DINOv2 with registers, and DINOv3
     KnownBackbone(

@@ -4,7 +4,6 @@ It is loaded in a process of its own: a broken pair of torch and torchvision, or
 process down. `python -m embedcache.backbones.loading` is that process.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.carried import WeightFile, weights_in
 from embedcache.backbones.digest import file_digests
-from embedcache.backbones.hub import hub_name, is_offline, page
+from embedcache.backbones.hub import UNREACHABLE, hub_name, page
 from embedcache.backbones.known import find_known
 from embedcache.backbones.weights import BUNDLE_WEIGHTS, PROCESSOR, config_file, find_weights, weight_files
 from embedcache.errors import EmbedcacheError, MissingPackageError, UnknownNameError
@@ -86,9 +85,7 @@ def what_to_do(name: str, error: EmbedcacheError) -> str:
 
 def is_absent_here(name: str, error: EmbedcacheError) -> bool:
     """Whether an error means that a hub name's files are not on this machine and the hub could not be asked."""
-    with contextlib.suppress(ImportError):
-        return is_offline() and "/" in hub_name(name) and "is no folder here, not in the hub's cache" in str(error)
-    return False
+    return "/" in hub_name(name) and UNREACHABLE in str(error)
 
 
 def files_of(info: BackboneInfo, revision: str | None = None) -> tuple[WeightFile, ...]:

@@ -189,6 +189,7 @@ def forward_some(target: Target, device: torch.device, tell: Tell) -> float:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds until `work` is done, on the device too."""
     started = time.monotonic()
     work()
     if device.type == "cuda":
