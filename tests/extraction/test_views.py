@@ -170,6 +170,20 @@ def test_pad_keeps_the_aspect_of_the_part(config: ExtractConfig) -> None:
     assert not bool(shown[12:].any())
 
 
+def test_masks_are_laid_under_each_slices_own_part(mixed: ExtractConfig) -> None:
+    """Of a row, the placement has the part that was drawn for its sample and slice."""
+    from embedcache.evaluation.patch_question import placement
+
+    embedcache.extract(replace(mixed, limit=8))
+    cache = FeatureCache.open(stores(mixed)[1])
+    plan = cache.index.plan
+    owner = plan.owner()
+    for row in np.flatnonzero(owner >= 0).tolist():
+        look = draw(PRESETS["dinov2"], 1, str(plan.sample_id[owner[row]]), int(plan.slice_index[row]), 31, 44)
+        assert placement(cache, (31, 44), row).look == look
+    assert placement(FeatureCache.open(stores(mixed)[0]), (31, 44), 0).look is None
+
+
 def test_presets_are_written_down() -> None:
     """Stores are named by these numbers: changing one is another preset."""
     assert (PRESETS["medical"].scale, PRESETS["medical"].ratio, PRESETS["medical"].flip) == (
