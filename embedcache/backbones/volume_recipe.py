@@ -17,7 +17,7 @@ def volume_recipe(
     """
     assert info.volume is not None
     if fit == "processor" or view:
-        what = "a processor's crop" if fit == "processor" else "views"
+        what = "processor's crop" if fit == "processor" else "views"
         raise InputError(f"{info.name} takes whole volumes, which have no {what}; extract it in a run of its own.")
     if window == Window("auto") and info.window:
         window = parse_window(info.window)

@@ -23,7 +23,7 @@ from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
-from embedcache.extraction.versions import minor, software_versions
+from embedcache.extraction.versions import OF_FAMILY, VERSIONED, family_versions, minor, software_versions
 from embedcache.store import layout
 from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
@@ -231,7 +231,8 @@ def run_turn(
     """Load the backbones that fit and run them. Returns slices decoded, the stage that bound, and the stores that wait."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
-    config, versions = prepared.config, software_versions()
+    config = prepared.config
+    versions = software_versions() | family_versions(*(store.planned.info.family for store, _ in group.stores))
     device = ready_device(config, group.threads)
     last: list[Progress] = []
 
@@ -324,7 +325,8 @@ def check_versions(store: OpenStore, p: Pass, versions: dict[str, str], mixed: b
     if mixed or not done:
         return
     before = read_commit(store.planned.files.objects, p.id, min(int(k) for k in done)).versions
-    differ = [n for n in versions if minor(versions[n]) != minor(before.get(n, "")) and n != "embedcache"]
+    own = {*VERSIONED, OF_FAMILY.get(store.planned.info.family, "")} - {"embedcache"}
+    differ = [n for n in versions if n in own and minor(versions[n]) != minor(before.get(n, ""))]
     if differ:
         told = ", ".join(f"{n} {before.get(n, 'absent')} then, {versions[n]} now" for n in differ)
         raise InputError(

@@ -11,7 +11,7 @@ from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
 from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
 from embedcache.extraction.plan import Prepared, id_scheme
-from embedcache.extraction.versions import minor, software_versions
+from embedcache.extraction.versions import family_versions, minor, software_versions
 from embedcache.images.options import parse_plane
 from embedcache.images.views import augmentation_text
 from embedcache.images.windows import window_text
@@ -118,7 +118,7 @@ def what_differs(store: str | Path, prepared: Prepared) -> tuple[Difference, ...
     then = next((c.versions for p in cache.passes for c in cache.commits(p.id)), {})
     found += [
         Difference(name, then[name], version)
-        for name, version in software_versions().items()
+        for name, version in (software_versions() | family_versions(cache.recipe.model.family)).items()
         if name in then and minor(then[name]) != minor(version)
     ]
     return tuple(found)

@@ -18,7 +18,7 @@ from embedcache.extraction.like import config_like
 from embedcache.extraction.plan import check_identifiers, choose_device, id_scheme
 from embedcache.extraction.progress import Listener
 from embedcache.extraction.sync import sync_labels
-from embedcache.extraction.versions import minor, software_versions
+from embedcache.extraction.versions import family_versions, minor, software_versions
 from embedcache.images import open_image
 from embedcache.images.options import parse_plane
 from embedcache.store import layout
@@ -33,7 +33,7 @@ from embedcache.store.repair import put_back, refuse_workers
 from embedcache.store.survey import Findings, Left, Mended
 from embedcache.store.verify import Damage, verify_labels, verify_store
 from embedcache.store.writer import StoreFiles, log_name, reopen
-from embedcache.types import Pass, Recipe, Samples
+from embedcache.types import Pass, Recipe, Samples, Unit
 
 SOURCES = "the sources and the backbone: give --dataset, --root and --backbone"
 
@@ -128,6 +128,8 @@ class Source:
     samples: Samples
     """By the store's ids."""
     index: PrivateIndex
+    unit: Unit
+    """Of the store: of a whole volume it does not matter how many slices there are."""
     seen: dict[str, str] = field(default_factory=dict)
     """Sample → why it can not be read as it was, "" where it can."""
 
@@ -166,7 +168,7 @@ class Source:
             return "can not be opened"
         if known is not None and known.digest and known.digest != image.digest:
             return "has another content now"
-        return "" if image.n_slices == slices else "has another number of slices now"
+        return "" if self.unit == "volume" or image.n_slices == slices else "has another number of slices now"
 
 
 def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
@@ -182,7 +184,7 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
         options=options,
         ids="keep" if root.id_scheme == "kept" else "pseudonym",
         cache=str(_cache(files)),
-        plane=parse_plane(image.plane),
+        plane=parse_plane(image.plane) if image.volume is None else "stored",
         time=image.time,
     )
     opened = open_dataset(config.dataset, config.root, options)
@@ -193,7 +195,7 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
     samples, _, _ = assign_ids(opened.info, opened.samples(), opened.labels(), config.ids == "keep", key)
     if config.backbones:
         check_recipe(name, root, config.backbones[0], config.weights)
-    return Source(config, samples, PrivateIndex.open(_dataset_folder(files)))
+    return Source(config, samples, PrivateIndex.open(_dataset_folder(files)), root.unit)
 
 
 def check_recipe(name: str, root: Root, backbone: str, weights: str | None = None) -> None:
@@ -277,7 +279,7 @@ def why_no_pass(files: StoreFiles, found: Findings, source: Source | None, p: Pa
     if p.device_kind != choose_device("auto") and p.device_kind != "cpu":
         return f"a {p.device_kind} device, as it was made on, or --mixed"
     then = next((commit.versions for commit in found.commits[p.id].values()), {})
-    now = software_versions()
+    now = software_versions() | family_versions(found.root.recipe.model.family)
     differ = [n for n in now if n in then and n != "embedcache" and minor(then[n]) != minor(now[n])]
     told = ", ".join(f"{n} {then[n]} (here is {now[n]})" for n in differ)
     return f"the versions that it was made with, {told}, or --mixed" if differ else ""
