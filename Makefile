@@ -18,7 +18,7 @@ test-slow: $(STAMP)
 
 # On a GPU box, in its own environment: every device against the CPU. Without a GPU the CPU alone is tried, and says so.
 test-gpu:
-	$(PYTHON) -m pytest -m gpu -rs tests/gpu
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu -rs tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
