@@ -158,7 +158,9 @@ def test_a_bin_file_is_read_as_tensors_only(tiny: Path, tmp_path: Path, zipped: 
     torch.save(
         {**tensors, "x": Trap(tmp_path / "sprung")}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(InputError, match=r"hold more than tensors.* nothing of them was run; use a checkpoint in safet"):
+    with pytest.raises(
+        InputError, match=r"hold more than tensors.* nothing of them was run; use a checkpoint in safet"
+    ):
         load_backbone(describe_backbone(str(folder)))
     assert not (tmp_path / "sprung").exists()
 
