@@ -26,7 +26,7 @@ from embedcache.backbones.weights import Weights
 from embedcache.errors import InputError, MissingPackageError
 from embedcache.types import BackboneInfo, ModelRecipe, Stage, TokenKind
 
-SHAPE_VERSION = 1
+SHAPE_VERSION = 2
 """Of what `timm_shape` finds: another one is not read from memory."""
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """PIL's numbers of timm's names."""

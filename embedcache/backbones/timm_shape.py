@@ -154,7 +154,13 @@ def takes(
 def free_size_of(
     request: Request, size: tuple[int, int], stages: tuple[tuple[int, int], ...], norm: bool
 ) -> Mapping[str, Any] | None:
-    """Arguments with which the model takes a larger size of another shape; None where there are none."""
+    """Arguments with which the model takes a larger size of another shape; None where there are none.
+
+    Windows that are shifted are a case of their own: timm's dynamic size keeps the shifts of the size that a model was built
+    for, and a tiny Swin's tokens were .34 (relative L2) from those of the same weights built for the other size.
+    """
+    if any(hasattr(module, "shift_size") for module in on_meta(request, {}).modules()):
+        return None
     step = max(stride for _, stride in stages)
     other = (size[0] + step, size[1] + 2 * step)
     return next((options for options in FREE_SIZE if takes(request, options, other, stages, norm)), None)
@@ -177,20 +183,27 @@ def pooled_size_of(model: torch.nn.Module, final: torch.Tensor, patches: int, cl
 
     A head without weights computes on the meta model too: what it makes of random features shows which one it takes.
     """
-    with torch.device("meta"), torch.inference_mode():
-        vector = model.forward_head(final, pre_logits=True)  # type: ignore[operator]
-    if not isinstance(vector, torch.Tensor) or vector.ndim != 2:
+    vector = seen_by_classifier(model, final)
+    if vector is None:
         return 0
     features = torch.rand(final.shape, generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.inference_mode():
-            vector = model.forward_head(features, pre_logits=True)  # type: ignore[operator]
-    except REFUSALS:  # it needs weights
-        return int(vector.shape[1])
+    computed = seen_by_classifier(model, features)
     tokens = as_tokens(model, features)
     known = [tokens[:, -patches:].mean(dim=1), *([tokens[:, 0]] if class_token else [])]
-    same = vector.device.type == "cpu" and any(v.shape == vector.shape and torch.allclose(v, vector) for v in known)
-    return 0 if same else int(vector.shape[1])
+    if computed is not None and any(v.shape == computed.shape and torch.allclose(v, computed) for v in known):
+        return 0
+    return vector.shape[1]
+
+
+def seen_by_classifier(model: torch.nn.Module, features: torch.Tensor) -> torch.Tensor | None:
+    """(n, P) on the features' own device; None where the head needs weights that are not there, or there is none."""
+    try:
+        with torch.inference_mode(), features.device:
+            vector = model.forward_head(features, pre_logits=True)  # type: ignore[operator]
+    except REFUSALS:
+        return None
+    is_vector = isinstance(vector, torch.Tensor) and vector.ndim == 2 and vector.device == features.device
+    return vector if is_vector else None
 
 
 def words_of_norm(model: torch.nn.Module, stages: tuple[tuple[int, int], ...], norm: bool) -> str:
