@@ -116,7 +116,7 @@ def test_each_layer_is_what_leaves_its_module_through_the_final_norm(folders: Pa
         info, seen = model.feature_info, {}
         for number, stage in enumerate(info, start=1):
             model.get_submodule(stage["module"]).register_forward_hook(
-                lambda _m, _i, out, number=number: seen.__setitem__(number, out)
+                lambda _m, _i, out, number=number, seen=seen: seen.__setitem__(number, out)
             )
         model.forward_features(x)
         layers = range(1, backbone.info.layers)
