@@ -34,13 +34,13 @@ class Effort:
     depth: int
 
 
-QUICK = Effort(images=24, rounds=3, layer_rounds=8, widths=(128, 192, 192, 256), depth=8)
+QUICK = Effort(images=32, rounds=2, layer_rounds=8, widths=(192, 256, 256, 384), depth=8)
 WHOLE = Effort(images=96, rounds=5, layer_rounds=12, widths=(192, 256, 384, 384), depth=12)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="24 images, small backbones, three rounds")
+    parser.add_argument("--quick", action="store_true", help="32 images, small backbones, two rounds")
     parser.add_argument("--images", type=int, help="how many")
     parser.add_argument("--rounds", type=int, help="how many")
     asked = parser.parse_args()
