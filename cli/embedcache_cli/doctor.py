@@ -88,9 +88,11 @@ def on_device(b: "BackboneOnDevice", report: "DeviceReport") -> dict[str, object
     }
     for s in b.speeds:
         ended = ", where memory ends" if s.memory_bound else ""
+        choice = f"--batch-size {s.batch} is a good choice (tried to {max(map(int, s.tried))}{ended})"
+        if len(s.tried) == 1:
+            choice = f"no batch but {s.batch} was tried{ended or ', it takes too long'}"
         lines[s.compute_dtype] = (
-            f"{s.forward:,.1f} images a second, {s.share:.0%} of the matrix products' rate; --batch-size {s.batch} is a good "
-            f"choice (tried to {max(map(int, s.tried))}{ended})"
+            f"{s.forward:,.1f} images a second, {s.share:.0%} of the matrix products' rate; {choice}"
         )
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in (b.stages or {}).items())
     lines["an image"] = f"{b.flops / 1e9:,.1f} GFLOP"
