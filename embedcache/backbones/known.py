@@ -20,7 +20,9 @@ CLIP = "Radford et al., Learning Transferable Visual Models From Natural Languag
 OPEN_CLIP = "Cherti et al., Reproducible scaling laws for contrastive language-image learning, 2022, arXiv:2212.07143"
 DENSENET = "Huang et al., Densely Connected Convolutional Networks, 2016, arXiv:1608.06993"
 RESNET = "He et al., Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385"
-VGG = "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014, arXiv:1409.1556"
+VGG = (
+    "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014, arXiv:1409.1556"
+)
 SAM = "Kirillov et al., Segment Anything, 2023, arXiv:2304.02643"
 SIGLIP = "Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv:2303.15343"
 SIGLIP2 = "Tschannen et al., SigLIP 2: Multilingual Vision-Language Encoders, 2025, arXiv:2502.14786"
@@ -41,7 +43,9 @@ BIOMEDCLIP = (
     "arXiv:2303.00915"
 )
 RAD_DINO = "Pérez-García et al., Exploring Scalable Medical Image Encoders Beyond Text Supervision, 2024"
-EFFICIENTNET = "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019, arXiv:1905.11946"
+EFFICIENTNET = (
+    "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019, arXiv:1905.11946"
+)
 
 
 @dataclass(frozen=True)

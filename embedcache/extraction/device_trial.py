@@ -197,8 +197,8 @@ def forward_rates(
     for dtype in DTYPES:
         info = describe_backbone(name, weights=weights, compute_dtype=dtype)
         config = ExtractConfig("table", "", (name,), tokens="cls,mean,pooled,patch")
-        arrays = tuple(a for a in asked_arrays(config, info, info.size) if a.kind != "patch_tokens") or asked_arrays(
-            config, info, info.size
+        arrays = tuple(a for a in asked_arrays(config, info, info.shape) if a.kind != "patch_tokens") or asked_arrays(
+            config, info, info.shape
         )
         backbone = load_backbone(info, str(device))
         flops = flops or operations(backbone, arrays, device)
