@@ -83,13 +83,13 @@ def processor_geometry(
         key: value for key, value in processor.items() if value is not None
     }  # newer ones spell out what is unset
     resized, cropped = processor.get("size", size), bool(processor.get("do_center_crop", crop is not None))
-    if "crop_pct" in processor and isinstance(resized, Mapping):
-        resized, crop = _convnext_resize(int(resized["shortest_edge"]), float(processor["crop_pct"]))
+    if "size" in processor and _is_convnexts(processor):
+        resized, crop = _convnext_resize(resized, float(processor.get("crop_pct", 224 / 256)))
         cropped, processor = crop is not None, {**processor, "crop_size": crop}
     if isinstance(resized, int):
         resized = {"shortest_edge": resized} if cropped else {"height": resized, "width": resized}
     whole = resized.get("shortest_edge", processor.get("pad_size", resized))
-    shown = processor.get("crop_size", crop) if cropped else whole
+    shown: Any = processor.get("crop_size", crop) if cropped else whole
     shown = {"height": shown, "width": shown} if isinstance(shown, int) else dict(shown)
     return {
         "do_resize": bool(processor.get("do_resize", True)),
@@ -100,8 +100,14 @@ def processor_geometry(
     }
 
 
-def _convnext_resize(shortest: int, crop_pct: float) -> tuple[Mapping[str, int], int | None]:
+def _is_convnexts(processor: Mapping[str, Any]) -> bool:
+    kind = processor.get("image_processor_type", processor.get("feature_extractor_type", ""))
+    return "crop_pct" in processor or str(kind).startswith("ConvNext")
+
+
+def _convnext_resize(size: int | Mapping[str, int], crop_pct: float) -> tuple[Mapping[str, int], int | None]:
     """Size and crop as ConvNeXt's processor means them: from 384 on the image is squashed, below it is cropped."""
+    shortest = int(size if isinstance(size, int) else size["shortest_edge"])
     if shortest >= 384:
         return {"height": shortest, "width": shortest}, None
     return {"shortest_edge": int(shortest / crop_pct)}, shortest

@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from embedcache.backbones import Backbone, describe_backbone, load_backbone
 from embedcache.backbones.captured import CapturedBackbone
-from embedcache.errors import TokenOverflowError
+from embedcache.errors import InputError, TokenOverflowError
 from embedcache.extraction.stored import stored_tokens
 from embedcache.testing import backbone_contract as contract
 from embedcache.testing import check_backbone, make_tiny_backbone, tiny_families
-from embedcache.testing.backbone_contract import Subject, breaches_of, everything
-from embedcache.types import ArraySpec, BackboneInfo
+from embedcache.testing.backbone_contract import breaches_of
+from embedcache.testing.backbone_subject import Subject, everything
+from embedcache.testing.tiny_timm import make_tiny_open_clip, make_tiny_timm, tiny_timm_kinds
+from embedcache.types import ArraySpec, BackboneInfo, VolumeInput
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,6 +33,13 @@ PARTS = 3
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_family_holds_to_the_contract(part: int, tmp_path: Path) -> None:
     check_backbone(*(make_tiny_backbone(family, tmp_path / family) for family in FAMILIES[part::PARTS]))
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_every_kind_of_timms_models_holds_to_the_contract(part: int, tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is an extra of its own")
+    made = [make_tiny_timm(kind, tmp_path / kind) for kind in tiny_timm_kinds()[part::2]]
+    check_backbone(*made, *([make_tiny_open_clip(tmp_path / "open_clip")] if part else []))
 
 
 def test_the_floors_hold_to_the_contract() -> None:
@@ -88,7 +97,7 @@ def test_rows_and_columns_exchanged(models: Callable[[str], Path]) -> None:
         return values.transpose(1, 2).reshape(n, y, x, width)
 
     found = breaches(models("vit"), transposed)
-    assert any(line.startswith("layer_1/patch_tokens: a square at (y, x) = ") for line in found)
+    assert any(line.startswith("layer_1/patch_tokens: of 12 squares ") for line in found)
 
 
 def test_hieras_own_order_of_tokens(models: Callable[[str], Path]) -> None:
@@ -97,7 +106,7 @@ def test_hieras_own_order_of_tokens(models: Callable[[str], Path]) -> None:
     assert isinstance(loaded, CapturedBackbone)
     raw = replace(loaded, structure=replace(loaded.structure, arrange=None, layout="tokens"))
     found = list(breaches_of(Subject(raw, torch.device("cpu"))))
-    layers = {line.partition(":")[0] for line in found if "a square at" in line}
+    layers = {line.partition(":")[0] for line in found if "do not show where" in line}
     assert layers == {"layer_1/patch_tokens", "layer_2/patch_tokens", "layer_3/patch_tokens"}
 
 
@@ -118,7 +127,7 @@ def test_patches_shuffled_as_a_masked_autoencoder_does(models: Callable[[str], P
 
     found = breaches(models("vit_mae"), shuffled)
     assert any("differs when computed twice" in line for line in found)
-    assert any("a square at" in line for line in found)
+    assert any("do not show where they are" in line for line in found)
 
 
 def test_an_image_that_sees_the_others_of_its_batch(models: Callable[[str], Path]) -> None:
@@ -128,6 +137,11 @@ def test_an_image_that_sees_the_others_of_its_batch(models: Callable[[str], Path
     found = breaches(models("vit"), mixed)
     assert any("differs when with other images in the batch" in line for line in found)
     assert any("of an image alone is" in line for line in found)
+
+
+def test_a_model_that_works_in_its_input(models: Callable[[str], Path]) -> None:
+    found = breaches(models("vit"), lambda path, values, x: values + 0 * x.mul_(0.5).sum())
+    assert "it changes its input" in found
 
 
 def test_tokens_of_another_type_or_shape(models: Callable[[str], Path]) -> None:
@@ -208,6 +222,13 @@ def test_a_description_that_imports_torch(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     assert list(contract._of_describing(["careless:8"], {})) == ["describing them imports torch"]
     assert list(contract._of_describing(["pixels:8"], {})) == []
+
+
+def test_an_encoder_of_volumes_is_not_for_it(models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    info = replace(describe_backbone(str(models("vit"))), volume=VolumeInput(slices=32))
+    monkeypatch.setattr(contract, "describe_backbone", lambda *_, **__: info)
+    with pytest.raises(InputError, match="vit sees whole volumes"):
+        check_backbone("vit")
 
 
 def test_the_error_names_the_backbone_and_every_breach(

@@ -20,7 +20,7 @@ from embedcache.backbones.structure import Structure
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.testing import make_tiny_backbone, tiny_families
-from embedcache.testing.backbone_contract import everything, relative_l2
+from embedcache.testing.backbone_subject import everything, relative_l2
 from embedcache.types import BackboneInfo, Stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -167,6 +167,7 @@ def test_published_weights_are_cited(
         ({"size": {"height": 224, "width": 224}, "do_center_crop": None, "crop_size": None}, None, 224),
         # ConvNeXt's processor: below 384 a crop of a larger image, from there on the image squashed
         ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, {"shortest_edge": 256}, 224),
+        ({"size": 224, "feature_extractor_type": "ConvNextFeatureExtractor"}, {"shortest_edge": 256}, 224),
         ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, {"height": 384, "width": 384}, 384),
     ],
 )
@@ -174,7 +175,7 @@ def test_the_processors_of_the_families(processor: dict[str, Any], size: dict[st
     geometry = processor_geometry(processor, {"height": 224, "width": 224}, None)
     assert geometry["size"] == (size or processor["size"])
     assert geometry["crop_size"] == {"height": crop, "width": crop}
-    assert geometry["do_center_crop"] == ("crop_pct" in processor and crop < 384)
+    assert geometry["do_center_crop"] == (geometry["size"] == {"shortest_edge": 256})
 
 
 def test_convnexts_processor_crops_as_transformers_does() -> None:
@@ -389,6 +390,7 @@ def test_tiny_models_follow_their_seed(tmp_path: Path) -> None:
         make_tiny_backbone("resnets", tmp_path / "d")
 
 
-def test_every_family_that_has_files_can_be_made_tiny() -> None:
-    assert {"pixels", "patches"}.isdisjoint(tiny_families())
-    assert set(tiny_families()) <= set(FAMILIES.names())
+def test_every_family_of_transformers_can_be_made_tiny() -> None:
+    """What is registered besides has no files (the floors), or its own makers (`tiny_timm`, `tiny_monai`)."""
+    others = {"pixels", "patches", "timm", "open_clip", "monai_vit", "monai_swin_unetr"}
+    assert set(tiny_families()) == set(FAMILIES.builtin) - others

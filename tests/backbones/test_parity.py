@@ -18,7 +18,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import convert_ima
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.captured import CapturedBackbone
 from embedcache.backbones.quiet import quiet_transformers
-from embedcache.testing.backbone_contract import everything, relative_l2
+from embedcache.testing.backbone_subject import everything, relative_l2
 from embedcache.testing.tiny_backbones import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,7 @@ from embedcache.backbones.captured import load_captured
 from embedcache.backbones.structure import Structure
 from embedcache.testing import backbone_contract as contract
 from embedcache.testing import make_tiny_backbone
-from embedcache.testing.backbone_contract import Subject, everything, relative_l2
+from embedcache.testing.backbone_subject import Subject, everything, relative_l2
 from embedcache.testing.tiny_backbones import draw_all
 
 timm = pytest.importorskip("timm", reason="timm is an extra of its own")
