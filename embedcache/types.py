@@ -210,7 +210,9 @@ class VolumeInput:
     def __post_init__(self) -> None:
         sizes = (self.slices, *(self.roi or ()))
         if min(sizes) < 1 or not 0 <= self.overlap < 1 or (self.overlap > 0 and self.roi is None):
-            raise InputError(f"a volume's input is at least one voxel, windows overlap by 0 to less than 1. Got {self}.")
+            raise InputError(
+                f"a volume's input is at least one voxel, windows overlap by 0 to less than 1. Got {self}."
+            )
         if self.spacing is not None and not all(0 < mm < math.inf for mm in self.spacing):
             raise InputError(f"the spacing of a volume's input must be above 0 mm. Got {self.spacing}.")
 

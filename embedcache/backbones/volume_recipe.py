@@ -29,7 +29,9 @@ def volume_recipe(
     own = info.shape
     size = _voxels(own if options.size is None else options.size)
     if options.overlap is not None and options.size is None:
-        raise InputError("sliding windows need an input that is larger than they are; name its voxels with --volume-size.")
+        raise InputError(
+            "sliding windows need an input that is larger than they are; name its voxels with --volume-size."
+        )
     sliding = options.overlap is not None and size != own
     _check_size(info, size, sliding)
     spacing = info.volume.spacing if options.spacing == "own" else options.spacing
