@@ -28,7 +28,7 @@ def load_tower(info: BackboneInfo, tower: Tower, device: str) -> TimmBackbone:
     trunk = build(tower.request, shape.free_size)
     found = torch.nn.Module()
     found.trunk = trunk
-    found.head = projection_of(tower, visual)
+    found.head = projection_of(tower, int(trunk.num_features), visual)  # type: ignore[arg-type]
     try:
         found.load_state_dict(visual, strict=True)
     except RuntimeError as e:
@@ -36,11 +36,11 @@ def load_tower(info: BackboneInfo, tower: Tower, device: str) -> TimmBackbone:
     return placed(info, TimmTower(trunk, shape, found.head), device)
 
 
-def projection_of(tower: Tower, visual: Mapping[str, torch.Tensor]) -> torch.nn.Sequential:
+def projection_of(tower: Tower, inputs: int, visual: Mapping[str, torch.Tensor]) -> torch.nn.Sequential:
     """open_clip's head behind timm's pooling, under its names, of the sizes that the weights have."""
 
     def linear(name: str) -> torch.nn.Linear:
-        weight = visual.get(f"head.{name}.weight", torch.empty(tower.embed_dim, 0))
+        weight = visual.get(f"head.{name}.weight", torch.empty(tower.embed_dim, inputs))
         return torch.nn.Linear(weight.shape[1], weight.shape[0], bias=f"head.{name}.bias" in visual)
 
     head = torch.nn.Sequential()

@@ -5,6 +5,7 @@ architecture and says nothing of its layers; what timm's code makes of it is fou
 own) and remembered in the user's cache directory, under the configuration and timm's version.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -292,4 +293,5 @@ def _remember(note: Path, shape: Shape) -> None:
         partial.write_text(json.dumps(dataclasses.asdict(shape)), encoding="utf-8")
         os.replace(partial, note)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
