@@ -30,7 +30,7 @@ CHERTI = (
     "Cherti et al., Reproducible scaling laws for contrastive language-image learning, 2022, arXiv:2212.07143; "
     f"architecture: {RADFORD}"
 )
-PUBLISHED = {"openai/clip-vit-": ("", RADFORD), "laion/CLIP-ViT-": ("MIT", CHERTI)}
+PUBLISHED = {"openai/clip-vit-": ("MIT", RADFORD), "laion/CLIP-ViT-": ("MIT", CHERTI)}
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from embedcache.backbones.known import find_known
 from embedcache.backbones.weights import Weights
 from embedcache.errors import InputError
 from embedcache.types import ModelRecipe, Stage
@@ -131,9 +132,12 @@ def check_channels(weights: Weights) -> None:
 def origin(weights: Weights, published: Mapping[str, tuple[str, str]], architecture: str) -> dict[str, Any]:
     """`licence` and `citation` of a BackboneInfo.
 
-    published: prefix of a hub name → (licence, citation), for weights whose origin is known; a local folder may hold
-    anything in this format, and is cited by its architecture.
+    A checkpoint of the catalogue has what stands there. published: prefix of a hub name → (licence, citation), for others
+    whose origin is known; a local folder may hold anything in this format, and is cited by its architecture.
     """
+    known = find_known(weights.source)
+    if known is not None and known.licence:
+        return {"licence": known.licence, "citation": known.citation}
     for prefix, (licence, citation) in published.items():
         if weights.source.startswith(prefix):
             return {"licence": licence, "citation": citation}

@@ -41,7 +41,7 @@ LICENCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "vit": {"google/vit-": "Apache-2.0"},
         "vit_msn": {"facebook/vit-msn": "Apache-2.0"},
         "ijepa": {"facebook/ijepa": "CC-BY-NC-4.0"},
-        "vit_mae": {"facebook/vit-mae": "Apache-2.0"},
+        "vit_mae": {"facebook/vit-mae": "CC-BY-NC-4.0"},
     }
 )
 CLASSES = {"vit": "ViTModel", "vit_msn": "ViTMSNModel", "ijepa": "IJepaModel", "vit_mae": "ViTModel"}
