@@ -191,7 +191,7 @@ def test_without_a_pretrained_cfg_timms_default_counts(folder: Path) -> None:
         ({"model_args": {"in_chans": 1}}, "takes 1 channels; only 3 are supported"),
         ({"model_args": [1]}, "must be JSON objects"),
         (
-            {"architecture": "inception_v3", "model_args": {}},
+            {"architecture": "inception_v3", "model_args": {}, "pretrained_cfg": {"input_size": [3, 299, 299]}},
             "inception_v3 is not supported: .* whole number of pixels",
         ),
         ({"architecture": "coat_tiny", "model_args": {}}, "coat_tiny is not supported"),
