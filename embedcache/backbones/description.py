@@ -132,13 +132,11 @@ def check_channels(weights: Weights) -> None:
 def origin(weights: Weights, published: Mapping[str, tuple[str, str]], architecture: str) -> dict[str, Any]:
     """`licence` and `citation` of a BackboneInfo.
 
-    A checkpoint of the catalogue has what stands there. published: prefix of a hub name → (licence, citation), for others
+    A checkpoint of the catalogue has the licence that stands there. published: prefix of a hub name → (licence, citation), for others
     whose origin is known; a local folder may hold anything in this format, and is cited by its architecture.
     """
     known = find_known(weights.source)
-    if known is not None and known.licence:
-        return {"licence": known.licence, "citation": known.citation}
     for prefix, (licence, citation) in published.items():
         if weights.source.startswith(prefix):
-            return {"licence": licence, "citation": citation}
+            return {"licence": (known.licence if known else "") or licence, "citation": citation}
     return {"licence": "", "citation": f"weights of an unstated origin; architecture: {architecture}"}

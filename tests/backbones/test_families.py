@@ -132,17 +132,17 @@ def test_without_a_processor_a_family_knows_its_own_numbers(
 def origins() -> list[tuple[str, str, str, str]]:
     """Hub name, family, licence, first author of the citation."""
     return [
-        ("facebook/vit-mae-large", "vit_mae", "Apache-2.0", "He et al."),
+        ("facebook/vit-mae-large", "vit_mae", "CC-BY-NC-4.0", "He et al."),
         ("google/vit-large-patch16-224-in21k", "vit", "Apache-2.0", "Dosovitskiy"),
         ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "clip", "MIT", "Cherti"),
-        ("openai/clip-vit-large-patch14", "clip", "", "Radford"),
+        ("openai/clip-vit-large-patch14", "clip", "MIT", "Radford"),
         ("google/siglip2-base-patch16-224", "siglip", "Apache-2.0", "Tschannen"),
         ("google/siglip-so400m-patch14-384", "siglip", "Apache-2.0", "Zhai"),
         ("google/medsiglip-448", "siglip", "Health AI Developer Foundations terms of use", "Sellergren"),
         ("facebook/dinov3-vitl16-pretrain-lvd1689m", "dinov3_vit", "DINOv3 License", "Siméoni"),
         ("facebook/sam-vit-large", "sam", "Apache-2.0", "Kirillov"),
         ("wanglab/medsam-vit-base", "sam", "Apache-2.0", "Ma et al."),
-        ("microsoft/rad-dino", "dinov2", "", "Pérez-García"),
+        ("microsoft/rad-dino", "dinov2", "MIT (earlier revisions: MSRLA)", "Pérez-García"),
         ("facebook/dinov2-large", "dinov2", "Apache-2.0", "Oquab"),
         ("somebody/their-own-swin", "swin", "", "weights of an unstated origin"),
     ]
