@@ -132,8 +132,8 @@ def check_channels(weights: Weights) -> None:
 def origin(weights: Weights, published: Mapping[str, tuple[str, str]], architecture: str) -> dict[str, Any]:
     """`licence` and `citation` of a BackboneInfo.
 
-    A checkpoint of the catalogue has the licence that stands there. published: prefix of a hub name → (licence, citation), for others
-    whose origin is known; a local folder may hold anything in this format, and is cited by its architecture.
+    A checkpoint of the catalogue has the licence that stands there. published: prefix of a hub name → (licence, citation),
+    for others whose origin is known; a local folder may hold anything in this format, and is cited by its architecture.
     """
     known = find_known(weights.source)
     for prefix, (licence, citation) in published.items():
