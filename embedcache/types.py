@@ -332,6 +332,8 @@ class BackboneInfo:
     """Of an encoder of whole volumes: how it takes them, its own way until a recipe has chosen another. None: it sees slices."""
     window: str = ""
     """The intensity window of its training, as a user would name it; taken in place of `auto`. "" where nothing says one."""
+    resize: str = "torch-bicubic-antialias-clamp"
+    """How slices are brought to its size: of its recipes."""
     smallest_side: int = 0
     """Pixels below which the architecture takes no input: the windows of Swin must fit into its coarsest layer."""
 

@@ -132,6 +132,9 @@ def extract_config(
     dtype: Annotated[
         str, opt("float16, float32, or int8: patch tokens with a scale each, while cls and mean stay float16.", TOKENS)
     ] = "float16",
+    preset: Annotated[
+        str, opt("default, or paper: resize, intensities and positions as in the study.", TOKENS)
+    ] = "default",
     window: Annotated[
         str,
         opt(
@@ -216,6 +219,7 @@ def extract_config(
         "tokens": tokens,
         "layers": layers,
         "dtype": dtype,
+        "preset": preset,
         "window": window,
         "plane": plane,
         "time": time,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from embedcache.backbones.carried import weights_in
 from embedcache.backbones.hub import OF_FAMILY
+from embedcache.backbones.paper import PRESETS, as_in_paper
 from embedcache.backbones.unreadable import why_unreadable
 from embedcache.backbones.volume_recipe import volume_recipe
 from embedcache.backbones.weights import find_weights
@@ -100,18 +101,21 @@ def describe_backbone(
     weights: str | None = None,
     tf32: bool = False,
     compiled: bool = False,
+    preset: str = "default",
 ) -> BackboneInfo:
     """What is known of backbone `name` before its weights are loaded: a local folder, a hub name, `timm:` and the name of
     a model of timm, or `family:argument` for a family that has no files of its own (`pixels:32`).
 
     weights: a folder of carried weights (`weights pull`), where hub names are looked for first; None is
-    `$EMBEDCACHE_WEIGHTS`, if that is set.
+    `$EMBEDCACHE_WEIGHTS`, if that is set. preset: `paper` for what the study gave it.
     Imports no torch. Reads the weights once for their digest, which is then remembered beside them. Raises
     InputError for files that are absent or not reachable, UnknownNameError for a family that is not registered.
     """
     compute_dtype = compute_dtype_named(compute_dtype)
     if attention not in ATTENTIONS:
         raise suggest("attention implementation", attention, ATTENTIONS)
+    if preset not in PRESETS:
+        raise suggest("preset", preset, PRESETS)
     family, colon, argument = name.partition(":")
     with weights_in(weights):
         if colon and family not in OF_FAMILY and family in FAMILIES.names():
@@ -120,6 +124,8 @@ def describe_backbone(
             files = find_weights(name, revision)
             describe = FAMILIES.load(family_of(files.config))
             info = describe(files, compute_dtype=compute_dtype, attention=attention)
+    if preset == "paper":
+        info = as_in_paper(info)
     if not info.model.weights_digest:  # the floors have no weights, and compute nothing that these would change
         return info
     return replace(info, model=replace(info.model, tf32=tf32, compiled=compiled))
@@ -208,14 +214,15 @@ def image_recipe(
         )
     if fit == "processor" and view:
         raise InputError("a view is a crop of its own, and fit=processor another; use fit=squash or fit=pad for views.")
-    if fit == "processor" and info.processor["resample"] != 3:
-        raise InputError(f"{info.name}'s processor does not resize bicubically; use fit=squash or fit=pad.")
+    if fit == "processor" and info.processor.get("resample") != 3:
+        raise InputError(f"{info.name}'s processor does not resize bicubically and crop; use fit=squash or fit=pad.")
     return ImageRecipe(
         window=window,
         size=wanted,
         mean=info.mean,
         std=info.std,
         fit=fit,
+        resize=info.resize,
         processor=info.processor if fit == "processor" else {},
         plane=plane,
         time=time,

@@ -15,6 +15,7 @@ from embedcache.backbones.description import (
     processor_numbers,
     square_patch,
 )
+from embedcache.backbones.paper import OFFSET
 from embedcache.backbones.structure import Structure
 from embedcache.backbones.weights import Weights
 from embedcache.types import BackboneInfo
@@ -73,4 +74,9 @@ def load(info: BackboneInfo, device: str = "cpu") -> "Backbone":
         # the only parameter that may be absent stands for masked patches in training, and no patch is masked here
         may_be_absent=("mask_token",),
     )
-    return load_captured(info, structure, device)
+    backbone = load_captured(info, structure, device)
+    if info.model.position_interpolation == OFFSET:
+        from embedcache.backbones.dinov2_positions import fit_with_offset
+
+        fit_with_offset(backbone.model)
+    return backbone

@@ -5,12 +5,16 @@ A slice's result depends on that slice alone, never on the others of its volume;
 
 import torch
 
+from embedcache.backbones.paper import RESIZE as PAPER_RESIZE
 from embedcache.backbones.volume_input import volume_input
 from embedcache.backbones.windowed import groups, windowed
 from embedcache.errors import InputError
 from embedcache.images.geometry import Placement
 from embedcache.images.views import placement_of
 from embedcache.types import FloatArray, ImageRecipe, Volume
+
+CONSTANT = 2.0**-20
+"""A range of values in [0, 1] that is rounding alone: a step of 16 bits is 16 times as much."""
 
 
 def preprocess(
@@ -26,7 +30,8 @@ def preprocess(
     `limits` (n, channels, 2): low and high of the window per slice and channel, in physical units; 1 channel is shown
     on all three, 3 channels are three windows of a grey slice, or the channels of a colour one. Values are
     rescaled, windowed to [0, 1], turned over for MONOCHROME1; padding pixels, values that are not finite and
-    constant slices (low = high) are black. Then bicubic with antialias, clamp, crop or black border, mean and std.
+    constant slices (low = high) are black. Then bicubic with antialias, clamp, crop or black border, mean and std; under
+    the resize of preset `paper` bicubic alone, crop or border, and each slice from its lowest to its highest value.
     `sample` (the store's id) and `first` (the position of the first slice in it) decide what a view other than 0 shows.
     Under a recipe of whole volumes there is one input for all slices: see `volume_input`.
     """
@@ -49,21 +54,36 @@ def preprocess(
 def _resized(shown: torch.Tensor, image: ImageRecipe, sample: str, first: int) -> torch.Tensor:
     """(n, c, H, W) of the recipe's size; in a view other than 0 each slice is cut in its own way."""
     height, width = shown.shape[-2:]
+    as_in_paper = image.resize == PAPER_RESIZE
     if image.augmentation is None:
-        return _placed(shown, placement_of(image, height, width))
-    looks = [placement_of(image, height, width, sample, first + i) for i in range(len(shown))]
-    return torch.cat([_placed(shown[i : i + 1], look) for i, look in enumerate(looks)])
+        placed = _placed(shown, placement_of(image, height, width), as_in_paper)
+    else:
+        looks = [placement_of(image, height, width, sample, first + i) for i in range(len(shown))]
+        placed = torch.cat([_placed(shown[i : i + 1], look, as_in_paper) for i, look in enumerate(looks)])
+    return _stretched(placed) if as_in_paper else placed
 
 
-def _placed(shown: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Resized as a whole, then cropped or bordered with black; of a view, the part that it shows, flipped in the end."""
+def _stretched(shown: torch.Tensor) -> torch.Tensor:
+    """Each slice from 0, its lowest value over all channels, to 1, its highest; a constant one is black, whose bicubic weights
+    sum to 1 but for rounding.
+    """
+    low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
+    span = high - low
+    return (shown - low) / torch.where(span > CONSTANT, span, torch.inf)
+
+
+def _placed(shown: torch.Tensor, placement: Placement, as_in_paper: bool) -> torch.Tensor:
+    """Resized as a whole, with antialias and clamp or, as in the paper, neither; then cropped or bordered with black. Of a
+    view, the part that it shows, flipped in the end.
+    """
     look = placement.look
     if look is not None:
         shown = shown[..., look.top : look.top + look.height, look.left : look.left + look.width].contiguous()
     if placement.resized != shown.shape[-2:]:
         shown = torch.nn.functional.interpolate(
-            shown, size=placement.resized, mode="bicubic", antialias=True, align_corners=False
-        ).clamp_(0, 1)  # bicubic overshoots at edges
+            shown, size=placement.resized, mode="bicubic", antialias=not as_in_paper, align_corners=False
+        )
+        shown = shown if as_in_paper else shown.clamp_(0, 1)  # bicubic overshoots at edges
     (top, left), (resized_height, resized_width) = placement.crop, placement.resized
     below, right = placement.size[0] + top - resized_height, placement.size[1] + left - resized_width
     cut = torch.nn.functional.pad(shown, (-left, right, -top, below))  # a negative border is a crop

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from embedcache.backbones.paper import PRESETS
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
 from embedcache.images.options import ImageOptions, Plane, VolumeOptions, parse_spacing, parse_voxels
@@ -43,6 +44,8 @@ class ExtractConfig:
     """`last`, `last:4`, `all`, or numbers with commas: blocks from 1, negative from the end."""
     dtype: StoredType = "float16"
     """Of what is stored. `int8` is for patch tokens, which get a scale each; vectors stay float16 beside them."""
+    preset: str = "default"
+    """`paper` for what the study did where that is something else: see `embedcache.backbones.paper`."""
     window: str = "auto"
     plane: Plane = "stored"
     """The slices as files store them, or `axial`, `coronal`, `sagittal`: a volume is turned by its affine, never resampled."""
@@ -123,6 +126,8 @@ class ExtractConfig:
             raise InputError(
                 f"dtype int8 is for patch tokens, and tokens {self.tokens} names none; add patch to --tokens, or use float16."
             )
+        if self.preset not in PRESETS:
+            raise suggest("preset", self.preset, PRESETS)
         if self.fit not in get_args(Fit):
             raise suggest("fit", self.fit, get_args(Fit))
         if self.ids not in ("pseudonym", "keep"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.backbones import asked_attention
+from embedcache.backbones.paper import preset_of
 from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
@@ -62,6 +63,7 @@ def config_like(
         tokens=",".join(words),
         layers=",".join(str(n) for n in sorted({spec.layer for spec in arrays if spec.layer})),
         dtype="int8" if codes else next(spec.dtype for spec in arrays if spec.dtype != "int8"),
+        preset=preset_of(image),
         window=window_text(image.window),
         plane=parse_plane(image.plane) if image.volume is None else "stored",
         time=image.time,

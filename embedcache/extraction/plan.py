@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.backbones import describe_backbone, image_recipe
+from embedcache.backbones.paper import what_paper_changes, window_in
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import Key, assign_ids, load_key
 from embedcache.datasets.index import IndexRow, PrivateIndex
@@ -120,7 +121,8 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
     if any(place.is_file() for place in (config.cache_folder, *config.cache_folder.parents)):
         raise InputError(f"the cache {config.cache} is a file, or lies below one; name a folder with --cache.")
     dataset, notices, samples, labels, key = choose(config, tell)
-    window = parse_window(config.window)
+    window_name = window_in(config.preset, config.dataset, config.window)
+    window = parse_window(window_name)
     sources = PrivateIndex.open(config.cache_folder / dataset.name)
     prepared = Prepared(
         config=config,
@@ -150,7 +152,11 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
             attention=config.attention,
             tf32=config.tf32,
             compiled=config.compiled,
+            preset=config.preset,
         )
+        if config.preset == "paper":
+            for line in what_paper_changes(info, window_name, config.window):
+                tell(line)
         for view in config.view_numbers:
             image = image_recipe(
                 info,

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from embedcache.backbones import asked_attention, describe_backbone, image_recipe
+from embedcache.backbones.paper import preset_of
 from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import assign_ids, load_key
@@ -209,6 +210,7 @@ def check_recipe(name: str, root: Root, backbone: str, weights: str | None = Non
         attention=asked_attention(model),
         tf32=model.tf32,
         compiled=model.compiled,
+        preset=preset_of(image),
     )
     size = None if image.fit == "processor" else image.size
     drawn = (image.view, image.augmentation, options_of(image))
