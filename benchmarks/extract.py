@@ -9,7 +9,8 @@ as `F_plain`.
 
 `dataloader` is what a skilled user would write for the same images: a torch DataLoader (batch 8, 2 workers, PIL, bicubic resize),
 AutoModel and one array at the end; each round runs it too, in a process of its own as the extraction is one, and counts from the
-first batch that is asked for to the array on disk.
+first batch that is asked for to the array on disk. `processor_seconds` are of both as whole processes, start-up included: they say
+something on a busy machine too.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import COMMAND, ROOT, SHARED_DATA, finish, median, sandbox, seconds
+from common import COMMAND, ROOT, SHARED_DATA, finish, median, of_children, sandbox, seconds
 from PIL import Image
 
 CORES = len(os.sched_getaffinity(0))
@@ -72,13 +73,18 @@ def main() -> None:
         command += ["--id-column", "case", "--ids", "keep", "--device", "cpu", "--json", *asked.set]
 
         f, d, ours, loop = [], [], [], []
+        processor: dict[str, list[float]] = {"ours": [], "dataloader": []}
         for i in range(rounds):
             d.append(decode.rate())
             before = forward.rate(effort.forwards)
+            started = of_children()
             report, _ = run([*command, "--cache", str(folder / f"cache-{i}")])
+            processor["ours"].append(of_children() - started)
             store = Path(report["stores"][0]["path"])
             ours.append(len(images) / (working_seconds(store) + 1 / d[-1]))
+            started = of_children()
             loop.append(dataloader_rate(folder, images, backbone))
+            processor["dataloader"].append(of_children() - started)
             f.append((before + forward.rate(effort.forwards)) / 2)  # the machine's mood before and after
             said = f"F {f[-1]:.2f}  D {d[-1]:.0f}  ours {ours[-1]:.2f}  DataLoader {loop[-1]:.2f}"
             print(f"round {i + 1}: {said} images a second", flush=True)
@@ -104,6 +110,7 @@ def main() -> None:
         F_plain=plain,
         dataloader=median(loop),
         ratio_dataloader=median([ours[i] / loop[i] for i in range(rounds)]),
+        processor_seconds={name: median(values) for name, values in processor.items()},
         D_setup=decode.setup,
         binds=report["binds"],
         second_run_seconds=round(again_seconds, 2),

@@ -8,14 +8,13 @@ Processor time on one thread, both sides in turn: on a shared machine a clock on
 
 import argparse
 import os
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from common import SHARED_DATA, finish, median, sandbox
+from common import SHARED_DATA, finish, median, of_children, sandbox
 from PIL import Image
 
 ASKED = 1 / 1.05
@@ -126,12 +125,6 @@ def processor_seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
-
-
-def of_children() -> float:
-    """Processor time of all children that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 # --- layers ---------------------------------------------------------------------------------------
