@@ -9,7 +9,7 @@ as `F_plain`.
 
 `dataloader` is what a skilled user would write for the same images: a torch DataLoader (batch 8, 2 workers, PIL, bicubic resize),
 AutoModel and one array at the end; each round runs it too, in a process of its own as the extraction is one, and counts from the
-first batch that is asked for to the array on disk. `processor_seconds` are of both as whole processes, start-up included: they say
+first batch that is asked for to the array on disk. `processor_seconds` are of both as whole processes, start-up and all: they say
 something on a busy machine too.
 """
 
