@@ -39,7 +39,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
             hub.asked += 1
             parts = self.path.partition("?")[0].strip("/").split("/")
             if parts[:2] == ["api", "models"]:
-                self.describe("/".join(parts[2:4]), parts[5] if len(parts) > 5 else COMMIT)
+                revision = parts[5] if len(parts) > 5 else COMMIT
+                self.describe("/".join(parts[2:4]), revision, as_tree="tree" in parts[4:5])
             elif len(parts) == 5 and parts[2] == "resolve":
                 self.send_file("/".join(parts[:2]), parts[3], parts[4])
             else:
@@ -65,14 +66,18 @@ def serve(hub: Hub) -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(data)
 
-        def describe(self, repository: str, revision: str) -> None:
+        def describe(self, repository: str, revision: str, as_tree: bool) -> None:
             if repository not in hub.folders:
                 self.refuse(404, "RepoNotFound")
             elif revision not in (COMMIT, "main"):
                 self.refuse(404, "RevisionNotFound")
             else:
                 files = [sibling(file) for file in sorted(hub.folders[repository].iterdir()) if file.name[0] != "."]
-                document = {"id": repository, "sha": COMMIT, "siblings": files}
+                document: Any = {"id": repository, "sha": COMMIT, "siblings": files}
+                if as_tree:  # what a snapshot asks for
+                    document = [
+                        {"type": "file", "path": f["rfilename"], "size": f["size"], "oid": f["blobId"]} for f in files
+                    ]
                 self.body(json.dumps(document).encode(), Content_Type="application/json")
 
         def send_file(self, repository: str, revision: str, name: str) -> None:
