@@ -6,6 +6,11 @@ the other. Every round measures decode, forward and extraction one after another
 
 F is measured with glibc told to keep freed memory, as embedcache tells it; what a plain script gets is printed beside it
 as `F_plain`.
+
+`dataloader` is what a skilled user would write for the same images: a torch DataLoader (batch 8, 2 workers, PIL, bicubic resize),
+AutoModel and one array at the end; each round runs it too, in a process of its own as the extraction is one, and counts from the
+first batch that is asked for to the array on disk. `processor_seconds` are of both as whole processes, start-up and all: they say
+something on a busy machine too.
 """
 
 import argparse
@@ -13,6 +18,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import COMMAND, ROOT, SHARED_DATA, finish, median, sandbox, seconds
+from common import COMMAND, ROOT, SHARED_DATA, finish, median, of_children, sandbox, seconds
 from PIL import Image
 
 CORES = len(os.sched_getaffinity(0))
@@ -66,15 +72,22 @@ def main() -> None:
         command = [str(COMMAND), "extract", "--dataset", "table", "--root", str(table), "--backbone", backbone]
         command += ["--id-column", "case", "--ids", "keep", "--device", "cpu", "--json", *asked.set]
 
-        f, d, ours = [], [], []
+        f, d, ours, loop = [], [], [], []
+        processor: dict[str, list[float]] = {"ours": [], "dataloader": []}
         for i in range(rounds):
             d.append(decode.rate())
             before = forward.rate(effort.forwards)
+            started = of_children()
             report, _ = run([*command, "--cache", str(folder / f"cache-{i}")])
+            processor["ours"].append(of_children() - started)
             store = Path(report["stores"][0]["path"])
             ours.append(len(images) / (working_seconds(store) + 1 / d[-1]))
+            started = of_children()
+            loop.append(dataloader_rate(folder, images, backbone))
+            processor["dataloader"].append(of_children() - started)
             f.append((before + forward.rate(effort.forwards)) / 2)  # the machine's mood before and after
-            print(f"round {i + 1}: F {f[-1]:.2f}  D {d[-1]:.0f}  ours {ours[-1]:.2f} images a second", flush=True)
+            said = f"F {f[-1]:.2f}  D {d[-1]:.0f}  ours {ours[-1]:.2f}  DataLoader {loop[-1]:.2f}"
+            print(f"round {i + 1}: {said} images a second", flush=True)
         decode.close()
         again, again_seconds = run([*command, "--cache", str(folder / f"cache-{rounds - 1}")])
         equal = tokens_equal(store, backbone, images, forward)
@@ -95,6 +108,9 @@ def main() -> None:
         F_setup={"attention": forward.attention, "batch": forward.batch, "threads": CORES},
         F_screened=screened,
         F_plain=plain,
+        dataloader=median(loop),
+        ratio_dataloader=median([ours[i] / loop[i] for i in range(rounds)]),
+        processor_seconds={name: median(values) for name, values in processor.items()},
         D_setup=decode.setup,
         binds=report["binds"],
         second_run_seconds=round(again_seconds, 2),
@@ -148,9 +164,13 @@ class BareForward:
 
     def __init__(self, backbone: str, attention: str, batch: int) -> None:
         import torch
-        from transformers import AutoModel
 
         from embedcache import describe_backbone
+        from embedcache.backbones.torchvision_pair import complete_torchvision
+
+        complete_torchvision()
+        from transformers import AutoModel
+
         from embedcache.backbones.quiet import quiet_transformers
 
         torch.set_num_threads(CORES)
@@ -226,6 +246,57 @@ def decode_all(paths: list[str]) -> float:
     for path in paths:
         np.asarray(Image.open(path))
     return time.perf_counter() - started
+
+
+# --- what a user would write ------------------------------------------------------------------------
+
+LOOP = """
+import sys, time
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from embedcache.backbones.torchvision_pair import complete_torchvision
+
+complete_torchvision()
+from transformers import AutoModel
+
+backbone, output, height, width, *paths = sys.argv[1:]
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+class Images(Dataset):
+    def __len__(self):
+        return len(paths)
+
+    def __getitem__(self, i):
+        image = Image.open(paths[i]).convert("RGB").resize((int(width), int(height)), Image.Resampling.BICUBIC)
+        return torch.from_numpy((np.asarray(image, dtype=np.float32) / 255 - MEAN) / STD).permute(2, 0, 1)
+
+
+torch.set_num_threads(THREADS)
+model = AutoModel.from_pretrained(backbone).eval()
+started = time.perf_counter()
+found = []
+with torch.inference_mode():
+    for x in DataLoader(Images(), batch_size=8, num_workers=2):
+        found.append(model(pixel_values=x).last_hidden_state[:, 0].half().numpy())
+np.save(output, np.concatenate(found))
+print(time.perf_counter() - started)
+"""
+
+
+def dataloader_rate(folder: Path, images: list[Path], backbone: str) -> float:
+    """Images a second of the plain loop, start-up and loading not counted."""
+    from embedcache import describe_backbone
+
+    size = map(str, describe_backbone(backbone).size)
+    script = LOOP.replace("THREADS", str(CORES))
+    command = [sys.executable, "-c", script, backbone, str(folder / "loop.npy"), *size, *map(str, images)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return len(images) / float(done.stdout.split()[-1])
 
 
 # --- ours -----------------------------------------------------------------------------------------

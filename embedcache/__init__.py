@@ -17,6 +17,7 @@ _PUBLIC = {
     "DatasetInfo": "embedcache.types",
     "DatasetOptions": "embedcache.datasets.base",
     "EmbedcacheError": "embedcache.errors",
+    "Embedded": "embedcache.extraction.embed",
     "ExtractConfig": "embedcache.extraction.config",
     "ExtractReport": "embedcache.extraction.job",
     "FeatureCache": "embedcache.store.reader",
@@ -35,14 +36,18 @@ _PUBLIC = {
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
+    "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
     "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
+    "describe_backbones": "embedcache.backbones.catalogue",
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
+    "explain_backbone": "embedcache.backbones.catalogue",
+    "embed": "embedcache.extraction.embed",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
@@ -58,6 +63,7 @@ _PUBLIC = {
     "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
+    "pull_weights": "embedcache.backbones.pull",
     "read_result": "embedcache.evaluation.results",
     "recompute": "embedcache.extraction.recompute",
     "relocate": "embedcache.datasets.relocate",
@@ -80,6 +86,7 @@ __all__ = [
     "DatasetInfo",
     "DatasetOptions",
     "EmbedcacheError",
+    "Embedded",
     "ExtractConfig",
     "ExtractReport",
     "FeatureCache",
@@ -99,14 +106,18 @@ __all__ = [
     "Window",
     "__version__",
     "audit_dataset",
+    "check_weights",
     "collect_garbage",
     "config_like",
     "describe_backbone",
+    "describe_backbones",
     "describe_datasets",
     "describe_labels",
     "doctor",
     "draw_pca",
     "draw_result",
+    "embed",
+    "explain_backbone",
     "export_key",
     "export_splits",
     "extract",
@@ -122,6 +133,7 @@ __all__ = [
     "plan",
     "probe",
     "probe_patches",
+    "pull_weights",
     "read_result",
     "recompute",
     "relocate",
@@ -138,6 +150,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from embedcache.backbones import describe_backbone, list_backbones
+    from embedcache.backbones.carried import check_weights
+    from embedcache.backbones.catalogue import describe_backbones, explain_backbone
+    from embedcache.backbones.pull import pull_weights
     from embedcache.datasets import list_datasets, open_dataset
     from embedcache.datasets.audit import Audit, audit_dataset
     from embedcache.datasets.base import DatasetOptions
@@ -159,6 +174,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.split_show import ShownSplit, show_split
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
+    from embedcache.extraction.embed import Embedded, embed
     from embedcache.extraction.forecast import plan
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.like import config_like

@@ -6,9 +6,9 @@ Nothing here reads a file or computes a feature. A noun that was constructed is 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ TaskKind = Literal["binary", "multilabel", "multiclass", "numeric", "segmentatio
 Level = Literal["patient", "study", "sample", "slice"]
 Part = Literal["train", "validation", "test"]
 Scope = Literal["slice", "volume"]
+Unit = Literal["slice", "volume"]
+"""What a backbone sees at once, and so what a row of a store is."""
+Voxels: TypeAlias = tuple[int, int, int]
+"""Along (z, y, x): from feet to head, from anterior to posterior, from the patient's right to the left."""
 Fit = Literal["squash", "pad", "processor"]
 TokenKind = Literal["cls_token", "patch_mean", "patch_tokens", "patch_tokens_int8", "patch_scale", "pooled"]
 StoredType = Literal["float16", "float32", "int8"]
@@ -193,12 +197,57 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How the views of a slice other than view 0 are drawn: a random crop that is resized, and a random flip."""
+
+    scale: tuple[float, float]
+    """The crop's area as a share of the slice's: drawn evenly between these two."""
+    ratio: tuple[float, float]
+    """Its width over its height as a multiple of the slice's own: the logarithm is drawn evenly between these two."""
+    flip: float
+    """The probability that left and right are swapped."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"a view's scale must be 0 < low <= high <= 1. Got {self.scale}.")
+        if not (0 < self.ratio[0] <= self.ratio[1] and math.isfinite(self.ratio[1])):
+            raise InputError(f"a view's ratio must be 0 < low <= high. Got {self.ratio}.")
+        if not 0 <= self.flip <= 1:
+            raise InputError(f"a view's probability of a flip must be from 0 to 1. Got {self.flip}.")
+
+
+@dataclass(frozen=True)
+class VolumeInput:
+    """How a whole volume becomes the input of an encoder of volumes (FORMAT.md, section 2)."""
+
+    slices: int
+    """Voxels of the input along z."""
+    spacing: tuple[float, float, float] | None = None
+    """mm between the input's voxels along (z, y, x): the volume is resampled to it, then cropped or bordered with black about its
+    centre. None: all of it is stretched to the input, whatever its own spacing."""
+    roi: Voxels | None = None
+    """Sliding: what the model sees at once, in windows over the input. None, patched: all of the input."""
+    overlap: float = 0.0
+    """Sliding: the share of a window that the next one shows again, at least."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.slices, *(self.roi or ()))
+        if min(sizes) < 1 or not 0 <= self.overlap < 1 or (self.overlap > 0 and self.roi is None):
+            raise InputError(
+                f"a volume's input is at least one voxel, windows overlap by 0 to less than 1. Got {self}."
+            )
+        if self.spacing is not None and not all(0 < mm < math.inf for mm in self.spacing):
+            raise InputError(f"the spacing of a volume's input must be above 0 mm. Got {self.spacing}.")
+
+
+@dataclass(frozen=True)
 class ImageRecipe:
     """From stored pixels to a backbone's input."""
 
     window: Window
     size: tuple[int, int]
-    """(height, width) of the input in pixels."""
+    """(height, width) of the input in pixels; of a volume's input those of its slices."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fit: Fit = "squash"
@@ -211,6 +260,24 @@ class ImageRecipe:
     channels: int = 3
     time: int = 0
     """Which time point of a series of volumes, from 0. A later field: left out of the canonical document where it is 0."""
+    augmentation: Augmentation | None = None
+    """How a view other than 0 is drawn; None for view 0. A later field."""
+    volume: VolumeInput | None = None
+    """How a whole volume becomes one input; None where a slice does. A later field."""
+
+    def __post_init__(self) -> None:
+        if self.view < 0 or (self.view == 0) != (self.augmentation is None):
+            raise InputError(f"view 0 has no augmentation, and every other one has. Got view {self.view}.")
+
+    @property
+    def unit(self) -> Unit:
+        """What a row of its store is."""
+        return "slice" if self.volume is None else "volume"
+
+    @property
+    def shape(self) -> tuple[int, int] | Voxels:
+        """(height, width) of the input, or (z, y, x)."""
+        return self.size if self.volume is None else (self.volume.slices, *self.size)
 
 
 @dataclass(frozen=True)
@@ -228,6 +295,8 @@ class ModelRecipe:
     tf32: bool = False
     attention: str = "sdpa"
     position_interpolation: str = "transformers-bicubic"
+    compiled: bool = False
+    """Its blocks were compiled by torch.compile, whose fused kernels round elsewhere. A later field."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +305,22 @@ class Recipe:
 
     image: ImageRecipe
     model: ModelRecipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One layer of a backbone."""
+
+    width: int
+    """Numbers in a token."""
+    stride: int
+    """Pixels of the input per patch and axis."""
+    strides: tuple[int, ...] = ()
+    """Of an encoder of volumes whose patches are no cubes: voxels per patch along (z, y, x)."""
+
+    def along(self, axes: int) -> tuple[int, ...]:
+        """Pixels or voxels per patch along each of so many axes."""
+        return self.strides or (self.stride,) * axes
 
 
 @dataclass(frozen=True)
@@ -248,37 +333,89 @@ class BackboneInfo:
     """Where its files lie on this machine. Private."""
     family: str
     model: ModelRecipe
-    hidden_size: int
-    layers: int
-    """Blocks (or stages), counted from 1."""
-    patch_size: int
+    stages: tuple[Stage, ...]
+    """Its blocks (of a hierarchical model or a CNN: its stages), layer 1 first."""
     registers: int
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     processor: Mapping[str, Any]
-    """The processor configuration as a mapping: resize, crop, resample, rescale factor."""
+    """The processor's resize and crop, as `backbones.description.processor_geometry` spells them out."""
     kinds: tuple[TokenKind, ...]
     loader: str
     """`package.module:function`; called with (info, device) it returns the loaded Backbone."""
     licence: str = ""
     citation: str = ""
+    norm: str = ""
+    """What a stored layer has passed through, in words for the user."""
+    pooled_size: int = 0
+    """Length of the model's own pooled vector, where `kinds` has `pooled`."""
     fixed_size: bool = False
     """The architecture takes its own input size only."""
+    volume: VolumeInput | None = None
+    """Of an encoder of whole volumes: how it takes them, its own way until a recipe has chosen another. None: it sees slices."""
+    window: str = ""
+    """The intensity window of its training, as a user would name it; taken in place of `auto`. "" where nothing says one."""
+    resize: str = "torch-bicubic-antialias-clamp"
+    """How slices are brought to its size: of its recipes."""
+    smallest_side: int = 0
+    """Pixels below which the architecture takes no input: the windows of Swin must fit into its coarsest layer."""
 
     @property
     def store_name(self) -> str:
         """The folder of its stores: the hub name with `--` for `/`, or the local folder's base name."""
         return self.model.source.replace("/", "--")
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Patches (y, x) at an input of `size`. Raises InputError if the patch size does not divide it."""
-        if size[0] % self.patch_size or size[1] % self.patch_size:
+    @property
+    def layers(self) -> int:
+        """How many layers there are; they count from 1."""
+        return len(self.stages)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the last layer."""
+        return self.stages[-1].width
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per patch and axis of the last layer."""
+        return self.stages[-1].stride
+
+    @property
+    def shape(self) -> tuple[int, int] | Voxels:
+        """Its own input: (height, width), or (z, y, x)."""
+        return self.size if self.volume is None else (self.volume.slices, *self.size)
+
+    @overload
+    def grid(self, size: tuple[int, int], layer: int = -1) -> tuple[int, int]: ...
+    @overload
+    def grid(self, size: Voxels, layer: int = -1) -> Voxels: ...
+    @overload
+    def grid(self, size: tuple[int, ...], layer: int = -1) -> tuple[int, ...]: ...
+    def grid(self, size: tuple[int, ...], layer: int = -1) -> tuple[int, ...]:
+        """Patches (y, x), or (z, y, x), of a layer at an input of `size`; layers count from 1, -1 is the last.
+
+        Raises InputError for a size that the coarsest layer's patches do not divide, or that is below `smallest_side`.
+        """
+        axes = len(size)
+        if min(size) < self.smallest_side:
             raise InputError(
-                f"input size {size[0]}x{size[1]} is no multiple of {self.name}'s patch size {self.patch_size}; "
-                f"use {max(1, size[0] // self.patch_size) * self.patch_size}."
+                f"{self.name} takes no side below {self.smallest_side} pixels. Got {_by(size)}; use {self.smallest_side} or more."
             )
-        return size[0] // self.patch_size, size[1] // self.patch_size
+        steps = [max(strides) for strides in zip(*(stage.along(axes) for stage in self.stages), strict=True)]
+        if any(n % step or n < step for n, step in zip(size, steps, strict=True)):
+            told = steps[0] if len(set(steps)) == 1 else _by(steps)
+            fitting = [max(1, n // step) * step for n, step in zip(size, steps, strict=True)]
+            raise InputError(
+                f"input size {_by(size)} is no multiple of {self.name}'s patch size {told}; "
+                f"use {fitting[0] if axes == 2 else _by(fitting)}."
+            )
+        strides = self.stages[layer - 1 if layer > 0 else layer].along(axes)
+        return tuple(n // stride for n, stride in zip(size, strides, strict=True))
+
+
+def _by(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))
 
 
 # --- what is stored -------------------------------------------------------------------------------

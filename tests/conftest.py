@@ -1,11 +1,13 @@
 """Fixtures of all tests: small real weights, small real images, and a private home for each test."""
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,28 @@ def tiny_registers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_size=56,
         registers=3,
     )
+
+
+@pytest.fixture(scope="session")
+def vit3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random MONAI ViT of volumes: 24 wide, 3 layers, 32 x 24 x 16 voxels (z, y, x) of 2 x 1.5 x 1 mm, a CLS token."""
+    skip_without_monai()
+    folder = tmp_path_factory.mktemp("weights") / "vit3d"
+    return make_monai_vit(folder, seed=3, spacing=[1, 1.5, 2], window="-100/500")
+
+
+@pytest.fixture(scope="session")
+def swin3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random MONAI Swin UNETR: 24 to 192 wide, 32 voxels a side, to which volumes are stretched."""
+    skip_without_monai()
+    return make_monai_swin_unetr(tmp_path_factory.mktemp("weights") / "swin3d", seed=4)
+
+
+def skip_without_monai() -> None:
+    """Encoders of volumes need the extra `monai`, which a development install brings."""
+    for package in ("monai", "einops"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"encoders of volumes need {package} (pip install 'embedcache[monai]')")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLES, TABLE, LABELS, TOKENS, RUN = "Which samples", "How to read a table", "Labels", "What is stored", "The run"
 """The panels of `--help`, so that forty switches are not one list."""
+WEIGHTS_HELP = "Look for hub names in this folder first: what `weights pull` filled. Also $EMBEDCACHE_WEIGHTS."
 
 
 def opt(help: str, panel: str, *names: str) -> Any:
@@ -131,6 +132,9 @@ def extract_config(
     dtype: Annotated[
         str, opt("float16, float32, or int8: patch tokens with a scale each, while cls and mean stay float16.", TOKENS)
     ] = "float16",
+    preset: Annotated[
+        str, opt("default, or paper: resize, intensities and positions as in the study.", TOKENS)
+    ] = "default",
     window: Annotated[
         str,
         opt(
@@ -144,14 +148,50 @@ def extract_config(
         str, opt("squash (the whole image), pad (keeps the aspect), processor (the model's own crop).", TOKENS)
     ] = "squash",
     size: Annotated[int | None, opt("Input size in pixels; the model's own unless given.", TOKENS)] = None,
+    spacing: Annotated[
+        str,
+        opt("Encoders of volumes: own, none (stretched), or mm as 1.5 or 3,1,1 (z, y, x).", TOKENS),
+    ] = "own",
+    volume_size: Annotated[
+        str | None, opt("Encoders of volumes: voxels of the input as 96 or 64,96,96 (z, y, x).", TOKENS)
+    ] = None,
+    sliding: Annotated[
+        float | None, opt("Encoders of volumes: slide over the input, sharing so much of a window (0.5).", TOKENS)
+    ] = None,
     revision: Annotated[str | None, opt("Branch, tag or commit of a hub name.", TOKENS)] = None,
-    compute_dtype: Annotated[str, opt("float32, bfloat16 or float16 (autocast).", TOKENS)] = "float32",
+    weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
+    compute_dtype: Annotated[
+        str,
+        opt(
+            "What the backbone computes in: fp32, bf16, fp16 (autocast), or bf16-cast, fp16-cast (weights of 16 bits too). "
+            "What is stored is --dtype.",
+            TOKENS,
+        ),
+    ] = "float32",
     attention: Annotated[str, opt("sdpa or eager.", TOKENS)] = "sdpa",
+    tf32: Annotated[bool, opt("On a GPU, float32 products with 10 bits of mantissa.", TOKENS, "--tf32")] = False,
+    compiled: Annotated[
+        bool, opt("torch.compile each block: needs a compiler, and the last bits become its own.", TOKENS, "--compile")
+    ] = False,
+    views: Annotated[
+        int, opt("N augmented views of each slice besides the slice itself, each a store of its own.", TOKENS)
+    ] = 0,
+    view_preset: Annotated[
+        str,
+        opt(
+            "medical (crops of half the area or more, never mirrored), dinov2 (crops from 8%, mirrored half the time), or "
+            "SCALE,SCALE,RATIO,RATIO,FLIP.",
+            TOKENS,
+        ),
+    ] = "medical",
+    view_seed: Annotated[int, opt("Another seed draws other views.", TOKENS)] = 0,
     ids: Annotated[
         str, opt("pseudonym, or keep: whoever receives the cache can then read your ids.", TOKENS)
     ] = "pseudonym",
     device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
-    batch_size: Annotated[int | None, opt("8 on a CPU, 64 on a GPU; fixed once a pass is planned.", RUN)] = None,
+    batch_size: Annotated[
+        int | None, opt("8 on a CPU, 64 on a GPU, of whole volumes 1 and 4; fixed once planned.", RUN)
+    ] = None,
     threads: Annotated[int | None, opt("CPU threads of the forward pass; fixed once a pass is planned.", RUN)] = None,
     rows_per_shard: Annotated[int | None, opt("A power of two; smaller shards lose less work to a kill.", RUN)] = None,
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
@@ -184,15 +224,25 @@ def extract_config(
         "tokens": tokens,
         "layers": layers,
         "dtype": dtype,
+        "preset": preset,
         "window": window,
         "plane": plane,
         "time": time,
         "strict": strict,
         "fit": fit,
         "size": size,
+        "spacing": spacing,
+        "volume_size": volume_size,
+        "sliding": sliding,
         "revision": revision,
+        "weights": weights,
         "compute_dtype": compute_dtype,
         "attention": attention,
+        "tf32": tf32,
+        "compiled": compiled,
+        "views": views,
+        "view_preset": view_preset,
+        "view_seed": view_seed,
         "limit": limit,
         "where": where,
         "sample_list": sample_list,
@@ -227,6 +277,7 @@ def sources(
     backbone: Annotated[
         str | None, typer.Option(help="The hub name or local folder that made the tokens; as recorded unless given.")
     ] = None,
+    weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
     device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
     mixed: Annotated[bool, opt("Also on another device, or with other versions.", RUN, "--mixed")] = False,
     workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
@@ -241,6 +292,7 @@ def sources(
         dataset=dataset,
         root=root,
         backbones=(backbone,) if backbone else (),
+        weights=weights,
         options=options,
         device=device,
         mixed=mixed,

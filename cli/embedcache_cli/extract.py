@@ -24,8 +24,8 @@ def command(config: "ExtractConfig", json: Json = False) -> int:
         print_json({**vars(report), "exit_code": report.exit_code})
         return report.exit_code
     for store in report.stores:
-        print(store.path)
-        stored = counted(store.slices - store.quarantined, "slice")
+        print(f"{store.path} (view {store.view})" if store.view else store.path)
+        stored = counted(store.slices - store.quarantined, store.unit)
         print(f"  {', '.join(store.arrays)}: {stored}; {counted(report.samples, 'sample')} asked for")
     if report.decoded:
         rate = report.decoded / report.seconds

@@ -20,8 +20,11 @@ def command(
         return 0
     for s in stores:
         print(s.path)
-        aside = f"{counted(s.quarantined, 'slice')} set aside" if s.quarantined else ""
-        held = (counted(s.samples, "sample"), counted(s.slices, "slice"), aside) if s.fingerprint else ()
+        aside = f"{counted(s.quarantined, s.unit)} set aside" if s.quarantined else ""
+        view = f"view {s.view}" if s.view else ""
+        held = (
+            (view, counted(s.samples, "sample"), counted(s.slices, s.unit or "slice"), aside) if s.fingerprint else ()
+        )
         print(f"  {', '.join(text for text in (*held, size(s.bytes), s.state) if text)}")
         if s.arrays:
             print(f"  {', '.join(s.arrays)}")

@@ -11,9 +11,11 @@ from typer.core import TyperGroup
 
 from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import (
+    backbones,
     datasets,
     demo,
     doctor,
+    embed,
     extract,
     figure,
     gc,
@@ -30,6 +32,7 @@ from embedcache_cli import (
     show,
     splits,
     verify,
+    weights,
 )
 from embedcache_cli.output import fail, fail_of_system, fail_unexpectedly, wants_json
 
@@ -52,9 +55,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
+for module in (plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
     app.command(module.NAME)(module.command)
-for module in (datasets, labels, probe, figure, splits, ids):
+for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
 

@@ -53,16 +53,16 @@ def command(
 
 def show(report: "PlanReport") -> None:
     """The forecast for people."""
-    print(f"{report.dataset}: {counted(report.samples, 'sample')}, {counted(report.slices, 'slice')}")
+    print(f"{report.dataset}: {counted(report.samples, 'sample')}, {counted(report.slices, report.unit)}")
     rows = [
-        (p.backbone, array, p.rows_per_shard, p.pending_shards, size(bytes_))
+        (p.backbone, p.view or "", array, p.rows_per_shard, p.pending_shards, size(bytes_))
         for p in report.passes
         for array, bytes_ in p.arrays.items()
     ]
     if not rows:
         print("everything is there already")
         return
-    print_table(("backbone", "array", "rows a shard", "shards to write", "on disk"), rows)
+    print_table(("backbone", "view", "array", "rows a shard", "shards to write", "on disk"), rows)
     files = counted(sum(p.files for p in report.passes), "file")
     print(
         f"in all {size(report.bytes)} in {files}; {size(report.needed)} of disk, and {size(report.free)} is free for it"
@@ -93,7 +93,8 @@ def show_time(report: "PlanReport") -> None:
     time, rates = report.time, report.rates
     for p in report.passes:
         if p.slices_per_second:
-            print(f"{p.backbone}: {p.slices_per_second:,.1f} slices a second on {rates.device}")
+            view = f" view {p.view}" if p.view else ""
+            print(f"{p.backbone}{view}: {p.slices_per_second:,.1f} {p.unit}s a second on {rates.device}")
     slowest = f"the slowest stage is {time.binds}"
     stages = f"decode {duration(time.decode)}, forward {duration(time.forward)}, write {duration(time.write)}"
     print(f"about {duration(time.seconds)}, start-up {duration(time.startup)} included: {slowest} (alone: {stages})")

@@ -27,12 +27,10 @@ def command(
         if shown.quarantine:
             rows = [(q.sample, q.slice_index, q.stage, q.reason) for q in shown.quarantine]
             print_table(("sample", "slice", "stage", "reason"), rows)
-        print(f"{counted(len(shown.quarantine), 'slice')} set aside")
+        print(f"{counted(len(shown.quarantine), shown.unit)} set aside")
         return 0
-    held = (
-        f"{counted(shown.samples, 'sample')} of {counted(shown.patients, 'patient')}, {counted(shown.slices, 'slice')}"
-    )
-    aside = f"{counted(len(shown.quarantine), 'slice')}; --quarantine lists them" if shown.quarantine else ""
+    held = f"{counted(shown.samples, 'sample')} of {counted(shown.patients, 'patient')}, {counted(shown.slices, shown.unit)}"
+    aside = f"{counted(len(shown.quarantine), shown.unit)}; --quarantine lists them" if shown.quarantine else ""
     summary = {"holds": held, "set aside": aside, "on disk": size(shown.bytes), "fingerprint": shown.fingerprint}
     about = {"dataset": shown.dataset, "weights": shown.weights, "identifiers": shown.identifiers, **shown.recipe}
     passes = {f"pass {name}": {**p, "arrays": "; ".join(p["arrays"])} for name, p in shown.passes.items()}

@@ -83,7 +83,7 @@ def command(
 def compare(store: str, config: "ExtractConfig", share: str, seed: int, json: bool) -> int:
     """The outcome of making some rows again, as a table."""
     changes: dict[str, Any] = {"backbones": config.backbones} if config.backbones else {}
-    for name in ("workers", "decode_timeout", "mixed"):
+    for name in ("workers", "decode_timeout", "mixed", "weights"):
         changes[name] = getattr(config, name)
     if config.device != "auto":
         changes["device"] = config.device

@@ -10,11 +10,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's `mallopt` parameters (malloc.h)."""
 
 
-def prepare_device(device: str, threads: int) -> torch.device:
-    """`device` (`cpu`, `cuda`, `cuda:1`) with `threads` CPU threads, TF32 and cuDNN autotune off, for this process.
+def prepare_device(device: str, threads: int, tf32: bool = False) -> torch.device:
+    """`device` (`cpu`, `cuda`, `cuda:1`) with `threads` CPU threads, TF32 as asked and cuDNN autotune off, for this process.
 
-    TF32 keeps 10 bits of a float32's mantissa, and autotune picks kernels by timing: both would make tokens depend
-    on the moment. Raises InputError for a device that is not there.
+    TF32 keeps 10 bits of a float32's mantissa, which a recipe must say; autotune picks kernels by timing, so that tokens
+    would depend on the moment. Raises InputError for a device that is not there.
     """
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or threads < 1:
@@ -25,8 +25,8 @@ def prepare_device(device: str, threads: int) -> torch.device:
         raise InputError(f"there are {torch.cuda.device_count()} CUDA devices, counted from 0. Got {device!r}.")
     torch.set_num_threads(threads)
     keep_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return torch.device(device)
@@ -43,3 +43,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what `keep_freed_memory` kept: the backbones that used it are gone."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

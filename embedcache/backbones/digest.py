@@ -20,14 +20,29 @@ BLOCK = 1 << 20
 
 def weights_digest(folder: Path, files: Iterable[str], config: str) -> str:
     """SHA-256 over the sorted (file name, SHA-256 of its bytes) of the weight `files` and of `config`, in hex."""
-    names = sorted({*files, config})
+    digests = file_digests(folder, {*files, config})
+    lines = "".join(f"{name}\0{digests[name]}\n" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each of `files`, in hex: remembered, where its size and time are unchanged."""
+    names = sorted(set(files))
     notes = (folder / NOTE, _user_note(folder))
     known = {name: entry for note in reversed(notes) for name, entry in _read(note).items()}
     now = {name: _entry(folder / name, known.get(name)) for name in names}
     if any(known.get(name) != entry for name, entry in now.items()):
-        _write(notes, now)
-    lines = "".join(f"{name}\0{now[name]['sha256']}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
+        _write(notes, {**known, **now})
+    return {name: entry["sha256"] for name, entry in now.items()}
+
+
+def read_digest(file: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex, read now."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _entry(file: Path, known: Any) -> dict[str, Any]:
@@ -36,11 +51,7 @@ def _entry(file: Path, known: Any) -> dict[str, Any]:
     seen = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     if isinstance(known, dict) and isinstance(known.get("sha256"), str) and seen.items() <= known.items():
         return {**seen, "sha256": known["sha256"]}
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return {**seen, "sha256": digest.hexdigest()}
+    return {**seen, "sha256": read_digest(file)}
 
 
 def _user_note(folder: Path) -> Path:

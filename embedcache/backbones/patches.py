@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedcache.errors import InputError
-from embedcache.types import ArraySpec, BackboneInfo, ModelRecipe
+from embedcache.types import ArraySpec, BackboneInfo, ModelRecipe, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +31,14 @@ def describe(side: str, *, compute_dtype: str, attention: str) -> BackboneInfo:
         folder="",
         family="patches",
         model=ModelRecipe("patches", f"patches-{n}", "", "", attention="none", position_interpolation="none"),
-        hidden_size=n * n,
-        layers=1,
-        patch_size=n,
+        stages=(Stage(n * n, n),),
         registers=0,
         size=(GRID * n, GRID * n),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         processor={},
         kinds=("patch_tokens",),
+        norm="none: they are pixels",
         loader="embedcache.backbones.patches:load",
     )
 

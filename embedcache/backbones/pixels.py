@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedcache.errors import InputError
-from embedcache.types import ArraySpec, BackboneInfo, ModelRecipe
+from embedcache.types import ArraySpec, BackboneInfo, ModelRecipe, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +29,14 @@ def describe(side: str, *, compute_dtype: str, attention: str) -> BackboneInfo:
         folder="",
         family="pixels",
         model=ModelRecipe("pixels", f"pixels-{n}", "", "", attention="none", position_interpolation="none"),
-        hidden_size=n * n,
-        layers=1,
-        patch_size=n,
+        stages=(Stage(n * n, n),),
         registers=0,
         size=(n, n),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         processor={},
         kinds=("cls_token",),
+        norm="none: they are pixels",
         loader="embedcache.backbones.pixels:load",
         fixed_size=True,
     )
@@ -50,7 +49,10 @@ class Pixels:
     info: BackboneInfo
 
     def tokens(self, x: "torch.Tensor", arrays: Sequence[ArraySpec]) -> "dict[str, torch.Tensor]":
-        """`cls_token`: the mean over channels of each pixel, row by row, (n, side * side)."""
+        """`cls_token`: the mean over channels of each pixel, row by row, (n, side * side). Raises InputError for another size."""
+        from embedcache.backbones.tokens import check_asked  # torch, which describing does without
+
+        check_asked(self.info, arrays, (int(x.shape[-2]), int(x.shape[-1])))
         return {spec.path: x.mean(dim=1).flatten(1) for spec in arrays}
 
 

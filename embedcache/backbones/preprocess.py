@@ -1,115 +1,93 @@
 """Stored pixels to a backbone's input: the numbers that `images` found, executed in torch, the same for every device.
 
-A slice's result depends on that slice alone, never on the others of its volume.
+A slice's result depends on that slice alone, never on the others of its volume; a whole volume is one input (volume_input.py).
 """
 
-from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from embedcache.backbones.paper import RESIZE as PAPER_RESIZE
+from embedcache.backbones.volume_input import volume_input
+from embedcache.backbones.windowed import groups, windowed
 from embedcache.errors import InputError
-from embedcache.images.geometry import place
+from embedcache.images.geometry import Placement
+from embedcache.images.views import placement_of
 from embedcache.types import FloatArray, ImageRecipe, Volume
 
-PIXELS_AT_ONCE = 1 << 22
-"""Slices are taken in groups of about this many pixels, so that a long volume needs 16 MiB a step, not gigabytes."""
-EXACT_IN_FLOAT32 = ("b1", "u1", "i1", "u2", "i2", "f2", "f4")
-"""Stored dtypes whose every value is a float32; wider ones are calibrated and windowed in float64 (torch on the CPU
-and on CUDA has both), then rounded."""
+CONSTANT = 2.0**-20
+"""A range of values in [0, 1] that is rounding alone: a step of 16 bits is 16 times as much."""
 
 
-def preprocess(volume: Volume, limits: FloatArray, image: ImageRecipe, device: torch.device | str) -> torch.Tensor:
+def preprocess(
+    volume: Volume,
+    limits: FloatArray,
+    image: ImageRecipe,
+    device: torch.device | str,
+    sample: str = "",
+    first: int = 0,
+) -> torch.Tensor:
     """The backbone's input for each slice of `volume`: (n, 3, H, W) float32 on `device`.
 
     `limits` (n, channels, 2): low and high of the window per slice and channel, in physical units; 1 channel is shown
     on all three, 3 channels are three windows of a grey slice, or the channels of a colour one. Values are
     rescaled, windowed to [0, 1], turned over for MONOCHROME1; padding pixels, values that are not finite and
-    constant slices (low = high) are black. Then bicubic with antialias, clamp, crop or black border, mean and std.
+    constant slices (low = high) are black. Then bicubic with antialias, clamp, crop or black border, mean and std; under
+    the resize of preset `paper` bicubic alone, crop or border, and each slice from its lowest to its highest value.
+    `sample` (the store's id) and `first` (the position of the first slice in it) decide what a view other than 0 shows.
+    Under a recipe of whole volumes there is one input for all slices: see `volume_input`.
     """
+    if image.volume is not None:
+        return volume_input(volume, limits, image, device)
     pixels = volume.pixels
     if limits.shape != (len(pixels), limits.shape[1], 2) or limits.shape[1] not in (1, 3):
         raise InputError(f"window limits must have shape ({len(pixels)}, 1 or 3, 2). Got {limits.shape}.")
     device = torch.device(device)
     mean, std = _column(image.mean, device), _column(image.std, device)
     out = torch.empty((len(pixels), 3, *image.size), dtype=torch.float32, device=device)
-    for rows in _groups(pixels):
-        shown = _windowed(volume, limits, rows, device)
-        out[rows] = (_resized(shown, image) - mean) / std  # a single channel is spread over all three here
+    for rows in groups(pixels):
+        shown = windowed(volume, limits, rows, device)
+        out[rows] = (
+            _resized(shown, image, sample, first + rows.start) - mean
+        ) / std  # a single channel is spread over all three here
     return out
 
 
-def _groups(pixels: npt.NDArray[Any]) -> Iterator[slice]:
-    step = max(1, PIXELS_AT_ONCE // max(1, pixels[0].size)) if len(pixels) else 1
-    for start in range(0, len(pixels), step):
-        yield slice(start, min(start + step, len(pixels)))
-
-
-def _windowed(volume: Volume, limits: FloatArray, rows: slice, device: torch.device) -> torch.Tensor:
-    """Slices as they are to be seen, in [0, 1]: (n, 1 or 3, y, x) float32."""
-    calibration = volume.calibration
-    stored = volume.pixels[rows]
-    wide = stored.dtype.str[1:] not in EXACT_IN_FLOAT32
-    dtype = torch.float64 if wide else torch.float32
-
-    def numbers(values: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.tensor(np.asarray(values, dtype=np.float64), dtype=dtype, device=device)
-
-    # first to the device, then to floats: the transfer carries the stored bytes. The copy is ours to work in
-    value = _tensor(stored).to(device).to(dtype, copy=True)
-    value = value.unsqueeze(1) if value.ndim == 3 else value.movedim(3, 1).contiguous()
-    low, high = numbers(limits[rows]).unsqueeze(-1).unsqueeze(-1).unbind(dim=2)
-    span = high - low  # in the pixels' own precision: a window that is narrower than it is as good as constant
-    black = _black(value, span, stored.dtype.kind == "f", calibration.padding)
-    if limits.shape[1] > value.shape[1]:
-        value = value.repeat(1, limits.shape[1], 1, 1)
-    if np.any(calibration.slope[rows] != 1) or np.any(calibration.intercept[rows] != 0):
-        slope, intercept = (numbers(v[rows]).view(-1, 1, 1, 1) for v in (calibration.slope, calibration.intercept))
-        value.mul_(slope).add_(intercept)
-    value.sub_(low).div_(span).clamp_(0, 1)
-    if calibration.invert:
-        value.neg_().add_(1)
-    for mask in black:
-        value.masked_fill_(mask, 0)
-    return value.float()
-
-
-def _black(
-    stored: torch.Tensor, span: torch.Tensor, may_be_nan: bool, padding: tuple[float, float] | None
-) -> list[torch.Tensor]:
-    """Masks, broadcastable to (n, channels, y, x), of what has no value to show; none in the common case."""
-    masks = []
-    if may_be_nan:
-        masks.append(~stored.isfinite())
-    if padding is not None:
-        masks.append((stored >= padding[0]) & (stored <= padding[1]))
-    constant = ~(span > 0)
-    if bool(constant.any()):
-        masks.append(constant)
-    return masks
-
-
-def _resized(shown: torch.Tensor, image: ImageRecipe) -> torch.Tensor:
-    """(n, c, H, W) of the recipe's size: resized as a whole, then cropped or bordered with black."""
+def _resized(shown: torch.Tensor, image: ImageRecipe, sample: str, first: int) -> torch.Tensor:
+    """(n, c, H, W) of the recipe's size; in a view other than 0 each slice is cut in its own way."""
     height, width = shown.shape[-2:]
-    placement = place(height, width, image.size, image.fit, image.processor)
-    if placement.resized != (height, width):
+    as_in_paper = image.resize == PAPER_RESIZE
+    if image.augmentation is None:
+        placed = _placed(shown, placement_of(image, height, width), as_in_paper)
+    else:
+        looks = [placement_of(image, height, width, sample, first + i) for i in range(len(shown))]
+        placed = torch.cat([_placed(shown[i : i + 1], look, as_in_paper) for i, look in enumerate(looks)])
+    return _stretched(placed) if as_in_paper else placed
+
+
+def _stretched(shown: torch.Tensor) -> torch.Tensor:
+    """Each slice from 0, its lowest value over all channels, to 1, its highest; a constant one is black, whose bicubic weights
+    sum to 1 but for rounding.
+    """
+    low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
+    span = high - low
+    return (shown - low) / torch.where(span > CONSTANT, span, torch.inf)
+
+
+def _placed(shown: torch.Tensor, placement: Placement, as_in_paper: bool) -> torch.Tensor:
+    """Resized as a whole, with antialias and clamp or, as in the paper, neither; then cropped or bordered with black. Of a
+    view, the part that it shows, flipped in the end.
+    """
+    look = placement.look
+    if look is not None:
+        shown = shown[..., look.top : look.top + look.height, look.left : look.left + look.width].contiguous()
+    if placement.resized != shown.shape[-2:]:
         shown = torch.nn.functional.interpolate(
-            shown, size=placement.resized, mode="bicubic", antialias=True, align_corners=False
-        ).clamp_(0, 1)  # bicubic overshoots at edges
+            shown, size=placement.resized, mode="bicubic", antialias=not as_in_paper, align_corners=False
+        )
+        shown = shown if as_in_paper else shown.clamp_(0, 1)  # bicubic overshoots at edges
     (top, left), (resized_height, resized_width) = placement.crop, placement.resized
-    below, right = image.size[0] + top - resized_height, image.size[1] + left - resized_width
-    return torch.nn.functional.pad(shown, (-left, right, -top, below))  # a negative border is a crop
-
-
-def _tensor(stored: npt.NDArray[Any]) -> torch.Tensor:
-    """The array as a tensor in its own dtype; copied only where torch needs it (byte order, strides, read-only)."""
-    if not stored.dtype.isnative:
-        stored = stored.astype(stored.dtype.newbyteorder("="))
-    stored = np.require(stored, requirements=["C", "W"])
-    return torch.from_numpy(stored)
+    below, right = placement.size[0] + top - resized_height, placement.size[1] + left - resized_width
+    cut = torch.nn.functional.pad(shown, (-left, right, -top, below))  # a negative border is a crop
+    return cut.flip(-1) if look is not None and look.flipped else cut
 
 
 def _column(values: tuple[float, ...], device: torch.device) -> torch.Tensor:

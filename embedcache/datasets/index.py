@@ -133,6 +133,11 @@ class PrivateIndex:
                 os.truncate(journal, 0)
         self._stored, self._newer, self._changed = stored, {}, {}
 
+    def remove(self) -> None:
+        """Forget all of it, on disk too: its cache is gone, and nobody else uses it."""
+        for path in (self._path, _journal(self._path), self._lock()):
+            path.unlink(missing_ok=True)
+
     def note_digest(self, sample_id: str, size: int, mtime_ns: int, digest: str) -> None:
         """Append to the journal what a source was when its pixels were read; for a sample that was put and saved."""
         self.append(_JOURNAL, json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}))

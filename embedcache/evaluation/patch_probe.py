@@ -160,7 +160,7 @@ def count(question: PatchQuestion, slices: Slices, stream: Stream, n_values: int
     for row, probabilities in stream:
         i = at[row]
         truth = question.truth(int(slices.mask[i]), int(slices.index[i]))
-        where = question.placement(truth.shape)
+        where = question.placement(truth.shape, row)
         for v in range(n_values):
             predicted = label_pixels(probabilities[v].reshape(*question.grid, k), where)
             counts[v, sample[i]] += confusion(truth, predicted, k)

@@ -15,7 +15,8 @@ from embedcache.errors import InputError
 from embedcache.evaluation import splits
 from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMasks, mask_classes, open_masks
 from embedcache.evaluation.question import FEWEST_RESAMPLES, choose_split, plain
-from embedcache.images.geometry import Placement, patch_shares, place
+from embedcache.images.geometry import Placement, patch_shares
+from embedcache.images.views import placement_of
 from embedcache.probes.base import Matrix
 from embedcache.probes.patch_linear import PatchLinearProbe
 from embedcache.store import layout
@@ -128,9 +129,9 @@ class PatchQuestion:
         """Class numbers (y, x) of one slice, at the mask's own resolution."""
         return self.classes.apply(self.masks.values(mask)[index], self.masks.where[mask])
 
-    def placement(self, shape: tuple[int, ...]) -> Placement:
-        """How a slice of that shape landed on the backbone's input."""
-        return placement(self.cache, shape)
+    def placement(self, shape: tuple[int, ...], row: int) -> Placement:
+        """How the slice of a row, of that shape, landed on the backbone's input."""
+        return placement(self.cache, shape, row)
 
 
 def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
@@ -170,6 +171,11 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
 
 def _tokens(cache: FeatureCache, layers: tuple[int, ...] | str) -> dict[int, PatchTokens]:
     """The patch tokens of the asked layers, by layer. Raises InputError where there are none."""
+    if cache.unit == "volume":
+        raise InputError(
+            f"{cache.path.name} holds whole volumes, whose patches have three axes; {PROBE} segments slices, so give it the "
+            "store of a backbone that sees slices."
+        )
     kinds = ("patch_tokens", "patch_tokens_int8")
     stored = sorted({a.layer for p in cache.passes for a in p.arrays if a.kind in kinds})
     if not stored:
@@ -191,10 +197,12 @@ def grid_of(tokens: Mapping[int, PatchTokens]) -> tuple[int, int]:
     return gy, gx
 
 
-def placement(cache: FeatureCache, shape: tuple[int, ...]) -> Placement:
-    """How a slice of `shape` (y, x) landed on the input that the store's tokens were made from."""
-    image = cache.recipe.image
-    return place(shape[0], shape[1], image.size, image.fit, image.processor)
+def placement(cache: FeatureCache, shape: tuple[int, ...], row: int) -> Placement:
+    """How the slice of `row`, of `shape` (y, x), landed on the input that the store's tokens were made from."""
+    plan = cache.index.plan
+    sample = int(plan.slice_start.searchsorted(row, side="right")) - 1
+    name, index = str(plan.sample_id[sample]), int(plan.slice_index[row])
+    return placement_of(cache.recipe.image, shape[0], shape[1], name, index)
 
 
 def _slices(
@@ -251,7 +259,7 @@ def _targets(
         mask, index = int(slices.mask[i]), int(slices.index[i])
         numbers = classes.apply(masks.values(mask)[index], masks.where[mask])
         # one class more: what is ignored
-        shares = patch_shares(numbers, classes.count + 1, placement(cache, numbers.shape), grid)
+        shares = patch_shares(numbers, classes.count + 1, placement(cache, numbers.shape, int(slices.row[i])), grid)
         digest.update(f"{cache.index.plan.sample_id[masks.sample[mask]]}/{index}:".encode())
         digest.update(np.rint(shares * _SHARE_STEPS).astype("<u2").tobytes())
         if not fits[i]:

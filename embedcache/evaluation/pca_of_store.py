@@ -34,6 +34,10 @@ def draw_pca(
     Raises InputError for a sample that is not there, set aside or pending, or a store without patch tokens.
     """
     cache = FeatureCache.open(store)
+    if cache.unit == "volume":
+        raise InputError(
+            f"{cache.path.name} holds whole volumes; the figure shows patches of slices, so name another store."
+        )
     number = cache.layer_number(layer)
     tokens = cache.layer(number).patch_tokens
     plan, ok = cache.index.plan, cache.row_status == layout.OK

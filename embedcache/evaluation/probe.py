@@ -101,7 +101,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
         probe=config.probe,
         inputs=question.inputs,
         task=question.task,
-        level="slice" if config.pool is None else "sample",
+        level="slice" if config.pool is None and question.cache.unit == "slice" else "sample",
         chosen=_chosen(question, choice, fitted),
         metrics=metrics,
         counts=counts,

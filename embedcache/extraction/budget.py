@@ -105,7 +105,7 @@ def _each(first: list[tuple[str, Changes]], second: list[tuple[str, Changes]]) -
 
 def _restricted(store: StorePlan, config: ExtractConfig) -> StorePlan | None:
     """The store's plan if `config` were asked; None if it holds one of the arrays in another dtype."""
-    asked = asked_arrays(config, store.info, store.recipe.image.size)
+    asked = asked_arrays(config, store.info, store.recipe.image.shape)
     if store.root is None:
         return replace(store, missing=asked)
     held = {a.path: (p, a) for p in store.root.passes.values() for a in p.arrays}

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ import torch
 
 from embedcache.backbones import Backbone, load_backbone
 from embedcache.backbones.preprocess import preprocess
-from embedcache.extraction.decode import DecodePool, Piece, Request
+from embedcache.extraction.decode import DecodePool, Piece, Request, reading
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.plan import Prepared, paths_of
@@ -26,7 +26,6 @@ from embedcache.extraction.share import Target
 from embedcache.extraction.sources import Tell
 from embedcache.extraction.stored import stored_tokens
 from embedcache.extraction.worker import tokens_of
-from embedcache.images import parse_window
 from embedcache.store.encoding import encode_shard
 from embedcache.store.fingerprint import sha256
 from embedcache.store.objects import Objects
@@ -55,14 +54,15 @@ def measure(
 
     processes: how many will share the work, each on such a device. imported: seconds until torch and the device were ready.
     """
-    decode, decoded, pieces = decode_some(prepared, passes, tell)
-    started = time.monotonic()
-    backbones = {
-        p.store.name: load_backbone(p.store.info, str(device)) for p in {p.store.name: p for p in passes}.values()
-    }
-    loaded = time.monotonic() - started
-    batch = {p.name: forward_some(as_target(p, backbones[p.store.name]), device, tell) for p in passes}
     inputs = {p.input_name: p for p in passes}
+    tried = {unit: decode_some(prepared, p, tell) for unit, p in {p.unit: p for p in reversed(passes)}.items()}
+    loaded, batch = 0.0, dict[str, float]()
+    for name, info in {p.store.info.name: p.store.info for p in passes}.items():  # one by one: memory may not hold all
+        started = time.monotonic()
+        backbone = load_backbone(info, str(device))
+        loaded += time.monotonic() - started
+        own = [p for p in passes if p.store.info.name == name]
+        batch |= {p.name: forward_some(as_target(p, backbone), device, tell) for p in own}
     put, byte = write_some(prepared.config.cache_folder, passes, tell)
     return Rates(
         device=device.type,
@@ -71,9 +71,10 @@ def measure(
         workers=prepared.config.workers or default_workers(device.type),
         threads=torch.get_num_threads(),
         startup=imported + loaded,
-        decode=decode,
-        decoded=decoded,
-        preprocess={name: preprocess_some(pieces, p, device) for name, p in inputs.items()},
+        decode=tried["slice"].seconds if "slice" in tried else 0.0,
+        decode_volume=tried["volume"].seconds if "volume" in tried else 0.0,
+        decoded=sum(decoded.rows for decoded in tried.values()),
+        preprocess={name: preprocess_some(tried[p.unit].pieces, p, device) for name, p in inputs.items()},
         batch=batch,
         put=put,
         byte=byte,
@@ -89,20 +90,29 @@ def as_target(p: PendingPass, backbone: Backbone) -> Target:
 # --- decode ---------------------------------------------------------------------------------------
 
 
-def decode_some(prepared: Prepared, passes: Sequence[PendingPass], tell: Tell) -> tuple[float, int, list[Piece]]:
-    """Seconds per slice of one decode process, over how many slices, and the first slices of each image that could be read.
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding a few images took."""
 
-    A seeded choice of the samples that are pending; the first one only wakes the process up.
-    """
-    requests = chosen_requests(prepared, passes)
+    seconds: float
+    """Per row of one decode process."""
+    rows: int
+    pieces: list[Piece]
+    """The first slices of each image that could be read; whole volumes as they are."""
+
+
+def decode_some(prepared: Prepared, p: PendingPass, tell: Tell) -> Decoded:
+    """A seeded choice of the samples that are pending; the first one only wakes the process up."""
+    requests = chosen_requests(prepared, p)
+    image = p.store.recipe.image
     deadline: list[float] = []
 
     def stopping() -> bool:
         return bool(deadline) and time.monotonic() > deadline[0]
 
     pieces, slices, failed, elapsed = [], 0, 0, 0.0
-    window = parse_window(prepared.config.window)
-    with DecodePool(1, window, prepared.config.image_options, prepared.config.decode_timeout, 1, stopping) as pool:
+    options = prepared.config.options_for(image)
+    with DecodePool(1, image.window, options, prepared.config.decode_timeout, 1, stopping) as pool:
         for _ in pool.pieces(requests[:1]):
             pass
         deadline.append(time.monotonic() + SECONDS)
@@ -112,24 +122,25 @@ def decode_some(prepared: Prepared, passes: Sequence[PendingPass], tell: Tell) -
             slices += piece.stop - piece.start
             failed += piece.volume is None
             if piece.volume is not None and piece.start == 0:
-                pieces.append(_copied(piece, SLICES_KEPT))
+                pieces.append(_copied(piece, SLICES_KEPT if image.volume is None else len(piece.volume.pixels)))
             asked = time.monotonic()
     if failed:
         tell(f"of the {len(requests)} images that were tried, some could not be read; they would be set aside")
     if not slices:  # not one within the time: they take at least that
-        return SECONDS, 0, []
-    return elapsed / slices, slices, pieces
+        return Decoded(SECONDS, 0, [])
+    return Decoded(elapsed / slices, slices, pieces)
 
 
-def chosen_requests(prepared: Prepared, passes: Sequence[PendingPass]) -> list[Request]:
-    """At most IMAGES of the samples that own a pending row of the first pass, each from its first slice on."""
-    plan = passes[0].plan
-    owners = np.unique(plan.owner()[passes[0].rows()])
+def chosen_requests(prepared: Prepared, p: PendingPass) -> list[Request]:
+    """At most IMAGES of the samples that own a pending row of a pass, each from its first slice on."""
+    plan, kind = p.plan, reading(p.store.recipe.image)
+    owners = np.unique(plan.owner()[p.rows()])
     chosen = np.random.default_rng(SEED).choice(owners, size=min(IMAGES, len(owners)), replace=False)
     paths = paths_of(plan, prepared.samples, prepared.sources)
     counts = plan.slice_count
     return [
-        Request(i, str(paths[i]), int(counts[i]), 0, min(int(counts[i]), SLICES_OF_AN_IMAGE)) for i in chosen.tolist()
+        Request(i, str(paths[i]), int(counts[i]), 0, min(int(counts[i]), SLICES_OF_AN_IMAGE), kind)
+        for i in chosen.tolist()
     ]
 
 
@@ -139,30 +150,31 @@ def _copied(piece: Piece, slices: int) -> Piece:
     assert piece.limits is not None
     v = piece.volume
     calibration = replace(v.calibration, slope=v.calibration.slope[:slices], intercept=v.calibration.intercept[:slices])
-    kept = Volume(v.pixels[:slices].copy(), calibration, v.kind)
-    return replace(piece, stop=piece.start + len(kept.pixels), volume=kept, limits=piece.limits[:slices])
+    kept = Volume(v.pixels[:slices].copy(), calibration, v.kind, spacing=v.spacing)
+    return replace(piece, volume=kept, limits=piece.limits[:slices])
 
 
 # --- compute --------------------------------------------------------------------------------------
 
 
 def preprocess_some(pieces: Sequence[Piece], p: PendingPass, device: torch.device) -> float:
-    """Seconds per slice, 0 where no image could be read."""
+    """Seconds per row, 0 where no image could be read."""
     seconds, slices = 0.0, 0
     for i, piece in enumerate([*pieces[:1], *pieces]):
         assert piece.volume is not None
         assert piece.limits is not None
-        took = _timed(partial(preprocess, piece.volume, piece.limits, p.store.recipe.image, device), device)
+        took = timed(partial(preprocess, piece.volume, piece.limits, p.store.recipe.image, device, str(i)), device)
         if i:  # the first one only warms up
             seconds += took
-            slices += len(piece.volume.pixels)
+            slices += len(piece.volume.pixels) if p.unit == "slice" else 1
     return seconds / slices if slices else 0.0
 
 
 def forward_some(target: Target, device: torch.device, tell: Tell) -> float:
     """Seconds per batch of the pass's own size and arrays, until the tokens are in main memory in their stored dtype."""
     p, count = target.stored_pass, target.stored_pass.batch_size
-    x, places = torch.rand((count, 3, *target.image.size), device=device), torch.arange(count, device=device)
+    shape = (count, target.image.channels, *target.image.shape)
+    x, places = torch.rand(shape, device=device), torch.arange(count, device=device)
 
     def batch() -> None:
         tokens = tokens_of(target, x, tell)
@@ -172,11 +184,12 @@ def forward_some(target: Target, device: torch.device, tell: Tell) -> float:
     batch()
     times: list[float] = []
     while len(times) < BATCHES and sum(times) < SECONDS:
-        times.append(_timed(batch, device))
+        times.append(timed(batch, device))
     return median(times)
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> float:
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds until `work` is done, on the device too."""
     started = time.monotonic()
     work()
     if device.type == "cuda":

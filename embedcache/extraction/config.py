@@ -1,19 +1,30 @@
 """What an extraction is asked to do: one frozen configuration, and its words parsed at the boundary."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
+from embedcache.backbones.paper import PRESETS
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
-from embedcache.images.options import ImageOptions, Plane
+from embedcache.images.options import ImageOptions, Plane, VolumeOptions, parse_spacing, parse_voxels
+from embedcache.images.views import parse_augmentation
 from embedcache.store.quantise import int8_arrays
-from embedcache.types import ArraySpec, BackboneInfo, Fit, StoredType, TokenKind
+from embedcache.types import ArraySpec, Augmentation, BackboneInfo, Fit, ImageRecipe, StoredType, TokenKind, Unit
 
-TOKEN_WORDS: dict[str, TokenKind] = {"cls": "cls_token", "mean": "patch_mean", "patch": "patch_tokens"}
-BATCH_SIZES = {"cpu": 8, "cuda": 64}
-"""A constant per device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
+TOKEN_WORDS: dict[str, TokenKind] = {
+    "cls": "cls_token",
+    "mean": "patch_mean",
+    "patch": "patch_tokens",
+    "pooled": "pooled",
+}
+BATCH_SIZES: Mapping[Unit, Mapping[str, int]] = MappingProxyType(
+    {"slice": {"cpu": 8, "cuda": 64}, "volume": {"cpu": 1, "cuda": 4}}
+)
+"""A constant per unit and device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +39,13 @@ class ExtractConfig:
     """Hub names or local folders; all of them share one reading of the images. `sync_labels` needs none."""
     cache: str = "cache"
     tokens: str = "cls,mean"
-    """Of `cls`, `mean`, `patch`, with commas."""
+    """Of `cls`, `mean`, `patch`, `pooled` (a model's own pooled vector), with commas."""
     layers: str = "last"
     """`last`, `last:4`, `all`, or numbers with commas: blocks from 1, negative from the end."""
     dtype: StoredType = "float16"
     """Of what is stored. `int8` is for patch tokens, which get a scale each; vectors stay float16 beside them."""
+    preset: str = "default"
+    """`paper` for what the study did where that is something else: see `embedcache.backbones.paper`."""
     window: str = "auto"
     plane: Plane = "stored"
     """The slices as files store them, or `axial`, `coronal`, `sagittal`: a volume is turned by its affine, never resampled."""
@@ -43,9 +56,29 @@ class ExtractConfig:
     fit: Fit = "squash"
     size: int | tuple[int, int] | None = None
     """Input size in pixels (height, width); None is each backbone's own."""
+    spacing: str = "own"
+    """Of encoders of whole volumes: `own`, `none` (a volume is stretched to the input), or mm as `1.5` or `3,1,1` (z, y, x)."""
+    volume_size: str | None = None
+    """Of the same: voxels of the input as `96` or `64,96,96` (z, y, x); None is each one's own."""
+    sliding: float | None = None
+    """Of the same: windows of its own size over the input, which share so much with the next; None shows it all at once."""
     revision: str | None = None
+    weights: str | None = None
+    """A folder of carried weights, where hub names are looked for first (`embedcache weights pull`)."""
     compute_dtype: str = "float32"
+    """`float32`, `bfloat16`, `float16` (autocast) or `bfloat16-cast`, `float16-cast`; `fp32`, `bf16`, `fp16` for short."""
     attention: str = "sdpa"
+    tf32: bool = False
+    """On a GPU: float32 products with 10 bits of mantissa."""
+    compiled: bool = False
+    """`torch.compile` of each block: faster where there is a compiler, with the last bits its own."""
+    views: int = 0
+    """How many augmented views there are of each slice besides view 0, each a store of its own."""
+    view_preset: str = "medical"
+    """How they are drawn: see `embedcache.images.views`."""
+    view_seed: int = 0
+    view: int | None = None
+    """Only this view, and not 0 to `views`: what `config_like` asks for."""
     limit: int | None = None
     where: str | None = None
     sample_list: str | None = None
@@ -54,7 +87,7 @@ class ExtractConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     batch_size: int | None = None
-    """None is 8 on a CPU and 64 on a GPU. Fixed for a pass once it is planned."""
+    """None is 8 on a CPU and 64 on a GPU, of whole volumes 1 and 4. Fixed for a pass once it is planned."""
     threads: int | None = None
     """CPU threads of the forward pass; None is all cores. Fixed for a pass once it is planned."""
     rows_per_shard: int | None = None
@@ -76,6 +109,9 @@ class ExtractConfig:
     """A store whose recorded configuration this one repeats: each field that differs is told (`config_like` makes it)."""
 
     def __post_init__(self) -> None:
+        if min(self.views, self.view or 0, self.view_seed) < 0:
+            raise InputError(f"views and their seed must be at least 0. Got {self.views}, {self.view_seed}.")
+        parse_augmentation(self.view_preset, self.view_seed)
         for name in ("limit", "batch_size", "threads", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -90,6 +126,8 @@ class ExtractConfig:
             raise InputError(
                 f"dtype int8 is for patch tokens, and tokens {self.tokens} names none; add patch to --tokens, or use float16."
             )
+        if self.preset not in PRESETS:
+            raise suggest("preset", self.preset, PRESETS)
         if self.fit not in get_args(Fit):
             raise suggest("fit", self.fit, get_args(Fit))
         if self.ids not in ("pseudonym", "keep"):
@@ -100,6 +138,7 @@ class ExtractConfig:
             raise InputError(f"size must be at least 1 pixel. Got {self.size}.")
         self.allowed_bad(0)
         ImageOptions(self.plane, self.time, self.strict)  # it refuses an unknown plane and a negative time point
+        _ = self.volume_options
         if self.decode_timeout <= 0:
             raise InputError(f"decode_timeout must be above 0 seconds. Got {self.decode_timeout}.")
 
@@ -109,9 +148,29 @@ class ExtractConfig:
         return Path(self.cache).expanduser().resolve()
 
     @property
+    def view_numbers(self) -> tuple[int, ...]:
+        """The views that are extracted."""
+        return tuple(range(self.views + 1)) if self.view is None else (self.view,)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How all but view 0 are drawn."""
+        return parse_augmentation(self.view_preset, self.view_seed)
+
+    @property
     def image_options(self) -> ImageOptions:
         """How images are read."""
         return ImageOptions(self.plane, self.time, self.strict)
+
+    def options_for(self, image: ImageRecipe) -> ImageOptions:
+        """How images are read for one recipe: planes are of slices, and a whole volume is turned as it is read."""
+        return self.image_options if image.volume is None else replace(self.image_options, plane="stored")
+
+    @property
+    def volume_options(self) -> VolumeOptions:
+        """How encoders of whole volumes see them."""
+        size = None if self.volume_size is None else parse_voxels(self.volume_size)
+        return VolumeOptions(parse_spacing(self.spacing), size, self.sliding)
 
     def allowed_bad(self, samples: int) -> int:
         """How many of `samples` may be set aside. Raises InputError if `allow_bad` is neither a number nor a share."""
@@ -128,19 +187,21 @@ class ExtractConfig:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
-def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
-    """The arrays that the configuration asks of one backbone, in canonical order."""
-    grid = info.grid(size)
-    found = []
+def asked_arrays(config: ExtractConfig, info: BackboneInfo, size: tuple[int, ...]) -> tuple[ArraySpec, ...]:
+    """The arrays that the configuration asks of one backbone at an input of `size`, in canonical order."""
+    kinds = parse_tokens(config.tokens, info)
+    vector: StoredType = "float16" if config.dtype == "int8" else config.dtype
+    found = [ArraySpec(0, "pooled", vector, (info.pooled_size,))] if "pooled" in kinds else []
     for layer in parse_layers(config.layers, info):
-        for kind in parse_tokens(config.tokens, info):
-            shape = (*grid, info.hidden_size) if kind == "patch_tokens" else (info.hidden_size,)
+        width = info.stages[layer - 1].width
+        for kind in (kind for kind in kinds if kind != "pooled"):
+            shape = (*info.grid(size, layer), width) if kind == "patch_tokens" else (width,)
             if config.dtype != "int8":
-                found.append(ArraySpec(layer, kind, config.dtype, shape))
+                found.append(ArraySpec(layer, kind, vector, shape))
             elif kind == "patch_tokens":
                 found += int8_arrays(layer, shape)
             else:
-                found.append(ArraySpec(layer, kind, "float16", shape))
+                found.append(ArraySpec(layer, kind, vector, shape))
     return tuple(sorted(found, key=lambda a: (a.layer, a.kind)))
 
 

@@ -4,9 +4,10 @@ Pixels travel in their stored dtype through slots of shared memory (unlinked fil
 behind). A process that hangs or dies is replaced, and what it was working on is set aside with the reason.
 
 Main memory: what is on its way holds at most BUFFER_BYTES together, or one slice per process where slices are larger than that
-allows. Beside it each process holds one open image: its file's bytes and the last piece, and the whole volume decoded where it
-is cut across its stored slices or windowed over all of them; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked
-array. More than `memory.decoder_limit` no process gets: what needs more is set aside.
+allows; for an encoder of volumes whole ones take the place of slices. Beside it each process holds one open image: its file's
+bytes and the last piece, and the whole volume decoded where it is cut across its stored slices, windowed over all of them or
+asked for as a whole; of a `.npz`, at most `images.npz.HELD_BYTES` of an unpacked array. More than `memory.decoder_limit` no
+process gets: what needs more is set aside.
 """
 
 import json
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from embedcache.extraction.memory import decoder_limit
 from embedcache.images.options import ImageOptions
-from embedcache.types import Calibration, Volume, Window
+from embedcache.types import Calibration, ImageRecipe, Volume, Window
 
 PIECE_SLICES = 32
 """A volume is asked for in pieces, so that its first slices are computed while the next are decoded."""
@@ -47,8 +48,9 @@ class Request:
     """How many the plan says it has."""
     start: int
     stop: int
-    kind: Literal["read", "count", "examine", "measure"] = "read"
-    """`count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
+    kind: Literal["read", "volume", "volume-in-mm", "count", "examine", "measure"] = "read"
+    """`volume`: the one row is the whole image, axial; `volume-in-mm`: and its file must say how far apart its voxels are.
+    `count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class SourceSeen:
 class Piece:
     """Slices [start, stop) of one sample: pixels, or the reason why there are none.
 
-    `volume.pixels` lies in shared memory that is handed out again when the next piece is asked for: use it at once.
+    Of a whole volume it is the one row, and `volume` has all slices. `volume.pixels` lies in shared memory that is handed out
+    again when the next piece is asked for: use it at once.
     """
 
     sample: int
@@ -355,7 +358,12 @@ class DecodePool:
             padding=tuple(answer["padding"]) if answer["padding"] else None,
         )
         volume = Volume(
-            pixels, calibration, answer["kind"], modality=answer["modality"], warnings=tuple(answer["warnings"])
+            pixels,
+            calibration,
+            answer["kind"],
+            modality=answer["modality"],
+            spacing=tuple(answer["spacing"]) if answer["spacing"] else None,
+            warnings=tuple(answer["warnings"]),
         )
         seen = SourceSeen(answer["digest"], answer["size"], answer["mtime_ns"])
         return Piece(request.sample, request.start, stop, volume, np.asarray(answer["limits"]), seen), rest
@@ -371,3 +379,10 @@ def split(requests: Iterable[Request]) -> Iterator[Request]:
     for r in requests:
         for start in range(r.start, r.stop, PIECE_SLICES):
             yield replace(r, start=start, stop=min(start + PIECE_SLICES, r.stop))
+
+
+def reading(image: ImageRecipe) -> Literal["read", "volume", "volume-in-mm"]:
+    """The kind of requests that a recipe needs."""
+    if image.volume is None:
+        return "read"
+    return "volume" if image.volume.spacing is None else "volume-in-mm"

@@ -22,6 +22,7 @@ from embedcache.extraction.memory import limit_this_process
 from embedcache.images.files import SourceState, stat_source
 from embedcache.images.memory import keep_freed_images
 from embedcache.images.options import ImageOptions
+from embedcache.images.resample import in_axial, read_whole
 from embedcache.images.source import OpenedImage, count_slices, open_image
 from embedcache.types import Volume, Window
 
@@ -34,6 +35,8 @@ class Opened:
     image: OpenedImage
 
 
+HELD = ("read", "volume", "volume-in-mm")
+"""Kinds of requests that are followed by others for the same image."""
 TOO_LARGE = "the image needs more memory than there is for one decode process; if it is whole, use fewer --workers"
 
 
@@ -59,12 +62,12 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         request = json.loads(line)
         path, options = request["path"], ImageOptions(**request["options"])
         try:
-            if opened is None or opened.path != path or request["kind"] != "read":
+            if opened is None or opened.path != path or request["kind"] not in HELD:
                 opened = None  # let go of the last volume before the next one is read
             if request["kind"] == "count":
                 answer = counted(path, options)
             else:
-                opened = opened or Opened(path, open_image(path, options))
+                opened = opened or Opened(path, opened_for(request["kind"], path, options))
                 answer = WORK[request["kind"]](opened.image, request)
         except ImageError as error:
             answer = {"count": 1, "stage": error.stage, "reason": error.reason}
@@ -75,6 +78,12 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             # the text of a foreign exception may hold a path or a tag's value, so only its type is passed on
             answer = {"count": 1, "stage": "decode", "reason": f"its decoder failed with {type(error).__name__}"}
         answers.write(json.dumps({"request": request["request"], **answer}) + "\n")
+
+
+def opened_for(kind: str, path: str, options: ImageOptions) -> OpenedImage:
+    """The image as that kind of request takes it."""
+    image = open_image(path, options)
+    return in_axial(image) if kind.startswith("volume") else image
 
 
 def counted(path: str, options: ImageOptions) -> dict[str, Any]:
@@ -107,7 +116,7 @@ def found(slices: int, state: SourceState, digest: str) -> dict[str, Any]:
 def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     """Read as many of the asked slices as fit the slot; the answer says how many."""
     start, stop = request["start"], request["stop"]
-    window = Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
+    window = window_of(request)
     if image.n_slices != request["slices"]:
         raise ImageError(f"it has {image.n_slices} slices where the plan has {request['slices']}", "open")
     try:
@@ -134,6 +143,26 @@ def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     return answer if learned is None else {**answer, "learned": learned.tolist()}
 
 
+def read_volume(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
+    """Read all slices, which are one row; or ask for a slot that they fit."""
+    window = window_of(request)
+    volume = read_whole(image, window, spaced=request["kind"] == "volume-in-mm")
+    if volume.pixels.nbytes > request["slot_bytes"]:
+        return {"count": 0, "need": volume.pixels.nbytes}
+    limits = image.limits(window, 0, image.n_slices)
+    with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
+        # freed with the view that numpy makes of it, before the memory is let go
+        np.frombuffer(memory, np.uint8, volume.pixels.nbytes)[:] = (
+            np.ascontiguousarray(volume.pixels).view(np.uint8).ravel()
+        )
+    return {"count": 1, "limits": limits.tolist(), **describe(image, volume, volume.pixels, image.n_slices)}
+
+
+def window_of(request: dict[str, Any]) -> Window:
+    """The window of a request."""
+    return Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
+
+
 def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Any]:
     """All of a piece but its pixels, as JSON values."""
     c = volume.calibration
@@ -146,6 +175,7 @@ def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], c
         "padding": c.padding,
         "kind": volume.kind,
         "modality": volume.modality,
+        "spacing": volume.spacing,
         "warnings": volume.warnings,
         "digest": image.digest,
         "size": image.state.size,
@@ -155,6 +185,8 @@ def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], c
 
 WORK: dict[str, Callable[[OpenedImage, dict[str, Any]], dict[str, Any]]] = {
     "read": read_piece,
+    "volume": read_volume,
+    "volume-in-mm": read_volume,
     "examine": examine,
     "measure": measure,
 }

@@ -19,7 +19,7 @@ def ready_device(config: ExtractConfig, threads: int) -> "torch.device":
         raise MissingPackageError(
             f"an extraction needs {error.name}: pip install 'embedcache[cpu]', or 'embedcache[gpu]' with a GPU."
         ) from error
-    return prepare_device(choose_device(config.device), threads)
+    return prepare_device(choose_device(config.device), threads, config.tf32)
 
 
 def default_workers(device_type: str) -> int:

@@ -25,6 +25,10 @@ class PassForecast:
     """What one pass will hold."""
 
     backbone: str
+    view: int
+    """Which view of the slices."""
+    unit: str
+    """What its rows are: `slice` or `volume`."""
     store: str
     arrays: dict[str, int]
     """Array path → bytes on disk."""
@@ -43,6 +47,8 @@ class PlanReport:
     dataset: str
     samples: int
     slices: int
+    """Rows of the first backbone's store: whole volumes, if it takes those."""
+    unit: str
     passes: tuple[PassForecast, ...]
     needed: int
     """Bytes of disk: the arrays, and what checksums, commits, indexes and directories take beside them."""
@@ -125,6 +131,7 @@ def plan(
         dataset=prepared.dataset.name,
         samples=len(prepared.samples),
         slices=int(planner.plan(prepared.stores[0]).slice_count.sum()),
+        unit=prepared.stores[0].recipe.image.unit,
         passes=tuple(describe(prepared, p, rates) for p in passes),
         needed=needed,
         free=free,
@@ -141,6 +148,8 @@ def describe(prepared: Prepared, p: PendingPass, rates: Rates | None) -> PassFor
     """A pending pass as the user sees it."""
     return PassForecast(
         backbone=p.store.info.name,
+        view=p.store.view,
+        unit=p.unit,
         store=str(p.store.files.path.relative_to(prepared.config.cache_folder)),
         arrays=p.array_bytes(),
         rows_per_shard=p.stored_pass.rows_per_shard,

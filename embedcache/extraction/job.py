@@ -6,11 +6,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from embedcache.backbones import load_backbone
 from embedcache.errors import InputError
+from embedcache.extraction import turns
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.decode import DecodePool, SourceSeen
+from embedcache.extraction.decode import DecodePool, SourceSeen, reading
 from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.forecast import check_room
@@ -22,8 +24,7 @@ from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
-from embedcache.extraction.versions import minor, software_versions
-from embedcache.images import parse_window
+from embedcache.extraction.versions import OF_FAMILY, VERSIONED, family_versions, minor, software_versions
 from embedcache.store import layout
 from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
@@ -34,7 +35,7 @@ from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.store.writer import finalise, load, pending_shards
-from embedcache.types import Pass, Plan
+from embedcache.types import ImageRecipe, Pass, Plan
 
 POLL_SECONDS = 0.5
 
@@ -44,9 +45,13 @@ class StoreReport:
     """One backbone's store after the run."""
 
     backbone: str
+    view: int
+    """Which view of the slices it holds."""
     path: str
     fingerprint: str
     slices: int
+    """Rows: of `unit` volume these are whole volumes."""
+    unit: str
     quarantined: int
     """Rows of asked samples that are set aside."""
     bad_samples: int
@@ -186,30 +191,49 @@ class Group:
 
     plan: Plan
     threads: int
+    image: ImageRecipe
+    """Of one of them: in what a decoder is asked all are alike."""
     stores: tuple[tuple[OpenStore, tuple[Pass, ...]], ...]
 
 
 def same_plan(opened: list[OpenStore]) -> list[Group]:
     """What can be filled together."""
-    groups: dict[tuple[str, bytes, int], list[tuple[OpenStore, tuple[Pass, ...]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[OpenStore, tuple[Pass, ...]]]] = {}
     for store in opened:
+        image = store.root.recipe.image
         for threads in sorted({p.threads for p in store.passes}):
-            key = (store.root.plan_digest, store.index.superseded.tobytes(), threads)
+            key = (threads, store.root.plan_digest, store.index.superseded.tobytes(), image.window, reading(image))
             passes = tuple(p for p in store.passes if p.threads == threads)
             groups.setdefault(key, []).append((store, passes))
-    return [Group(found[0][0].index.plan, key[2], tuple(found)) for key, found in groups.items()]
+    return [
+        Group(found[0][0].index.plan, key[0], found[0][0].root.recipe.image, tuple(found))
+        for key, found in groups.items()
+    ]
 
 
 def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listener) -> tuple[int, str]:
-    """Load the backbones of a group and run them over what is pending, until nothing is, by whomever."""
+    """Run the backbones of a group over what is pending, until nothing is, by whomever: at once, or in turns that fit memory."""
+    # stopped between the last commit and the end, only the finalising is left
+    waiting = [
+        (store, passes)
+        for store, passes in group.stores
+        if any(pending_shards(store.planned.files.objects, group.plan, p) for p in passes)
+    ]
+    decoded, binds = 0, ""
+    while waiting:
+        done, slowest, waiting = run_turn(prepared, replace(group, stores=tuple(waiting)), stop, listener)
+        decoded, binds = decoded + done, slowest or binds
+    return decoded, binds
+
+
+def run_turn(
+    prepared: Prepared, group: Group, stop: StopFlag, listener: Listener
+) -> tuple[int, str, list[turns.Member]]:
+    """Load the backbones that fit and run them. Returns slices decoded, the stage that bound, and the stores that wait."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
 
-    # stopped between the last commit and the end, only the finalising is left
-    if not any(
-        pending_shards(store.planned.files.objects, group.plan, p) for store, passes in group.stores for p in passes
-    ):
-        return 0, ""
-    config, versions = prepared.config, software_versions()
+    config = prepared.config
+    versions = software_versions() | family_versions(*(store.planned.info.family for store, _ in group.stores))
     device = ready_device(config, group.threads)
     last: list[Progress] = []
 
@@ -220,20 +244,27 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
     hooks = worker.Hooks(stop, note(prepared, group.plan), report, listener.tell)
     decoded = 0
     with ExitStack() as stack:
-        targets, workers = [], []
-        for store, passes in group.stores:
-            member = stack.enter_context(Worker(store.planned.files.leases))
-            backbone = load_backbone(store.planned.info, str(device))
+        free = turns.room(device)
+        members, waiting = turns.first_turn(group.stores, free)
+        for store, passes in members:
             for p in passes:
                 check_versions(store, p, versions, config.mixed)
+        backbones = turns.load_turn(members, lambda info: load_backbone(info, str(device)), worker.out_of_memory)
+        members, waiting = turns.split(group.stores, set(backbones))
+        turns.tell_turn(members, waiting, free, listener.tell)
+        targets, workers = [], []
+        for store, passes in members:
+            member = stack.enter_context(Worker(store.planned.files.leases))
+            for p in passes:
                 image = store.root.recipe.image
                 name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
+                backbone = backbones[store.planned.info.name]
                 targets.append(Target(store.planned.files, image, p, backbone, name, p.batch_size))
                 workers.append(member)
-        wanted = group.stores[0][0].wanted
+        wanted = members[0][0].wanted
         share = Share(group.plan, wanted, targets, workers)
         batch = max(target.batch_size for target in targets)
-        window, options = parse_window(config.window), config.image_options
+        window, options = group.image.window, config.options_for(group.image)
         pool = stack.enter_context(
             DecodePool(
                 config.workers or default_workers(device.type),
@@ -253,7 +284,7 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
     if stop():
         prepared.sources.save()
         raise stop.interrupted()
-    return decoded, last[-1].binds if last else ""
+    return decoded, last[-1].binds if last else "", waiting
 
 
 def wait_for_others(share: Share, stop: StopFlag, tell: Tell) -> bool:
@@ -297,7 +328,8 @@ def check_versions(store: OpenStore, p: Pass, versions: dict[str, str], mixed: b
     if mixed or not done:
         return
     before = read_commit(store.planned.files.objects, p.id, min(int(k) for k in done)).versions
-    differ = [n for n in versions if minor(versions[n]) != minor(before.get(n, "")) and n != "embedcache"]
+    own = {*VERSIONED, OF_FAMILY.get(store.planned.info.family, "")} - {"embedcache"}
+    differ = [n for n in versions if n in own and minor(versions[n]) != minor(before.get(n, ""))]
     if differ:
         told = ", ".join(f"{n} {before.get(n, 'absent')} then, {versions[n]} now" for n in differ)
         raise InputError(
@@ -314,9 +346,11 @@ def describe(store: StorePlan, prepared: Prepared) -> tuple[StoreReport, dict[st
     bad = {row: q for row, q in quarantined_rows(cache).items() if asked[owner[row]]}
     report = StoreReport(
         backbone=store.info.name,
+        view=store.view,
         path=str(store.files.path),
         fingerprint=cache.fingerprint,
         slices=cache.root.slices,
+        unit=cache.unit,
         quarantined=len(bad),
         bad_samples=len({int(owner[row]) for row in bad}),
         arrays=tuple(sorted(a.path for p in cache.passes for a in p.arrays)),

@@ -5,16 +5,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedcache.backbones import asked_attention
+from embedcache.backbones.paper import preset_of
+from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
 from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
 from embedcache.extraction.plan import Prepared, id_scheme
-from embedcache.extraction.versions import minor, software_versions
+from embedcache.extraction.versions import family_versions, minor, software_versions
 from embedcache.images.options import parse_plane
+from embedcache.images.views import augmentation_text
 from embedcache.images.windows import window_text
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.layout import Root
 from embedcache.store.reader import FeatureCache
+from embedcache.types import Augmentation, ImageRecipe
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,20 @@ def config_like(
         tokens=",".join(words),
         layers=",".join(str(n) for n in sorted({spec.layer for spec in arrays if spec.layer})),
         dtype="int8" if codes else next(spec.dtype for spec in arrays if spec.dtype != "int8"),
+        preset=preset_of(image),
         window=window_text(image.window),
-        plane=parse_plane(image.plane),
+        plane=parse_plane(image.plane) if image.volume is None else "stored",
         time=image.time,
         fit=image.fit,
-        size=None if image.fit == "processor" else image.size,
+        size=None if image.fit == "processor" or image.volume is not None else image.size,
+        **_whole(image),
         revision=model.revision or None,
         compute_dtype=model.compute_dtype,
-        attention=model.attention,
+        attention=asked_attention(model),
+        tf32=model.tf32,
+        compiled=model.compiled,
+        view=image.view,
+        **_drawn(image.augmentation),
         options=named if found.id_scheme == "public" or named.name else replace(named, name=found.dataset.name),
         ids="keep" if found.id_scheme == "kept" else "pseudonym",
         device=first.device_kind,
@@ -74,7 +85,27 @@ def config_like(
         rows_per_shard=first.rows_per_shard,
         like=str(store),
     )
+    if changes.get("views") and "view" not in changes:
+        changes["view"] = None  # all views are asked for, and not the recorded one
     return replace(config, **changes)
+
+
+def _whole(image: ImageRecipe) -> dict[str, Any]:
+    """How an encoder of whole volumes saw them."""
+    if image.volume is None:
+        return {}
+    options = options_of(image)
+    return {
+        "spacing": options.spacing if isinstance(options.spacing, str) else ",".join(map(repr, options.spacing)),
+        "volume_size": ",".join(map(str, image.shape)),
+        "sliding": options.overlap,
+    }
+
+
+def _drawn(augmentation: Augmentation | None) -> dict[str, Any]:
+    if augmentation is None:
+        return {}
+    return {"view_preset": augmentation_text(augmentation), "view_seed": augmentation.seed}
 
 
 def what_differs(store: str | Path, prepared: Prepared) -> tuple[Difference, ...]:
@@ -89,7 +120,7 @@ def what_differs(store: str | Path, prepared: Prepared) -> tuple[Difference, ...
     then = next((c.versions for p in cache.passes for c in cache.commits(p.id)), {})
     found += [
         Difference(name, then[name], version)
-        for name, version in software_versions().items()
+        for name, version in (software_versions() | family_versions(cache.recipe.model.family)).items()
         if name in then and minor(then[name]) != minor(version)
     ]
     return tuple(found)
@@ -119,7 +150,7 @@ def asked_fields(prepared: Prepared) -> dict[str, Any]:
         },
         "selection": prepared.selection,
         "pass": {
-            "batch_size": config.batch_size or BATCH_SIZES[prepared.device_kind],
+            "batch_size": config.batch_size or BATCH_SIZES[prepared.stores[0].recipe.image.unit][prepared.device_kind],
             "threads": prepared.threads,
             "device_kind": prepared.device_kind,
         },

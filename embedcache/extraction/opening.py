@@ -76,7 +76,7 @@ def open_store(prepared: Prepared, store: StorePlan, files: StoreFiles, planner:
         retry(prepared, store, files, tell)
     root = open_root(files.objects)
     if store.missing:
-        root = add_pass(files, root, prepared.new_pass(store.missing, plan.quantum))
+        root = add_pass(files, root, prepared.new_pass(store.missing, plan.quantum, store.recipe.image.unit))
     if index is None:  # new stores share their one plan: at 10^7 rows each reading of it takes 150 MiB
         index = read_index(files.objects, root)
     asked = {spec.path for spec in store.missing} | {a.path for p in store.unfinished for a in p.arrays}
@@ -135,12 +135,15 @@ def retry(prepared: Prepared, store: StorePlan, files: StoreFiles, tell: Tell) -
     place = locate(plan.sample_id, prepared.samples.id)
     owners = np.unique([owner[row] for rows in bad.values() for row in rows]).astype(np.int64)
     asked = owners[place[owners] >= 0]
-    counts = count_each(prepared.samples.path[place[asked]].tolist(), prepared.config)
-    # one that can not be opened is tried as it is
-    recounted = {
-        sample: count in (0, int(plan.slice_count[sample]))
-        for sample, count in zip(asked.tolist(), counts, strict=True)
-    }
+    if root.unit == "volume":  # a volume has one row, however many slices it has now
+        recounted = dict.fromkeys(asked.tolist(), True)
+    else:
+        counts = count_each(prepared.samples.path[place[asked]].tolist(), prepared.config)
+        # one that can not be opened is tried as it is
+        recounted = {
+            sample: count in (0, int(plan.slice_count[sample]))
+            for sample, count in zip(asked.tolist(), counts, strict=True)
+        }
     shards: dict[str, set[int]] = {}
     for name, rows in bad.items():
         for row in rows:

@@ -11,7 +11,7 @@ from embedcache.store import layout
 from embedcache.store.encoding import ShardForm
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
 from embedcache.store.writer import pending_shards
-from embedcache.types import ArraySpec, Pass, Plan, Shard
+from embedcache.types import ArraySpec, Pass, Plan, Shard, Unit
 
 BLOCK_BYTES = 4_096
 """What the smallest file takes on common file systems, and every directory."""
@@ -35,6 +35,11 @@ class PendingPass:
     def name(self) -> str:
         """`<backbone>/<fp12>.zarr/<pass>`."""
         return f"{self.store.info.store_name}/{self.store.files.path.name}/{self.stored_pass.id}"
+
+    @property
+    def unit(self) -> Unit:
+        """What its rows are."""
+        return self.store.recipe.image.unit
 
     @property
     def input_name(self) -> str:
@@ -95,7 +100,7 @@ def pending_passes(prepared: Prepared, planner: RowPlanner) -> list[PendingPass]
         for p in store.unfinished:
             found.append(PendingPass(store, plan, p, tuple(pending_shards(store.files.objects, plan, p))))
         if store.missing:
-            added = prepared.new_pass(store.missing, plan.quantum)
+            added = prepared.new_pass(store.missing, plan.quantum, store.recipe.image.unit)
             found.append(PendingPass(store, plan, added, tuple(plan.shards(added.rows_per_shard))))
     return found
 

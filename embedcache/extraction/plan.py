@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.backbones import describe_backbone, image_recipe
+from embedcache.backbones.paper import what_paper_changes, window_in
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import Key, assign_ids, load_key
 from embedcache.datasets.index import IndexRow, PrivateIndex
@@ -34,8 +35,11 @@ from embedcache.types import (
     Recipe,
     Samples,
     StringArray,
+    Unit,
     strings,
 )
+
+KEPT_IDS = "ids are kept as they are: whoever receives this cache can read them"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class StorePlan:
         """How messages name it."""
         return f"store {self.info.store_name}/{self.files.path.name}"
 
+    @property
+    def view(self) -> int:
+        """Which view of the slices it holds."""
+        return self.recipe.image.view
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -93,12 +102,12 @@ class Prepared:
         """`<cache>/<dataset>`."""
         return self.config.cache_folder / self.dataset.name
 
-    def new_pass(self, arrays: tuple[ArraySpec, ...], quantum: int) -> Pass:
+    def new_pass(self, arrays: tuple[ArraySpec, ...], quantum: int, unit: Unit) -> Pass:
         """A pass of these arrays, batched as the configuration says."""
         config = self.config
         rows = choose_rows_per_shard(arrays, quantum)
         rows = min(config.rows_per_shard or rows, rows)
-        batch_size = config.batch_size or BATCH_SIZES[self.device_kind]
+        batch_size = config.batch_size or BATCH_SIZES[unit][self.device_kind]
         return make_pass(pass_document(arrays, rows, batch_size, self.threads, self.device_kind))
 
 
@@ -112,7 +121,8 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
     if any(place.is_file() for place in (config.cache_folder, *config.cache_folder.parents)):
         raise InputError(f"the cache {config.cache} is a file, or lies below one; name a folder with --cache.")
     dataset, notices, samples, labels, key = choose(config, tell)
-    window = parse_window(config.window)
+    window_name = window_in(config.preset, config.dataset, config.window)
+    window = parse_window(window_name)
     sources = PrivateIndex.open(config.cache_folder / dataset.name)
     prepared = Prepared(
         config=config,
@@ -128,15 +138,40 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
         device_kind=choose_device(config.device).partition(":")[0],
         threads=config.threads or len(os.sched_getaffinity(0)),
     )
+    if config.tf32 and prepared.device_kind == "cpu" and not config.mixed:
+        raise InputError(
+            "TF32 is a format of CUDA devices, and this run is on the cpu; leave --tf32 out, or allow it with --mixed."
+        )
     stores = []
     for name in config.backbones:
         info = describe_backbone(
-            name, revision=config.revision, compute_dtype=config.compute_dtype, attention=config.attention
+            name,
+            revision=config.revision,
+            weights=config.weights,
+            compute_dtype=config.compute_dtype,
+            attention=config.attention,
+            tf32=config.tf32,
+            compiled=config.compiled,
+            preset=config.preset,
         )
-        recipe = Recipe(
-            image_recipe(info, window, config.fit, config.input_size, config.plane, config.time), info.model
-        )
-        stores.append(compare(prepared, info, recipe))
+        if config.preset == "paper":
+            for line in what_paper_changes(info, window_name, config.window):
+                tell(line)
+        for view in config.view_numbers:
+            image = image_recipe(
+                info,
+                window,
+                config.fit,
+                config.input_size,
+                config.plane,
+                config.time,
+                view,
+                config.augmentation,
+                config.volume_options,
+            )
+            if image.volume is not None:  # an encoder of volumes must know whether it sees all of one, or slides
+                info = replace(info, size=image.size, volume=image.volume)
+            stores.append(compare(prepared, info, Recipe(image, info.model)))
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
     return replace(prepared, stores=tuple(stores))
@@ -149,7 +184,7 @@ def choose(config: ExtractConfig, tell: Tell) -> tuple[DatasetInfo, tuple[str, .
     key = None if info.public_ids or keep else load_key(create=True)
     samples, labels, _ = assign_ids(info, picked, natural, keep, key)
     if keep and not info.public_ids:
-        tell("ids are kept as they are: whoever receives this cache can read them")
+        tell(KEPT_IDS)
     return info, notices, samples, labels, key
 
 
@@ -173,7 +208,7 @@ def compare(prepared: Prepared, info: BackboneInfo, recipe: Recipe) -> StorePlan
     """Compare what is asked of one backbone with its store, as it is now."""
     config = prepared.config
     files = StoreFiles(prepared.folder / info.store_name / f"{fingerprint(recipe)[:12]}.zarr")
-    asked = asked_arrays(config, info, recipe.image.size)
+    asked = asked_arrays(config, info, recipe.image.shape)
     name = f"{info.store_name}/{files.path.name}"
     if not (files.path / layout.ROOT_DOCUMENT).exists():
         return StorePlan(info, recipe, files, None, None, asked, (), np.arange(len(prepared.samples)))
@@ -242,7 +277,7 @@ class RowPlanner:
 
     prepared: Prepared
     tell: Tell
-    made: dict[tuple[str, bytes], Plan] = field(default_factory=dict)
+    made: dict[tuple[str, bytes, Unit], Plan] = field(default_factory=dict)
     learned: list[IndexRow] = field(default_factory=list)
     """What the private index does not know yet of the sources."""
 
@@ -250,13 +285,16 @@ class RowPlanner:
         """The plan of a store with its new rows. Opens the headers of new samples that the private index does not know."""
         if store.index is not None and not len(store.new):
             return store.index.plan
-        key = (store.root.plan_digest if store.root else "", store.new.tobytes())
+        unit = store.recipe.image.unit
+        key = (store.root.plan_digest if store.root else "", store.new.tobytes(), unit)
         if key not in self.made:
             new = self.prepared.samples.take(store.new)
             counts, learned = slice_counts(new, self.prepared.sources, self.prepared.changed, self.prepared.config)
             if unreadable := int((counts == 0).sum()):
                 self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
             self.learned += learned
+            if unit == "volume":  # all slices are one row
+                counts = np.ones_like(counts)
             self.made[key] = (
                 first_plan(new, counts) if store.index is None else longer_plan(store.index.plan, new, counts)
             )

@@ -7,6 +7,7 @@ import numpy as np
 
 from embedcache.extraction.pending import PendingPass
 from embedcache.store.fingerprint import plan_digest
+from embedcache.types import Unit
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,19 @@ class Rates:
     startup: float
     """Importing torch and loading every backbone."""
     decode: float
-    """Per slice, in one decode process."""
+    """Per slice, in one decode process; 0 where only whole volumes are asked for."""
     decoded: int
-    """Slices that were decoded to find that out."""
+    """Slices and volumes that were decoded to find that out."""
     preprocess: Mapping[str, float]
-    """Per slice, by `PendingPass.input_name`."""
+    """Per slice or volume, by `PendingPass.input_name`."""
     batch: Mapping[str, float]
     """Per batch of full size, until its tokens are in main memory, by `PendingPass.name`."""
     put: float
     """Per object, whatever its size: sync and rename. 0 where it could not be tried."""
     byte: float
     """Per byte of an object: encoding, hashing and writing. 0 where it could not be tried."""
+    decode_volume: float = 0.0
+    """Per whole volume, in one decode process; 0 where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def run_time(passes: Sequence[PendingPass], rates: Rates) -> RunTime:
     """
     decode_once = forward = 0.0
     for group in _same_plan(passes):
-        decode_once += _slices(group) * rates.decode
+        decode_once += _slices(group) * (rates.decode if group[0].unit == "slice" else rates.decode_volume)
         by_input: dict[str, list[PendingPass]] = {}
         for p in group:
             by_input.setdefault(p.input_name, []).append(p)
@@ -92,7 +95,8 @@ def _slices(passes: Sequence[PendingPass]) -> int:
 
 def _same_plan(passes: Sequence[PendingPass]) -> list[list[PendingPass]]:
     """The passes by plan: an extraction runs over one plan after another."""
-    groups: dict[str, list[PendingPass]] = {}
+    groups: dict[tuple[Unit, str], list[PendingPass]] = {}
     for p in passes:
-        groups.setdefault(p.store.root.plan_digest if p.store.root else plan_digest(p.plan), []).append(p)
+        digest = p.store.root.plan_digest if p.store.root else plan_digest(p.plan)
+        groups.setdefault((p.unit, digest), []).append(p)
     return list(groups.values())

@@ -26,7 +26,7 @@ from embedcache.types import ArraySpec
 FLOAT32_LIMITS = {"cls_token": 1e-5, "patch_mean": 1e-5, "pooled": 1e-5, "patch_tokens": 1e-4}
 """DESIGN's bounds on the relative L2 difference of a token between equal recipes on other machines, in float32."""
 HALF_LIMIT = 2.0**-5
-"""The bound where the compute dtype is float16 or bfloat16 (8 bits): other kernels round elsewhere, in every layer."""
+"""The bound where the compute dtype is float16, TF32 or bfloat16 (8 bits): other kernels round elsewhere, in every layer."""
 FLOAT16_ROUNDING, FLOAT16_SMALLEST = 2.0**-11, 2.0**-25
 """What storing as float16 adds at most to each number: relative to it, and at all."""
 
@@ -157,7 +157,8 @@ class _Compared:
     @property
     def limit(self) -> float:
         """What other hardware may account for, before rounding to the stored dtype."""
-        exact = self.cache.recipe.model.compute_dtype == "float32"
+        model = self.cache.recipe.model
+        exact = model.compute_dtype == "float32" and not model.tf32
         return FLOAT32_LIMITS[self.spec.kind.removesuffix("_int8")] if exact else HALF_LIMIT
 
     def add(self, rows: npt.NDArray[np.int64], made: npt.NDArray[np.float32]) -> None:

@@ -17,7 +17,6 @@ from embedcache.extraction.device import default_workers
 from embedcache.extraction.limits import known_limits
 from embedcache.extraction.plan import Prepared, paths_of
 from embedcache.extraction.worker import runs
-from embedcache.images import parse_window
 from embedcache.store.quantise import float_arrays
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Pass
@@ -56,16 +55,17 @@ def remake(
         return row // p.rows_per_shard, row % p.rows_per_shard // p.batch_size
 
     workers = config.workers or default_workers(device.type)
-    window, options = parse_window(config.window), config.image_options
+    window, options = cache.recipe.image.window, config.options_for(cache.recipe.image)
     known = known_limits(plan.sample_id, prepared.sources, window, options)
     with DecodePool(workers, window, options, config.decode_timeout, 2 * p.batch_size, stopping, known) as pool:
-        for piece in pool.pieces(runs(plan, rows, paths)):
+        for piece in pool.pieces(runs(plan, rows, paths, cache.recipe.image)):
             first = int(plan.slice_start[piece.sample]) + piece.start
             of_piece = np.arange(first, first + piece.stop - piece.start)
             if piece.volume is None or piece.limits is None:
                 yield of_piece, None
                 continue
-            pictures = preprocess(piece.volume, piece.limits, cache.recipe.image, device)
+            sample = str(plan.sample_id[piece.sample])
+            pictures = preprocess(piece.volume, piece.limits, cache.recipe.image, device, sample, piece.start)
             for row, picture in zip(of_piece.tolist(), pictures, strict=True):
                 if batch and batch_of(next(iter(batch))) != batch_of(row):
                     yield computed()

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from embedcache.backbones import describe_backbone, image_recipe
+from embedcache.backbones import asked_attention, describe_backbone, image_recipe
+from embedcache.backbones.paper import preset_of
+from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets import open_dataset
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.index import PrivateIndex
@@ -17,7 +19,7 @@ from embedcache.extraction.like import config_like
 from embedcache.extraction.plan import check_identifiers, choose_device, id_scheme
 from embedcache.extraction.progress import Listener
 from embedcache.extraction.sync import sync_labels
-from embedcache.extraction.versions import minor, software_versions
+from embedcache.extraction.versions import family_versions, minor, software_versions
 from embedcache.images import open_image
 from embedcache.images.options import parse_plane
 from embedcache.store import layout
@@ -32,7 +34,7 @@ from embedcache.store.repair import put_back, refuse_workers
 from embedcache.store.survey import Findings, Left, Mended
 from embedcache.store.verify import Damage, verify_labels, verify_store
 from embedcache.store.writer import StoreFiles, log_name, reopen
-from embedcache.types import Pass, Recipe, Samples
+from embedcache.types import Pass, Recipe, Samples, Unit
 
 SOURCES = "the sources and the backbone: give --dataset, --root and --backbone"
 
@@ -127,6 +129,8 @@ class Source:
     samples: Samples
     """By the store's ids."""
     index: PrivateIndex
+    unit: Unit
+    """Of the store: of a whole volume it does not matter how many slices there are."""
     seen: dict[str, str] = field(default_factory=dict)
     """Sample → why it can not be read as it was, "" where it can."""
 
@@ -145,7 +149,7 @@ class Source:
         c = self.config
         return config_like(
             store, c.dataset, c.root, c.options, backbones=c.backbones, mixed=c.mixed, workers=c.workers,
-            decode_timeout=c.decode_timeout, like=None,
+            decode_timeout=c.decode_timeout, weights=c.weights, like=None,
         )  # fmt: skip
 
     def trouble(self, sample: str, slices: int) -> str:
@@ -165,7 +169,7 @@ class Source:
             return "can not be opened"
         if known is not None and known.digest and known.digest != image.digest:
             return "has another content now"
-        return "" if image.n_slices == slices else "has another number of slices now"
+        return "" if self.unit == "volume" or image.n_slices == slices else "has another number of slices now"
 
 
 def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
@@ -181,7 +185,7 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
         options=options,
         ids="keep" if root.id_scheme == "kept" else "pseudonym",
         cache=str(_cache(files)),
-        plane=parse_plane(image.plane),
+        plane=parse_plane(image.plane) if image.volume is None else "stored",
         time=image.time,
     )
     opened = open_dataset(config.dataset, config.root, options)
@@ -191,19 +195,27 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
     check_identifiers(name, root, id_scheme(opened.info, config), key)
     samples, _, _ = assign_ids(opened.info, opened.samples(), opened.labels(), config.ids == "keep", key)
     if config.backbones:
-        check_recipe(name, root, config.backbones[0])
-    return Source(config, samples, PrivateIndex.open(_dataset_folder(files)))
+        check_recipe(name, root, config.backbones[0], config.weights)
+    return Source(config, samples, PrivateIndex.open(_dataset_folder(files)), root.unit)
 
 
-def check_recipe(name: str, root: Root, backbone: str) -> None:
+def check_recipe(name: str, root: Root, backbone: str, weights: str | None = None) -> None:
     """Raise InputError, naming the fields that differ, unless `backbone` makes the tokens that the store holds."""
     image, model = root.recipe.image, root.recipe.model
     info = describe_backbone(
-        backbone, revision=model.revision or None, compute_dtype=model.compute_dtype, attention=model.attention
+        backbone,
+        revision=model.revision or None,
+        weights=weights,
+        compute_dtype=model.compute_dtype,
+        attention=asked_attention(model),
+        tf32=model.tf32,
+        compiled=model.compiled,
+        preset=preset_of(image),
     )
     size = None if image.fit == "processor" else image.size
+    drawn = (image.view, image.augmentation, options_of(image))
     asked = recipe_document(
-        Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time), info.model)
+        Recipe(image_recipe(info, image.window, image.fit, size, image.plane, image.time, *drawn), info.model)
     )
     recorded = recipe_document(root.recipe)
     differ = [
@@ -269,7 +281,7 @@ def why_no_pass(files: StoreFiles, found: Findings, source: Source | None, p: Pa
     if p.device_kind != choose_device("auto") and p.device_kind != "cpu":
         return f"a {p.device_kind} device, as it was made on, or --mixed"
     then = next((commit.versions for commit in found.commits[p.id].values()), {})
-    now = software_versions()
+    now = software_versions() | family_versions(found.root.recipe.model.family)
     differ = [n for n in now if n in then and n != "embedcache" and minor(then[n]) != minor(now[n])]
     told = ", ".join(f"{n} {then[n]} (here is {now[n]})" for n in differ)
     return f"the versions that it was made with, {told}, or --mixed" if differ else ""

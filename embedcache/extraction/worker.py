@@ -20,14 +20,14 @@ import torch
 
 from embedcache.backbones.preprocess import preprocess
 from embedcache.errors import InputError, TooManyBadError
-from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen
+from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import stored_tokens
 from embedcache.store.processes import this_host
 from embedcache.store.quantise import float_arrays
 from embedcache.store.writer import commit_shard, write_shard
-from embedcache.types import Commit, Pass, Plan, Quarantined, Shard, StringArray
+from embedcache.types import Commit, ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
 
 FIRST_SAMPLES = 200
 """Of so many samples most must be readable, or the run stops."""
@@ -94,7 +94,7 @@ def run(
             first = int(plan.slice_start[piece.sample])
             inputs: dict[str, torch.Tensor] = {}
             for filling in fillings.values():
-                take(filling, first + piece.start, piece, inputs, writer, hooks.tell)
+                take(filling, first + piece.start, piece, str(plan.sample_id[piece.sample]), inputs, writer, hooks.tell)
             clock.done += piece.stop - piece.start
             clock.computed += time.monotonic() - started
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
@@ -159,17 +159,18 @@ def requests(
                 needed[shard.start - first : shard.stop - first] = True
                 accept(fillings[of_target.target], shard, wanted, writer)
         rows = first + np.flatnonzero(needed & wanted[first:stop])
-        yield from runs(plan, rows, paths)
+        yield from runs(plan, rows, paths, work[0].target.image)
 
 
-def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray) -> Iterator[Request]:
-    """Ascending rows as runs of slices of one sample each."""
+def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray, image: ImageRecipe) -> Iterator[Request]:
+    """Ascending rows as runs of slices of one sample each, or as whole volumes, as `image` needs them."""
     owner = plan.slice_start.searchsorted(rows, side="right") - 1
     breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
     for first, end in zip([0, *breaks], [*breaks, len(rows)], strict=True) if len(rows) else ():
         sample = int(owner[first])
         start = int(rows[first] - plan.slice_start[sample])
-        yield Request(sample, str(paths[sample]), int(plan.slice_count[sample]), start, start + end - first)
+        slices, kind = int(plan.slice_count[sample]), reading(image)
+        yield Request(sample, str(paths[sample]), slices, start, start + end - first, kind)
 
 
 def accept(filling: Filling, shard: Shard, wanted: npt.NDArray[np.bool_], writer: "Writer") -> None:
@@ -187,6 +188,7 @@ def take(
     filling: Filling,
     first_row: int,
     piece: Piece,
+    sample: str,
     inputs: dict[str, torch.Tensor],
     writer: "Writer",
     tell: Callable[[str], None],
@@ -207,20 +209,22 @@ def take(
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
         else:
-            put_image(filling, place, input_of(filling, piece, inputs)[i])
+            put_image(filling, place, input_of(filling, piece, sample, inputs)[i])
             filling.filled.append(row - shard.start)
         if row == filling.last_row[shard.index]:
             compute(filling, tell)
             finish_shard(filling, writer)
 
 
-def input_of(filling: Filling, piece: Piece, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def input_of(filling: Filling, piece: Piece, sample: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """The piece's slices as the target's backbone sees them, made once for all targets of one image recipe."""
     target = filling.target
     if target.input_name not in inputs:
         assert piece.volume is not None
         assert piece.limits is not None
-        inputs[target.input_name] = preprocess(piece.volume, piece.limits, target.image, filling.device)
+        inputs[target.input_name] = preprocess(
+            piece.volume, piece.limits, target.image, filling.device, sample, piece.start
+        )
     return inputs[target.input_name]
 
 
@@ -271,7 +275,7 @@ def tokens_of(target: Target, x: torch.Tensor, tell: Callable[[str], None]) -> d
                 raise
             if target.batch_size == 1:
                 raise InputError(
-                    f"one image of {'x'.join(map(str, x.shape[-2:]))} pixels does not fit into memory with "
+                    f"one image of {'x'.join(map(str, x.shape[2:]))} pixels does not fit into memory with "
                     f"{target.backbone.info.name}; use a smaller --size, or a device with more memory."
                 ) from error
         target.batch_size //= 2

@@ -4,7 +4,7 @@ Coordinates are continuous: a pixel (i, j) covers [i, i + 1) x [j, j + 1), its c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,23 @@ Coordinates = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Look:
+    """The part of a slice that a view shows, rows [top, top + height) and columns [left, left + width)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+    """Left and right of the input are swapped."""
+
+
+@dataclass(frozen=True)
 class Placement:
-    """How one slice lands on a backbone's input: the whole slice is resized, then a window of it is cut out."""
+    """How one slice lands on a backbone's input: the whole slice is resized, then a window of it is cut out.
+
+    With a `look`, that part stands for the whole slice in all of this, and the input is flipped in the end.
+    """
 
     source: tuple[int, int]
     """(height, width) of the slice."""
@@ -28,6 +43,8 @@ class Placement:
     """(height, width) to which the whole slice is resized."""
     crop: tuple[int, int]
     """(top, left) of the input in the resized slice; negative where zeros are padded before it."""
+    look: Look | None = None
+    """None for the whole slice."""
 
     def to_input(self, y: npt.ArrayLike, x: npt.ArrayLike) -> tuple[Coordinates, Coordinates]:
         """Where points of the slice lie on the input (outside [0, size) if they were cropped away)."""
@@ -37,15 +54,37 @@ class Placement:
         """Where points of the input lie on the slice (outside [0, source) if they are padding)."""
         return self._back(y, 0), self._back(x, 1)
 
+    def part(self, axis: int) -> tuple[int, int]:
+        """First pixel and length of what is shown of the slice, along an axis."""
+        if self.look is None:
+            return 0, self.source[axis]
+        return (self.look.top, self.look.height) if axis == 0 else (self.look.left, self.look.width)
+
+    def flips(self, axis: int) -> bool:
+        """Whether the input runs against the slice, along an axis."""
+        return axis == 1 and self.look is not None and self.look.flipped
+
     def _forth(self, values: npt.ArrayLike, axis: int) -> Coordinates:
-        return np.asarray(values, np.float64) * self.resized[axis] / self.source[axis] - self.crop[axis]
+        start, length = self.part(axis)
+        there = (np.asarray(values, np.float64) - start) * self.resized[axis] / length - self.crop[axis]
+        return self.size[axis] - there if self.flips(axis) else there
 
     def _back(self, values: npt.ArrayLike, axis: int) -> Coordinates:
-        return (np.asarray(values, np.float64) + self.crop[axis]) * self.source[axis] / self.resized[axis]
+        start, length = self.part(axis)
+        there = np.asarray(values, np.float64)
+        there = self.size[axis] - there if self.flips(axis) else there
+        return (there + self.crop[axis]) * length / self.resized[axis] + start
 
 
-def place(height: int, width: int, size: tuple[int, int], fit: Fit, processor: Mapping[str, Any]) -> Placement:
-    """The placement of a slice of (height, width) on an input of `size`.
+def place(
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    fit: Fit,
+    processor: Mapping[str, Any],
+    look: Look | None = None,
+) -> Placement:
+    """The placement of a slice of (height, width), or of the part of it in `look`, on an input of `size`.
 
     `squash` stretches the whole slice to the input; `pad` keeps its aspect and centres it between zeros; `processor`
     does what Hugging Face's image processor of the backbone does, from its configuration: `size` with `shortest_edge`
@@ -54,6 +93,8 @@ def place(height: int, width: int, size: tuple[int, int], fit: Fit, processor: M
     """
     if min(height, width, *size) < 1:
         raise InputError(f"a slice and an input must have at least one pixel. Got {height}x{width} to {size}.")
+    if look is not None:
+        return replace(place(look.height, look.width, size, fit, processor), source=(height, width), look=look)
     if fit == "squash":
         return Placement((height, width), size, size, (0, 0))
     if fit == "pad":
@@ -84,7 +125,14 @@ def _as_processor(height: int, width: int, size: tuple[int, int], processor: Map
             f"the processor makes {output[0]}x{output[1]} of a {height}x{width} image, and the input is "
             f"{size[0]}x{size[1]}; use another size, or fit=squash."
         )
-    return Placement((height, width), size, resized, _centred(resized, size))
+    corner = _torchvision_corner if processor.get("crop_corner") == "half-to-even" else _centred
+    return Placement((height, width), size, resized, corner(resized, size))
+
+
+def _torchvision_corner(resized: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    # where torchvision's CenterCrop, and so timm, cuts: halves are rounded to even, an odd pixel of padding goes behind
+    top, left = (round(a / 2) if a >= 0 else -(-a // 2) for a in (resized[0] - size[0], resized[1] - size[1]))
+    return top, left
 
 
 def _processor_resize(height: int, width: int, edges: Any) -> tuple[int, int]:
@@ -139,9 +187,12 @@ def patch_shares(
 def _overlap(placement: Placement, axis: int, patches: int) -> Coordinates:
     """(patches, source length): the part of each patch's extent that each source pixel covers."""
     edges = placement._back(np.arange(patches + 1) * (placement.size[axis] / patches), axis)
+    low, high = (edges[1:], edges[:-1]) if placement.flips(axis) else (edges[:-1], edges[1:])
+    start, length = placement.part(axis)
     pixels = np.arange(placement.source[axis])
-    covered = np.minimum(edges[1:, np.newaxis], pixels + 1) - np.maximum(edges[:-1, np.newaxis], pixels)
-    return np.asarray(np.clip(covered, 0, None) / np.diff(edges)[:, np.newaxis])
+    covered = np.minimum(high[:, np.newaxis], pixels + 1) - np.maximum(low[:, np.newaxis], pixels)
+    covered[:, (pixels < start) | (pixels >= start + length)] = 0  # what is not shown lies under the border of a `pad`
+    return np.asarray(np.clip(covered, 0, None) / (high - low)[:, np.newaxis])
 
 
 def upsample_to_source(scores: npt.NDArray[Any], placement: Placement) -> npt.NDArray[np.float64]:

@@ -85,6 +85,11 @@ def window_text(window: Window) -> str:
     return text if window.scope == "slice" else f"{text}@{window.scope}"
 
 
+def over_volume(window: Window) -> Window:
+    """The window with its statistics over all slices, where it takes any."""
+    return replace(window, scope="volume") if window.name in _SCOPED else window
+
+
 def _named(name: str) -> Window:
     if name in WINDOWS:
         return WINDOWS[name]

@@ -25,8 +25,12 @@ class StoreSummary:
     dataset: str
     backbone: str
     fingerprint: str
+    view: int
+    """Which view of the slices: 0 is as evaluation sees them."""
     samples: int
     slices: int
+    """Rows: of `unit` volume these are whole volumes."""
+    unit: str
     quarantined: int
     arrays: tuple[str, ...]
     state: str
@@ -57,6 +61,8 @@ class StoreDetails:
     samples: int
     patients: int
     slices: int
+    """Rows: of `unit` volume these are whole volumes."""
+    unit: str
     passes: dict[str, Any]
     bytes: int
     quarantine: tuple[QuarantinedSlice, ...]
@@ -89,11 +95,11 @@ def summarise(path: Path) -> StoreSummary:
         cache = FeatureCache.open(path, allow_partial=True)
         root, bad = cache.root, len(quarantined_rows(cache))
     except StoreError as error:
-        return StoreSummary(str(path), "", "", "", 0, 0, 0, (), str(error), used)
+        return StoreSummary(str(path), "", "", "", 0, 0, 0, "", 0, (), str(error), used)
     arrays = tuple(sorted(a.path for p in root.passes.values() for a in p.arrays))
     return StoreSummary(
-        str(path), root.dataset.name, root.recipe.model.source, root.fingerprint, root.samples, root.slices, bad, arrays,
-        state_of(cache), used,
+        str(path), root.dataset.name, root.recipe.model.source, root.fingerprint, root.recipe.image.view, root.samples,
+        root.slices, root.unit, bad, arrays, state_of(cache), used,
     )  # fmt: skip
 
 
@@ -145,6 +151,7 @@ def show_store(path: str | Path) -> StoreDetails:
         samples=root.samples,
         patients=len(set(plan.patient_id.tolist())),
         slices=root.slices,
+        unit=root.unit,
         passes=passes,
         bytes=disk_use(Path(path)),
         quarantine=quarantine,

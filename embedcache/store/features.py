@@ -63,13 +63,20 @@ def assemble(
     """See `FeatureCache.features`."""
     if pool is not None and pool not in POOLS:
         raise suggest("pooling", pool, POOLS)
+    if cache.unit == "volume":
+        if pool not in ("mean", None):
+            raise InputError(
+                f"{cache.path.name} holds whole volumes, so there are no slices to pool by {pool}; use mean."
+            )
+        pool = "mean"  # of the one row that a sample has
     arrays = vectors(cache, kinds, layers)
     known = labels if labels is not None or (task is None and not isinstance(split, str)) else cache.labels()
     wanted = known.get(task) if known is not None and task is not None else None
     if wanted is not None and wanted.level == "slice" and pool is not None:
-        raise InputError(
-            f"task {wanted.name!r} has a label per slice, so slices can not be pooled; use pool=None (--pool none)."
-        )
+        remedy = "use pool=None (--pool none)"
+        if cache.unit == "volume":
+            remedy = "and whole volumes are stored; use a backbone of slices"
+        raise InputError(f"task {wanted.name!r} has a label per slice, so slices can not be pooled; {remedy}.")
     if wanted is not None and wanted.level == "slice" and cache.recipe.image.plane != "stored":
         raise InputError(
             f"task {wanted.name!r} labels slices as the files store them, and {cache.path.name} holds "

@@ -11,7 +11,9 @@ import numpy as np
 
 from embedcache.types import ArraySpec, Plan, Recipe, StringArray
 
-LATER_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"image": {"time": 0}})
+LATER_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"image": {"time": 0, "augmentation": None, "volume": None}, "model": {"compiled": False}}
+)
 """Fields that a recipe got after stores were written without them, by part, with the value under which a token is what it was
 before. There they are left out of the canonical document, so that the fingerprints of old stores stay."""
 

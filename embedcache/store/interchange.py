@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from embedcache.errors import MissingPackageError
+from embedcache.store.layout import GRID
 
 if TYPE_CHECKING:
     import xarray
@@ -11,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
-    """Token arrays as lazily read variables `layer_<n>_<kind>` over (slice, feature) or (slice, y, x, feature).
+    """Token arrays as lazily read variables `layer_<n>_<kind>` over (slice, feature) or (slice, y, x, feature); of a store of
+    whole volumes over (volume, feature) or (volume, z, y, x, feature).
 
-    Coordinates over `slice`: `sample` and `patient` ("" in padding rows), `slice_index` and `row_status`; keep rows with
-    `ds.where(ds.row_status == 1, drop=True)`.
+    Coordinates over `slice` or `volume`: `sample` and `patient` ("" in padding rows), `slice_index` and `row_status`; keep rows
+    with `ds.where(ds.row_status == 1, drop=True)`.
     """
     try:
         import xarray
@@ -26,7 +28,7 @@ def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
             group = xarray.open_zarr(cache.path, group=f"layer_{spec.layer}" if spec.layer else None, chunks=None)
             # widths may differ between layers, so each has a feature dimension of its own
             names = {spec.kind: spec.path.replace("/", "_"), "feature": f"feature_{spec.layer}"}
-            names |= {"y": f"y_{spec.layer}", "x": f"x_{spec.layer}"}
+            names |= {axis: f"{axis}_{spec.layer}" for axis in GRID[cache.unit]}
             one = group[[spec.kind]]
             parts.append(
                 one.rename({old: new for old, new in names.items() if old in one.variables or old in one.dims})
@@ -34,10 +36,10 @@ def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
     plan = cache.index.plan
     owner = plan.owner()
     coordinates = {
-        "sample": ("slice", [str(plan.sample_id[i]) if i >= 0 else "" for i in owner]),
-        "patient": ("slice", [str(plan.patient_id[i]) if i >= 0 else "" for i in owner]),
-        "slice_index": ("slice", plan.slice_index),
-        "row_status": ("slice", cache.row_status),
+        "sample": (cache.unit, [str(plan.sample_id[i]) if i >= 0 else "" for i in owner]),
+        "patient": (cache.unit, [str(plan.patient_id[i]) if i >= 0 else "" for i in owner]),
+        "slice_index": (cache.unit, plan.slice_index),
+        "row_status": (cache.unit, cache.row_status),
     }
     merged: xarray.Dataset = xarray.merge(parts)
     return merged.assign_coords(coordinates)

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from embedcache.errors import NewerFormatError, StoreError
 from embedcache.store.fingerprint import canonical, fingerprint, pass_document, pass_id, recipe_document
 from embedcache.store.typed import typed
-from embedcache.types import ArraySpec, DatasetInfo, Pass, Recipe
+from embedcache.types import ArraySpec, DatasetInfo, Pass, Recipe, Unit
 
 FORMAT = "embedcache"
 VERSION = 1
@@ -36,6 +37,9 @@ SAMPLE_ARRAYS = {
     "superseded": "bool",
 }
 SLICE_ARRAYS = {"slice_index": "int32", "row_status": "uint8"}
+
+GRID: Mapping[Unit, tuple[str, ...]] = MappingProxyType({"slice": ("y", "x"), "volume": ("z", "y", "x")})
+"""The axes of patches. The row's own axis is called as the unit."""
 
 PENDING, OK, QUARANTINED, PADDING = 0, 1, 2, 3
 """Values of `row_status`."""
@@ -66,6 +70,11 @@ class Root:
         """Of the recipe."""
         return fingerprint(self.recipe)
 
+    @property
+    def unit(self) -> Unit:
+        """What a row is: a slice, or a whole volume."""
+        return self.recipe.image.unit
+
     def reopen(self, names: Iterable[str]) -> "Root":
         """With these passes incomplete; of those that were complete it is remembered."""
         again = frozenset(names)
@@ -84,7 +93,7 @@ class Root:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "unit": "slice",
+            "unit": self.unit,
             "recipe": recipe_document(self.recipe),
             "fingerprint": self.fingerprint,
             "dataset": {k: v for k, v in asdict(self.dataset).items() if k != "public_ids"},
@@ -131,7 +140,11 @@ class Root:
     @classmethod
     def _parse(cls, a: Mapping[str, Any]) -> "Root":
         stated = typed(_Stated, {f.name: a[f.name] for f in fields(_Stated)})
-        plan, scheme = stated.plan, stated.identifiers.scheme
+        plan, scheme, unit = stated.plan, stated.identifiers.scheme, stated.recipe.image.unit
+        if stated.unit != unit or (unit == "volume" and plan.slices != plan.samples):
+            raise ValueError(
+                f"unit {stated.unit!r} with a recipe of a {unit}, {plan.samples} samples, {plan.slices} rows"
+            )
         passes, states = {}, {}
         for name, document in a["passes"].items():
             passes[name] = make_pass({key: document[key] for key in PASS_KEYS})
@@ -144,7 +157,7 @@ class Root:
                 not 0 <= end <= plan.rows // passes[name].rows_per_shard for end in ends
             ):
                 raise ValueError(f"pass {name} has dropped shards that it never had")
-            check_pass(passes[name], plan.quantum)
+            check_pass(passes[name], plan.quantum, unit)
         paths = [spec.path for p in passes.values() for spec in p.arrays]
         if len(set(paths)) < len(paths):
             raise ValueError("two passes have one array")
@@ -206,7 +219,7 @@ class _PassState:
 
 @dataclass(frozen=True)
 class _Stated:
-    unit: Literal["slice"]
+    unit: Unit
     recipe: Recipe
     fingerprint: str
     weights: Mapping[str, str]
@@ -215,13 +228,14 @@ class _Stated:
     selection: str
 
 
-def check_pass(p: Pass, quantum: int) -> None:
-    """Raise ValueError unless a pass is one that FORMAT.md allows in a store of this quantum."""
+def check_pass(p: Pass, quantum: int, unit: Unit = "slice") -> None:
+    """Raise ValueError unless a pass is one that FORMAT.md allows in a store of this quantum and unit."""
     rows = p.rows_per_shard
     if not 0 < rows <= quantum or rows & (rows - 1) or p.batch_size < 1 or p.threads < 1 or not p.arrays:
         raise ValueError(f"impossible pass {p.id}: {rows} rows a shard, batches of {p.batch_size}, {p.threads} threads")
+    grid = len(GRID[unit])
     for spec in p.arrays:
-        axes = {"patch_tokens": 3, "patch_tokens_int8": 3, "patch_scale": 2}.get(spec.kind, 1)
+        axes = {"patch_tokens": grid + 1, "patch_tokens_int8": grid + 1, "patch_scale": grid}.get(spec.kind, 1)
         dtypes = {"patch_tokens_int8": ("int8",), "patch_scale": ("float16",)}.get(spec.kind, ("float16", "float32"))
         if (
             len(spec.shape) != axes
@@ -287,14 +301,14 @@ def documents(root: Root) -> dict[str, dict[str, Any]]:
     for name, dtype in SAMPLE_ARRAYS.items():
         found[name] = index_document(root.samples, dtype, "sample")
     for name, dtype in SLICE_ARRAYS.items():
-        found[name] = index_document(root.rows, dtype, "slice")
+        found[name] = index_document(root.rows, dtype, root.unit)
     found["manifest"] = array_document((2,), "string", (1,), ("copy",))
     for p in root.passes.values():
         shards = root.rows // p.rows_per_shard
         found[commits_path(p.id)] = array_document((shards,), "string", (1,), (f"shard_{p.id}",))
         found[log_path(p.id)] = array_document((1,), "string", (1,), ("log",))
         for spec in p.arrays:
-            document = token_document(spec, root.rows, p.rows_per_shard)
+            document = token_document(spec, root.rows, p.rows_per_shard, root.unit)
             found[spec.path] = document
             if spec.layer:
                 group = found.setdefault(
@@ -335,12 +349,11 @@ def index_document(length: int, dtype: str, dimension: str) -> dict[str, Any]:
     return array_document((length,), dtype, (min(length, INDEX_CHUNK),), (dimension,))
 
 
-def token_document(spec: ArraySpec, rows: int, rows_per_shard: int) -> dict[str, Any]:
+def token_document(spec: ArraySpec, rows: int, rows_per_shard: int, unit: Unit = "slice") -> dict[str, Any]:
     """A sharded token array; its chunks carry crc32c."""
     feature = "pooled_feature" if spec.kind == "pooled" else "feature"
-    dimensions: tuple[str, ...] = ("slice", "y", "x", feature) if len(spec.shape) == 3 else ("slice", feature)
-    if spec.kind == "patch_scale":
-        dimensions = ("slice", "y", "x")
+    grid = GRID[unit] if chunk_per_row(spec) else ()
+    dimensions = (unit, *grid) if spec.kind == "patch_scale" else (unit, *grid, feature)
     inner = (1 if chunk_per_row(spec) else rows_per_shard, *spec.shape)
     return array_document((rows, *spec.shape), spec.dtype, (rows_per_shard, *spec.shape), dimensions, inner)
 

@@ -21,7 +21,7 @@ from embedcache.store.labels import LABELS, read_labels
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
 from embedcache.store.tokens import Layer, TokenArray, missing
-from embedcache.types import ArraySpec, Commit, Labels, Pass, Recipe, StringArray
+from embedcache.types import ArraySpec, Commit, Labels, Pass, Recipe, StringArray, Unit
 
 if TYPE_CHECKING:
     import xarray
@@ -76,7 +76,8 @@ class FeatureCache:
     def __repr__(self) -> str:
         r = self.root
         arrays = ", ".join(sorted(spec.path for _, spec in self._readable()))
-        return f"<FeatureCache {r.dataset.name} x {r.recipe.model.source}: {r.samples} samples, {r.slices} slices; {arrays}>"
+        held = f"{r.samples} samples, {r.slices} {r.unit}s"
+        return f"<FeatureCache {r.dataset.name} x {r.recipe.model.source}: {held}; {arrays}>"
 
     @property
     def fingerprint(self) -> str:
@@ -87,6 +88,11 @@ class FeatureCache:
     def recipe(self) -> Recipe:
         """All that decided the values."""
         return self.root.recipe
+
+    @property
+    def unit(self) -> Unit:
+        """What a row is: `slice`, or `volume` of an encoder of whole volumes."""
+        return self.root.unit
 
     @property
     def plan_digest(self) -> str:
@@ -238,8 +244,9 @@ class FeatureCache:
         `mean` is the last one's only (DINOv2's rule); None is the last stored. pool: `mean`, `max`, `mean+max`, `middle` or None.
         task: whose labels to join; None gives no y. split: `train`, `validation` or `test` as the labels say,
         or sample ids; None is every sample. strict_volumes: leave out a pooled sample of which a slice is not there, rather
-        than pool the others; either way `incomplete` names it. Superseded, padding, pending and quarantined rows are never
-        returned.
+        than pool the others; either way `incomplete` names it. A store of whole volumes has one row per sample, and nothing to
+        pool: `mean` and None give it as it is, and the rest is refused. Superseded, padding, pending and quarantined rows are
+        never returned.
         """
         return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes)
 

@@ -180,7 +180,7 @@ class DequantisedTokens:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(slice, y, x, feature), padding rows included."""
+        """(slice, y, x, feature), of whole volumes (volume, z, y, x, feature); padding rows included."""
         return self.codes.shape
 
     @property
@@ -242,7 +242,9 @@ class Layer:
 
     @property
     def patch_tokens(self) -> PatchTokens:
-        """(slice, y, x, feature), always floats: as stored, or float32 from int8 codes where there is nothing else."""
+        """(slice, y, x, feature) or (volume, z, y, x, feature), always floats: as stored, or float32 from int8 codes where
+        there is nothing else.
+        """
         readable = {spec.kind for p in self.cache.passes for spec in p.arrays if spec.layer == self.number}
         if "patch_tokens" not in readable and "patch_tokens_int8" in readable:
             return DequantisedTokens(

@@ -73,6 +73,10 @@ def make_random_vit(
     The default is a ViT-S/14, the random baseline; with `registers` it is a Dinov2WithRegisters model.
     """
     import torch  # only the random models need torch and transformers
+
+    from embedcache.backbones.torchvision_pair import complete_torchvision
+
+    complete_torchvision()
     from transformers import AutoModel, Dinov2Config, Dinov2WithRegistersConfig
 
     from embedcache.backbones.quiet import quiet_transformers

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from embedcache.backbones import describe_backbone, image_recipe, list_backbones, load_backbone
-from embedcache.backbones.dinov2 import describe, processor_geometry
+from embedcache.backbones.description import processor_geometry
+from embedcache.backbones.dinov2 import describe
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError, MissingPackageError, UnknownNameError
 from embedcache.types import Window

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from embedcache.backbones import Backbone, describe_backbone, load_backbone
-from embedcache.backbones.dinov2_torch import Dinov2Backbone
+from embedcache.backbones.captured import CapturedBackbone
 from embedcache.errors import InputError
 from embedcache.types import ArraySpec, TokenKind
 
@@ -29,9 +29,9 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 @functools.cache  # nothing changes a loaded backbone, and loading is most of these tests' time
-def load(folder: Path, **settings: str) -> Dinov2Backbone:
+def load(folder: Path, **settings: str) -> CapturedBackbone:
     backbone = load_backbone(describe_backbone(str(folder), **settings))
-    assert isinstance(backbone, Dinov2Backbone)
+    assert isinstance(backbone, CapturedBackbone)
     return backbone
 
 
@@ -133,7 +133,7 @@ def test_a_row_does_not_see_the_others(folder: Path) -> None:
 # --- what is run and kept ---------------------------------------------------------------------------
 
 
-def ran(backbone: Dinov2Backbone, arrays: Sequence[ArraySpec]) -> list[int]:
+def ran(backbone: CapturedBackbone, arrays: Sequence[ArraySpec]) -> list[int]:
     """The blocks that a call ran, counted from 1."""
     seen: list[int] = []
     hooks = [

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedcache.backbones import preprocess as module
+from embedcache.backbones import windowed as module
 from embedcache.backbones.preprocess import preprocess
 from embedcache.errors import InputError
 from embedcache.types import Calibration, Fit, ImageRecipe, Volume, Window

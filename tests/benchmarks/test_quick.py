@@ -37,9 +37,19 @@ def test_extract(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("EMBEDCACHE_SHARED_DATA", str(tmp_path))
     line = last_line("extract.py", "--quick", "--backbone", str(tiny), "--images", "12", "--rounds", "1")
     assert {"name", "ours", "baseline", "baseline_name", "ratio", "F", "D", "F_setup", "binds", "checks"} <= set(line)
-    assert {"F_plain", "F_screened", "second_run_seconds"} <= set(line)
+    assert {"F_plain", "F_screened", "second_run_seconds", "dataloader", "ratio_dataloader"} <= set(line)
     assert line["images"] == 12
     for name in ("tokens_equal", "all_rows_ok", "second_run_decodes_nothing"):
+        assert line["checks"][name], name
+
+
+def test_multi() -> None:
+    line = last_line("multi.py", "--quick", "--images", "8", "--rounds", "1")
+    assert {"name", "ours", "baseline", "baseline_name", "ratio", "ratio_layers", "ratio_backbones", "checks"} <= set(
+        line
+    )
+    assert line["ratio"] == min(line["ratio_layers"], line["ratio_backbones"])
+    for name in ("every_layer_equals_itself_alone", "decoded_once", "stores_equal_those_of_single_runs"):
         assert line["checks"][name], name
 
 

@@ -1,0 +1,88 @@
+"""A loaded backbone under examination, small inputs for it, and the comparing of its tokens. Imports torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from embedcache.backbones import Backbone
+from embedcache.extraction.config import ExtractConfig, asked_arrays
+from embedcache.types import ArraySpec, BackboneInfo
+
+BOUNDS: Mapping[str, float] = {"cls_token": 1e-5, "pooled": 1e-5, "patch_mean": 1e-5, "patch_tokens": 1e-4}
+"""Relative L2 per token between two ways of computing the same float32 tokens (another batch size, a read from a store)."""
+EVERYTHING = "cls,mean,patch,pooled"
+GRIDS = 4
+"""Patches per axis of the coarsest layer on which a bright square is moved about."""
+Tokens = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loaded backbone under examination."""
+
+    backbone: Backbone
+    device: torch.device
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What it was loaded from."""
+        return self.backbone.info
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Its own input size, and one that is no square."""
+        if self.info.fixed_size:
+            return [self.info.size]
+        return [self.info.size, self.grid_size]
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """A small input of GRIDS by GRIDS + 1 patches of the coarsest layer, or its own where it takes no other."""
+        if self.info.fixed_size:
+            return self.info.size
+        step = max(stage.stride for stage in self.info.stages)
+        side = max(GRIDS * step, -(-self.info.smallest_side // step) * step)
+        return side, side + step
+
+    def arrays(self, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
+        """Every layer and kind that it has."""
+        return everything(self.info, size)
+
+    def tokens(self, x: torch.Tensor, arrays: Sequence[ArraySpec] | None = None) -> Tokens:
+        """Of a batch: all there is, or `arrays`."""
+        return self.backbone.tokens(x, arrays or self.arrays((x.shape[-2], x.shape[-1])))
+
+    def pictures(self, n: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+        """(n, 3, H, W) noise."""
+        return torch.randn((n, 3, *size), generator=torch.Generator().manual_seed(seed)).to(self.device)
+
+
+def everything(info: BackboneInfo, size: tuple[int, int]) -> tuple[ArraySpec, ...]:
+    """Every layer and kind of a backbone at an input size, in float32, as an extraction asks for them."""
+    asked = ExtractConfig("table", "", (info.name,), tokens=EVERYTHING, layers="all", dtype="float32")
+    return asked_arrays(asked, info, size)
+
+
+def relative_l2(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest distance of a token from the other's, over that one's length: shapes (…, E)."""
+    distance, length = torch.linalg.norm(a - b, dim=-1), torch.linalg.norm(b, dim=-1)
+    return float(torch.where(distance > 0, distance / length, distance).max())
+
+
+def unequal(a: Tokens, b: Tokens, when: str) -> Iterator[str]:
+    """A line for each path whose values are not the same to the bit."""
+    for path in a:
+        if not torch.equal(a[path], b[path]):
+            yield f"{path} differs when {when}"
+
+
+def apart(a: Tokens, b: Tokens, of_what: str) -> Iterator[str]:
+    """A line for each path whose values are further apart than BOUNDS allow."""
+    if a.keys() != b.keys():
+        yield f"tokens {of_what} are {', '.join(sorted(a))} and {', '.join(sorted(b))}"
+        return
+    for path in a:
+        distance = relative_l2(a[path].cpu(), b[path].cpu())
+        if not distance <= BOUNDS[path.rpartition("/")[2]]:
+            yield f"{path} {of_what} are {distance:.1e} apart (relative L2)"
