@@ -15,6 +15,7 @@ from embedcache.testing.files import write_nifti, write_png
 from embedcache.types import Calibration, ImageRecipe, Volume, VolumeInput, Window
 
 RNG = np.random.default_rng(3)
+ANY = Window("min-max")
 
 
 def recipe(slices: int, size: tuple[int, int], spacing: tuple[float, float, float] | None = None) -> ImageRecipe:
@@ -100,7 +101,7 @@ def test_a_flipped_or_permuted_file_of_the_same_anatomy_is_the_same_volume(tmp_p
         )
         turned = image.as_reoriented(turn)
         path = write_nifti(tmp_path / f"{axes}.nii.gz", np.asarray(turned.dataobj), turned.affine)
-        whole = read_whole(in_axial(open_image(str(path))), spaced=True)
+        whole = read_whole(in_axial(open_image(str(path))), ANY, spaced=True)
         assert whole.spacing == pytest.approx((3.0, 2.0, 1.0))
         seen.append(whole.pixels)
     np.testing.assert_array_equal(seen[0], voxels[::-1, ::-1].transpose(2, 1, 0))
@@ -117,11 +118,11 @@ def test_what_is_no_volume_is_refused_with_the_reason(tmp_path: Path) -> None:
         in_axial(open_image(str(single)))
     np.save(tmp_path / "bare.npy", np.ones((4, 9, 8), np.int16))
     bare = in_axial(open_image(str(tmp_path / "bare.npy")))
-    assert read_whole(bare, spaced=False).pixels.shape == (4, 9, 8)
+    assert read_whole(bare, ANY, spaced=False).pixels.shape == (4, 9, 8)
     with pytest.raises(ImageError, match="--spacing none"):
-        read_whole(bare, spaced=True)
+        read_whole(bare, ANY, spaced=True)
     np.save(tmp_path / "colour.npy", np.ones((4, 9, 8, 3), np.uint8))
     with pytest.raises(ImageError, match="colour"):
-        read_whole(in_axial(open_image(str(tmp_path / "colour.npy"))), spaced=False)
+        read_whole(in_axial(open_image(str(tmp_path / "colour.npy"))), ANY, spaced=False)
     with pytest.raises(InputError, match="without a spacing"):
         input_weights(volume(np.ones((2, 2, 2))), recipe(2, (2, 2), (1.0, 1.0, 1.0)))
