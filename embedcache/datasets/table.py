@@ -21,6 +21,7 @@ from embedcache.datasets.joining import OtherIds
 from embedcache.datasets.labelling import all_rows, labels_from
 from embedcache.datasets.second_table import JoinedLabels, join_labels
 from embedcache.errors import InputError
+from embedcache.images.files import place_of
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
 
 PATH_COLUMNS = (
@@ -151,7 +152,7 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
     split = read_parts(table, roles.split) if roles.split else strings([""] * len(table))
     samples = Samples(ids, patients, _paths(written, base), split, np.arange(1, len(table) + 1), table.name)
     check_samples(samples)
-    if not any(os.path.exists(path) for path in samples.path.tolist()):
+    if not any(os.path.exists(place_of(path)) for path in samples.path.tolist()):
         raise InputError(
             f"not one of the {len(samples)} files in column {roles.path!r} of {table.name} is there; relative paths start "
             f"from the table's folder, or from --root-dir."

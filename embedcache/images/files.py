@@ -57,6 +57,12 @@ def split_series(path: str) -> tuple[str, str] | None:
     return (folder, uid) if mark else None
 
 
+def place_of(path: str) -> str:
+    """The file or folder that a sample's path lies in, without what the path names in it."""
+    series = split_series(path)
+    return series[0] if series else split_path(path)[0]
+
+
 def is_series(path: str) -> bool:
     """Whether a path names a DICOM series rather than a file."""
     return os.path.isdir(path) or split_series(path) is not None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.datasets import table as table_module
 from embedcache.errors import InputError, UnknownNameError
+from embedcache.images import count_slices
 from embedcache.types import strings
 
 CASES = [
@@ -87,6 +88,13 @@ def test_relative_paths_start_from_the_root_dir_if_given(table, png, tmp_path):
 def test_a_path_may_be_a_folder_that_holds_a_series(table, tmp_path):
     (tmp_path / "series").mkdir()
     assert len(opened(table([{"path": "series"}], files=False)).samples()) == 1
+
+
+def test_a_path_may_name_an_image_in_a_file(tmp_path):
+    np.savez(tmp_path / "all.npz", images=np.zeros((2, 4, 4), np.uint8))
+    (tmp_path / "cases.csv").write_text("path\nall.npz#images:0\nall.npz#images:1\n")
+    samples = open_dataset("table", str(tmp_path / "cases.csv")).samples()
+    assert [count_slices(path) for path in samples.path.tolist()] == [1, 1]
 
 
 def test_parquet_reads_as_csv_does(table, tmp_path):

@@ -113,10 +113,12 @@ def test_what_is_found_apart_is_what_is_found_here(mats: ExtractConfig, tmp_path
 
 
 def test_pictures_and_volumes_are_counted_without_another_process(
-    config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode.subprocess, "Popen", lambda *_, **__: pytest.fail("no process is needed"))
-    assert embedcache.plan(config).slices == 24
+    volume = write_nifti(tmp_path / "volume.nii.gz", np.zeros((6, 5, 4), dtype=np.float32))
+    pictures = sorted(Path(config.root).parent.glob("*.png"))
+    assert count_each([*map(str, pictures), str(volume)], config) == [1] * 24 + [4]
 
 
 # --- memory ---------------------------------------------------------------------------------------
