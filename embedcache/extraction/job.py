@@ -329,9 +329,9 @@ def check_versions(store: OpenStore, p: Pass, versions: dict[str, str], mixed: b
         return
     before = read_commit(store.planned.files.objects, p.id, min(int(k) for k in done)).versions
     own = {*VERSIONED, OF_FAMILY.get(store.planned.info.family, "")} - {"embedcache"}
-    differ = [n for n in versions if n in own and minor(versions[n]) != minor(before.get(n, ""))]
+    differ = [n for n in versions if n in own and n in before and minor(versions[n]) != minor(before[n])]
     if differ:
-        told = ", ".join(f"{n} {before.get(n, 'absent')} then, {versions[n]} now" for n in differ)
+        told = ", ".join(f"{n} {before[n]} then, {versions[n]} now" for n in differ)
         raise InputError(
             f"pass {p.id} was begun with other versions: {told}; install those, or allow both with --mixed."
         )

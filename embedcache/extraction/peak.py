@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from embedcache.backbones.weights import weight_files
 from embedcache.extraction.apart import look
 from embedcache.extraction.decode import (
     BUFFER_BYTES,
@@ -19,8 +17,8 @@ from embedcache.extraction.device import default_workers
 from embedcache.extraction.memory import decoder_limit, main_memory
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.plan import Prepared, RowPlanner, paths_of
-from embedcache.images import parse_window
-from embedcache.types import BackboneInfo, IntArray, Window
+from embedcache.extraction.turns import weights_bytes
+from embedcache.types import IntArray, Window
 
 LIBRARIES_BYTES = 700 * 2**20
 """Resident in a process that computes on a CPU: the interpreter, torch, transformers."""
@@ -35,6 +33,8 @@ WHOLE_COPIES, VOLUME_COPIES, IMAGE_COPIES = 5, 2, 4
 order, and a mask), while it is only cut into slices, and an image of one slice while it is decoded."""
 PREPROCESSED = 16
 """Bytes that preprocessing takes for a byte of a piece: float32 of a uint8, four times."""
+WEIGHT_COPIES = 2
+"""While they are loaded: the file's, and what is made of it."""
 QUEUED_SHARDS = 3
 """On their way to disk: two wait, and one is written."""
 
@@ -87,22 +87,24 @@ def peak_memory(
         return None
     config = prepared.config
     workers = config.workers or default_workers(prepared.device_kind)
-    window = parse_window(config.window)
     found = largest_images(prepared, planner, pending[0])
-    slice_bytes = max((f.slice_bytes for f in found), default=0)
-    limit = decoder_limit(workers)
-    held = max((min(limit, image_bytes(f, window, config.plane != "stored")) for f in found), default=0)
+    recipes = [p.store.recipe.image for p in pending]
+    whole = any(image.volume is not None for image in recipes)
+    row_bytes = max((f.slice_bytes * (f.slices if whole else 1) for f in found), default=0)
+    limit, turned = decoder_limit(workers), whole or config.plane != "stored"
+    held = max((min(limit, image_bytes(f, image.window, turned)) for f in found for image in recipes), default=0)
     batch = max(p.stored_pass.batch_size for p in pending)
-    slot = max(FIRST_SLOT_BYTES, slice_bytes)
+    slot = max(FIRST_SLOT_BYTES, row_bytes)
     shard = [p.stored_pass.rows_per_shard * sum(a.row_bytes for a in p.stored_pass.arrays) for p in pending]
     encoded = max(p.stored_pass.rows_per_shard * a.row_bytes for p in pending for a in p.stored_pass.arrays)
-    sizes = {p.name: int(np.prod(p.store.recipe.image.size)) for p in pending}
+    sizes = {p.name: int(np.prod(p.store.recipe.image.shape)) for p in pending}
     return Memory(
         libraries=LIBRARIES_BYTES + workers * DECODER_BYTES,
         tables=SAMPLE_BYTES * len(prepared.samples)
         + LABEL_BYTES * len(prepared.labels.task)
         + ROW_BYTES * sum(p.plan.rows for p in pending),
-        weights=sum(weights_bytes(info) for info in {p.store.name: p.store.info for p in pending}.values()),
+        weights=WEIGHT_COPIES
+        * sum(weights_bytes(info) for info in {p.store.name: p.store.info for p in pending}.values()),
         inputs=sum(2 * p.stored_pass.batch_size * 3 * 4 * sizes[p.name] for p in pending) + PREPROCESSED * slot,
         shards=sum(shard) + QUEUED_SHARDS * max(shard) + encoded,
         slots=min(workers * pool_slots(workers, 2 * batch) * slot, max(BUFFER_BYTES, workers * slot)),
@@ -141,11 +143,3 @@ def image_bytes(found: Found, window: Window, turned: bool) -> int:
         return found.size + IMAGE_COPIES * volume
     whole = window.name == "auto" or window.scope == "volume"
     return found.size + (WHOLE_COPIES if whole else VOLUME_COPIES + turned) * volume + 2 * piece
-
-
-def weights_bytes(info: BackboneInfo) -> int:
-    """A backbone's weights as they are loaded: the file and what is made of it; 0 for one without files."""
-    folder = Path(info.folder)
-    if not info.folder or not folder.is_dir():
-        return 0
-    return 2 * sum((folder / name).stat().st_size for name in weight_files(folder, info.name))

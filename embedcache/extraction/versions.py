@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
-VERSIONED = ("embedcache", "torch", "transformers", "numpy", "pillow", "pydicom", "nibabel")
-"""Libraries that are named in every commit."""
+VERSIONED = ("embedcache", "torch", "transformers", "numpy", "pillow", "pydicom", "nibabel", "pylibjpeg-libjpeg")
+"""Libraries that are named in every commit. Decoders of formats whose pixels are defined to the bit are not among them."""
 OF_FAMILY: Mapping[str, str] = MappingProxyType(
     {"monai_swin_unetr": "monai", "monai_vit": "monai", "open_clip": "timm", "timm": "timm"}
 )
