@@ -53,6 +53,9 @@ class Request:
     `count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
 
 
+WITHOUT_PIXELS = ("count", "examine", "measure")
+
+
 @dataclass(frozen=True)
 class Found:
     """What the decoder found of a source without handing over pixels."""
@@ -345,7 +348,7 @@ class DecodePool:
         rest = replace(request, start=stop) if stop < request.stop else None
         if "reason" in answer:
             return Piece(request.sample, request.start, stop, stage=answer["stage"], reason=answer["reason"]), rest
-        if request.kind != "read":
+        if request.kind in WITHOUT_PIXELS:
             found = {name: answer[name] for name in ("slices", "size", "mtime_ns", "digest", "slice_bytes")}
             return Piece(request.sample, request.start, stop, found=Found(**found)), rest
         if self.limits is not None and "learned" in answer:
