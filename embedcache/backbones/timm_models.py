@@ -249,9 +249,12 @@ def shape_for(request: Request) -> Shape:
 
 def _ask(request: Request) -> Shape:
     """In this process where torch is loaded anyway, else in a child: describing must leave its caller light."""
+    unable = f"timm could not be asked about {request.architecture}"
     if "torch" in sys.modules:
-        from embedcache.backbones.timm_shape import shape_of
-
+        try:
+            from embedcache.backbones.timm_shape import shape_of
+        except ImportError as e:
+            raise InputError(f"{unable}: {e}; see `embedcache doctor`.") from e
         return shape_of(request)
     done = subprocess.run(
         [sys.executable, "-m", "embedcache.backbones.timm_shape"],
@@ -263,7 +266,7 @@ def _ask(request: Request) -> Shape:
     )
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["it said nothing"]
     if done.returncode != 0:
-        raise InputError(f"timm could not be asked about {request.architecture}: {lines[-1]}; see `embedcache doctor`.")
+        raise InputError(f"{unable}: {lines[-1]}; see `embedcache doctor`.")
     answer = json.loads(lines[-1])
     if "refused" in answer:
         raise InputError(answer["refused"])
