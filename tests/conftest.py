@@ -8,9 +8,11 @@ import pytest
 from hypothesis import settings
 
 from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
+from embedcache.backbones.torchvision_pair import complete_torchvision
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
 ROOT = Path(__file__).parents[1]
+complete_torchvision()  # before any test imports a model of transformers
 os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("no-clock", deadline=None)
 settings.load_profile("no-clock")  # tests never depend on time

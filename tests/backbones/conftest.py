@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from embedcache.backbones.torchvision_pair import complete_torchvision
-
-complete_torchvision()  # before any of these tests imports a model of transformers
-
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
