@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
 from embedcache.backbones.torchvision_pair import complete_torchvision
+from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
 ROOT = Path(__file__).parents[1]
