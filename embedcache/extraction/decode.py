@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -132,6 +133,12 @@ class Slot:
         self.size = size
         self.memory = mmap.mmap(self.fd, size)
 
+    def close(self) -> None:
+        """Let the memory go. What a piece still shows of it stays until the piece is gone."""
+        os.close(self.fd)
+        with suppress(BufferError):  # a piece's pixels still lie in it: it goes with them
+            self.memory.close()
+
 
 @dataclass
 class Decoder:
@@ -192,6 +199,8 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         for decoder in self.decoders:
             self._end(decoder)
+            for slot in decoder.slots:
+                slot.close()
         self.selector.close()
 
     def pieces(self, requests: Iterable[Request]) -> Iterator[Piece]:

@@ -1,6 +1,7 @@
 """What a spoilt or huge file does to the process that reads it, and that the run goes on."""
 
 import gzip
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,6 +132,19 @@ def test_the_memory_of_decode_processes_is_limited(config: ExtractConfig) -> Non
         assert [piece.found.slices for piece in pool.pieces(requests) if piece.found] == [1, 1, 1]
         limits = [resource.prlimit(d.process.pid, resource.RLIMIT_DATA)[0] for d in pool.decoders]
     assert limits == [memory.decoder_limit(3)] * 3
+
+
+def test_a_pool_leaves_no_file_open(config: ExtractConfig) -> None:
+    """A notebook may run thousands of extractions in one process."""
+    image = next(Path(config.root).parent.glob("*.png"))
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with DecodePool(2, Window("range"), ImageOptions(), 60, 1, lambda: False) as pool:
+            (piece,) = pool.pieces([Request(0, str(image), 1, 0, 1)])
+    assert piece.volume is not None
+    assert piece.volume.pixels.size  # what a piece shows outlives the pool
+    piece, pool = None, None
+    assert set(os.listdir("/proc/self/fd")) <= before | {str(max(map(int, before)) + 1)}  # the listing's own
 
 
 def test_the_limit_is_a_share_of_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
