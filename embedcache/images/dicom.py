@@ -34,6 +34,7 @@ from embedcache.errors import ImageError
 from embedcache.images import codecs
 from embedcache.images.deflated import check_inflated
 from embedcache.images.elements import is_absent, syntax_of, value_of
+from embedcache.images.files import open_file
 from embedcache.images.parsed import DEFLATE_RATIO, reading
 from embedcache.images.pixels import grey_pixels, sole_stream
 from embedcache.images.scanning import scan
@@ -72,7 +73,7 @@ def pydicom_reading(reason: str, stage: str) -> Iterator[list[Any]]:
 
 def read_header(path: str) -> Dataset:
     """The data set of the file at `path` up to its pixels. Raises ImageError(stage="open")."""
-    with pydicom_reading(_NO_HEADER, "open"), open(path, "rb") as file:
+    with pydicom_reading(_NO_HEADER, "open"), open_file(path) as file:
         check_inflated(file)
         dataset = dcmread(file, stop_before_pixels=True, force=True)
         if not dataset.get("Rows") or not dataset.get("Columns"):

@@ -79,11 +79,19 @@ def source_files(path: str) -> list[str]:
 
 
 def open_file(path: str) -> Any:
-    """The file, to read bytes from. Raises ImageError(stage="open")."""
+    """The file, to read bytes from. Raises ImageError(stage="open") for what is none, too: a named pipe would be waited for."""
     try:
-        return open(path, "rb")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 the caller closes it
     except OSError as error:
         raise _unreadable(error) from error
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ImageError("this is neither a file nor a folder.", "open")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def stat_file(path: str) -> os.stat_result:

@@ -15,7 +15,7 @@ from pydicom.errors import InvalidDicomError
 from embedcache.errors import ImageError
 from embedcache.images.deflated import check_inflated
 from embedcache.images.dicom import pydicom_reading, read_header
-from embedcache.images.files import form_of, is_series, series_files
+from embedcache.images.files import form_of, is_series, open_file, series_files
 from embedcache.images.kinds import may_be_dicom
 from embedcache.images.series import MASK_CLASSES, series_frames
 
@@ -126,9 +126,9 @@ def _candidates(folder: str) -> Iterator[str]:
 
 def _begins_as_dicom(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
+        with open_file(path) as file:
+            return bool(file.read(132)[128:] == b"DICM")
+    except (ImageError, OSError):
         return False
 
 
@@ -136,7 +136,7 @@ def _read(path: str) -> DicomFile:
     """Raises ImageError for a file that is not DICOM, or says no SeriesInstanceUID."""
     with pydicom_reading("the file is no DICOM file, or damaged.", "open"):
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 check_inflated(file)
                 dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
         except (InvalidDicomError, OSError) as error:
