@@ -260,13 +260,15 @@ def test_doctor_of_this_machine(cli: Cli) -> None:
 
 def test_doctor(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     report = DoctorReport({"torch": "absent"}, ("cpu, 2 cores",), {"private data": "/somewhere"}, ())
-    monkeypatch.setattr(embedcache, "doctor", lambda _: report)
+    monkeypatch.setattr(embedcache, "doctor", lambda _, **__: report)
     done = cli("doctor")
     assert done.code == 0
     assert done.out.splitlines()[-1] == "no problem found"
     assert cli("doctor", "--json").document["healthy"] is True
 
-    monkeypatch.setattr(embedcache, "doctor", lambda _: replace(report, problems=("torch is absent: install it",)))
+    monkeypatch.setattr(
+        embedcache, "doctor", lambda _, **__: replace(report, problems=("torch is absent: install it",))
+    )
     done = cli("doctor")
     assert done.code == 1
     assert done.out.splitlines()[-1] == "problem: torch is absent: install it"
