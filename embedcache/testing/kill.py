@@ -59,7 +59,10 @@ class Span:
 
 def import_for_forks() -> None:
     """Import all that an extraction with a Dinov2 backbone imports, so that its forks need not. Computes nothing."""
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # heavy, as all of these
+    from embedcache.backbones.torchvision_pair import complete_torchvision  # heavy, as all of these
+
+    complete_torchvision()  # the models of transformers import torchvision where it is installed
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("dinov2")  # hundreds of patterns, compiled once
     for name in ("transformers.models.dinov2.modeling_dinov2", "embedcache.extraction.worker"):
