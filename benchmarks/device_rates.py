@@ -62,8 +62,9 @@ def main() -> None:
         "device_rates",
         {
             "rates_are_positive": all(line["end_to_end"] > 0 and line["forward"] for line in found.values()),
-            # a share of more than one would be a count of operations that is wrong
-            "shares_are_possible": all(s <= 1.05 for line in found.values() for s in line["share"].values()),
+            # a larger share would be a count of operations that is wrong; convolutions by Winograd's method (3x3 on tiles of
+            # 2x2) need 2.25 times fewer products than are counted
+            "shares_are_possible": all(s <= 2.25 for line in found.values() for s in line["share"].values()),
         },
         ours=found[worst]["end_to_end"],
         baseline=found[worst]["bound"],
