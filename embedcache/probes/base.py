@@ -4,6 +4,7 @@ A whole path (45 values of C, all k) is one call, because the values share most 
 warm starts, or one neighbour search.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -12,8 +13,10 @@ import numpy.typing as npt
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Features: TypeAlias = npt.NDArray[np.floating[Any]]
-ProbeKind = Literal["binary", "multilabel", "multiclass"]
-"""The task kinds that a classifying probe answers."""
+Groups: TypeAlias = npt.NDArray[Any]
+"""(n,): the patient of each row, fixed-width strings or integers."""
+ProbeKind = Literal["binary", "multilabel", "multiclass", "numeric"]
+"""The task kinds that probes answer; `answers` of a probe says which of them it does."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Diagnostics:
     """Values of the hyper-parameter whose solver stopped before its tolerance."""
     software: dict[str, str] = field(default_factory=dict)
     """What did the work, and its version: `{"neighbours": "faiss 1.15.1"}`."""
+    path: Mapping[str, Any] = field(default_factory=dict)
+    """What a solver has to tell, plain JSON: `{"iterations": 7, "gradient": [...]}`, a list having one item per value."""
 
 
 class FittedPath(Protocol):
@@ -37,11 +42,11 @@ class FittedPath(Protocol):
 
     @property
     def threshold(self) -> float:
-        """Binary and multilabel: a score above it says positive. (Multiclass: the highest score wins.)"""
+        """Binary and multilabel: a score above it says positive. (Multiclass: the highest score wins; numeric: unused.)"""
 
     @property
     def score_name(self) -> str:
-        """What a score is: `log-odds`, `log-probability`, `vote share`."""
+        """What a score is: `log-odds`, `log-probability`, `vote share`, `probability`, `value`."""
 
     @property
     def diagnostics(self) -> Diagnostics:
@@ -61,6 +66,10 @@ class Probe(Protocol):
         """Name of the hyper-parameter, as its field calls it: `C`, `k`."""
 
     @property
+    def answers(self) -> tuple[ProbeKind, ...]:
+        """The kinds of task that it can be fitted to."""
+
+    @property
     def standardize(self) -> bool:
         """Whether features are standardised on the training rows unless the user says otherwise."""
 
@@ -68,12 +77,19 @@ class Probe(Protocol):
         """Values to try with `n_train` rows, from the smoothest model to the most flexible: a tie goes to the earlier."""
 
     def fit_path(
-        self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        values: tuple[float, ...],
+        n_classes: int,
+        groups: Groups | None = None,
     ) -> FittedPath:
         """Fit every one of `values`.
 
-        X (n, d). y (n,) or (n, n_classes) of 0, 1 and NaN for missing; multiclass: (n,) class numbers as floats.
-        `n_classes` is the number of score columns: 1 for binary.
+        X (n, d). y (n,) or (n, n_classes) of 0, 1 and NaN for missing; multiclass: (n,) class numbers as floats; numeric:
+        (n,) values. `n_classes` is the number of score columns: 1 for binary and numeric. `groups` (n,): the patient of each
+        row, for a probe that leaves rows of one patient out of each other's fit.
         """
 
 

@@ -2,12 +2,13 @@
 
 import importlib.util
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
-from embedcache.probes.base import Diagnostics, Features, Matrix, ProbeKind, label_matrix
+from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
 
 K_GRID: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
 _BLOCK = 1024
@@ -80,6 +81,7 @@ class NearestNeighbourProbe:
     faiss: bool | None = None
 
     parameter = "k"
+    answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = False
 
     def grid(self, n_train: int) -> tuple[float, ...]:
@@ -87,7 +89,13 @@ class NearestNeighbourProbe:
         return tuple(float(k) for k in sorted({min(k, n_train) for k in self.k}, reverse=True))
 
     def fit_path(
-        self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        values: tuple[float, ...],
+        n_classes: int,
+        groups: Groups | None = None,
     ) -> FittedNeighbours:
         """Keep the normalised rows; a label without both classes gets NaN for scores."""
         if not len(X):

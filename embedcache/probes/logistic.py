@@ -10,13 +10,13 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from embedcache.probes.base import Diagnostics, Features, Matrix, ProbeKind, label_matrix
+from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))
 """DINOv2's grid."""
@@ -62,6 +62,7 @@ class LogisticProbe:
     max_iter: int = 3000
 
     parameter = "C"
+    answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = True
 
     def grid(self, n_train: int) -> tuple[float, ...]:
@@ -69,7 +70,13 @@ class LogisticProbe:
         return tuple(sorted(set(self.C)))
 
     def fit_path(
-        self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        values: tuple[float, ...],
+        n_classes: int,
+        groups: Groups | None = None,
     ) -> FittedLogistic:
         """Fit each C in `values`; a missing label leaves its row out of that label's fit only.
 
