@@ -27,7 +27,9 @@ _PUBLIC = {
     "PatchProbeConfig": "embedcache.evaluation.patch_question",
     "ProbeConfig": "embedcache.evaluation.question",
     "Recipe": "embedcache.types",
+    "Repetition": "embedcache.evaluation.repeat",
     "Result": "embedcache.types",
+    "ResultTable": "embedcache.evaluation.result_table",
     "Sample": "embedcache.types",
     "Samples": "embedcache.types",
     "ShownSplit": "embedcache.evaluation.split_show",
@@ -69,11 +71,13 @@ _PUBLIC = {
     "relocate": "embedcache.datasets.relocate",
     "remove_store": "embedcache.store.catalog",
     "repair": "embedcache.extraction.repair:repair_store",
+    "repeat_probe": "embedcache.evaluation.repeat",
     "reveal": "embedcache.datasets.reveal",
     "run_demo": "embedcache.testing.demo",
     "show_split": "embedcache.evaluation.split_show",
     "show_store": "embedcache.store.catalog",
     "sync_labels": "embedcache.extraction.sync",
+    "tabulate_results": "embedcache.evaluation.result_table",
     "verify": "embedcache.store.verify:verify_store",
     "verify_labels": "embedcache.store.verify",
 }
@@ -96,7 +100,9 @@ __all__ = [
     "PatchProbeConfig",
     "ProbeConfig",
     "Recipe",
+    "Repetition",
     "Result",
+    "ResultTable",
     "Sample",
     "Samples",
     "ShownSplit",
@@ -139,11 +145,13 @@ __all__ = [
     "relocate",
     "remove_store",
     "repair",
+    "repeat_probe",
     "reveal",
     "run_demo",
     "show_split",
     "show_store",
     "sync_labels",
+    "tabulate_results",
     "verify",
     "verify_labels",
 ]
@@ -169,6 +177,8 @@ if TYPE_CHECKING:
     from embedcache.evaluation.pca_of_store import draw_pca
     from embedcache.evaluation.probe import run_probe as probe
     from embedcache.evaluation.question import ProbeConfig
+    from embedcache.evaluation.repeat import Repetition, repeat_probe
+    from embedcache.evaluation.result_table import ResultTable, tabulate_results
     from embedcache.evaluation.results import list_results, read_result
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
     from embedcache.evaluation.split_show import ShownSplit, show_split

@@ -653,6 +653,11 @@ class Result:
     timings: Mapping[str, float]
     software: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+    """`dataset`, `backbone` and `store`, for tables; {} in a result of version 1."""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """The path of the hyper-parameter, by choice of features and of the refit: values, what validation scored each at, and
+    what the solver tells of each."""
     path: str = ""
     """Where it was written; not part of the file."""
 

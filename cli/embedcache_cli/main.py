@@ -28,6 +28,7 @@ from embedcache_cli import (
     probe_patch,
     relocate,
     repair,
+    results,
     rm,
     show,
     splits,
@@ -55,7 +56,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, doctor, demo):
+for module in (plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, doctor, demo):
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)

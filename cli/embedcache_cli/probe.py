@@ -1,7 +1,7 @@
 """`embedcache probe`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from embedcache_cli.asking import takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
 
 if TYPE_CHECKING:
+    from embedcache import Repetition
     from embedcache.types import Metric
 
 NAME = "probe"
@@ -73,17 +74,61 @@ def shared(
 Figure = Annotated[str | None, typer.Option(help="Draw the result to this PNG, SVG or PDF.")]
 
 
+Select = Annotated[
+    Literal["validation", "leave-one-out", "leave-patient-out"],
+    typer.Option(help="What chooses k: the validation part, or all rows but those for testing, each without its own."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def repeat_command(
+    ctx: typer.Context,
+    like: Annotated[
+        str | None, typer.Option(help="Repeat what this result's JSON records, and say what differs.")
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="With --like: another store than the recorded one.")] = None,
+    labels: Annotated[str | None, typer.Option(help="With --like: these labels, not those beside the store.")] = None,
+    split: Annotated[str | None, typer.Option(help="With --like: another split than the recorded one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --like: write it, although the same was asked.")] = False,
+    json: Json = False,
+) -> int | None:
+    """Fit a cheap head on cached features and measure it."""
+    if ctx.invoked_subcommand is not None:
+        if like or store or labels or split or force or json:
+            raise InputError(
+                "options come after the probe's name; only `probe --like RESULT.json` goes without a name."
+            )
+        return None
+    if like is None:
+        raise InputError(
+            "`probe` needs the name of a probe, or --like RESULT.json; `embedcache probe --help` lists them."
+        )
+    done = embedcache.repeat_probe(
+        like, store, labels=labels, split=split, force=force, progress=None if json else tell_stage
+    )
+    if json:
+        print_json(done)
+        return 0
+    tell_stage("")
+    print_repetition(done)
+    return 0
+
+
 @app.command("logistic")
 @takes(shared)
 def logistic_command(
     asked: dict[str, Any],
     C: Annotated[str | None, typer.Option("--C", help="Grid of inverse penalties, with commas.")] = None,
+    class_weight: Annotated[
+        Literal["none", "balanced"], typer.Option(help="balanced: both classes of a label weigh the same.")
+    ] = "none",
     figure: Figure = None,
     json: Json = False,
 ) -> int:
     """Logistic regression: C and the vector chosen on validation, refitted on train+validation, tested once."""
     grid = numbers(C, float, "--C") if C else None
-    return run(embedcache.ProbeConfig(probe="logistic", C=grid, **asked), figure, json)
+    options = {"class_weight": class_weight} if class_weight != "none" else {}
+    return run(embedcache.ProbeConfig(probe="logistic", C=grid, options=options, **asked), figure, json)
 
 
 @app.command("knn")
@@ -91,12 +136,33 @@ def logistic_command(
 def knn_command(
     asked: dict[str, Any],
     k: Annotated[str | None, typer.Option("--k", help="Grid of neighbours, with commas.")] = None,
+    votes: Annotated[
+        Literal["softmax", "ml-knn"],
+        typer.Option(
+            help="softmax: weighted by exp(similarity / 0.07); ml-knn: posterior of the count (Zhang & Zhou)."
+        ),
+    ] = "softmax",
+    select: Select = "validation",
     figure: Figure = None,
     json: Json = False,
 ) -> int:
-    """Nearest neighbours by cosine, votes weighted by softmax(similarity / 0.07); k chosen on validation."""
+    """Nearest neighbours by cosine; k and the vector chosen on validation."""
     grid = numbers(k, int, "--k") if k else None
-    return run(embedcache.ProbeConfig(probe="knn", k=grid, **asked), figure, json)
+    config = embedcache.ProbeConfig(probe="knn", k=grid, options={"votes": votes}, select=select, **asked)
+    return run(config, figure, json)
+
+
+@app.command("ridge")
+@takes(shared)
+def ridge_command(
+    asked: dict[str, Any],
+    alpha: Annotated[str | None, typer.Option(help="Grid of penalties, with commas.")] = None,
+    figure: Figure = None,
+    json: Json = False,
+) -> int:
+    """Ridge regression for numbers (age, a measurement): alpha and the vector chosen on validation, tested once."""
+    options = {"alpha": numbers(alpha, float, "--alpha")} if alpha else {}
+    return run(embedcache.ProbeConfig(probe="ridge", options=options, **asked), figure, json)
 
 
 def run(config: "embedcache.ProbeConfig", figure: str | None, json: bool) -> int:
@@ -113,14 +179,28 @@ def run(config: "embedcache.ProbeConfig", figure: str | None, json: bool) -> int
     return 0
 
 
+def print_repetition(done: "Repetition") -> None:
+    """The result of now, and below it each thing that is not as recorded."""
+    print_result(done.now)
+    recorded = Path(done.recorded.path).name
+    sections = (("asked", done.inputs), ("software", done.software), ("found", done.figures))
+    rows = [(what, d.name, d.recorded, d.now) for what, section in sections for d in section]
+    if rows:
+        print(f"beside {recorded}:")
+        print_table(("", "", "recorded", "now"), rows)
+    if not done.inputs:
+        print(f"the same was asked as in {recorded}" + ("" if done.figures else ", and the same was found"))
+    if done.largest_change is not None:
+        print(f"the scores of test rows differ by at most {done.largest_change:.3g}")
+
+
 def print_result(result: "embedcache.Result") -> None:
     """The choice, the parts, a line per metric and class, and where it is written."""
     chosen, counts = result.chosen, result.counts
     layers = ", ".join(str(n) for n in chosen["layers"])
-    name, value = next((n, chosen[n]) for n in ("C", "k") if n in chosen)
-    print(
-        f"{result.probe} probe on task {result.task.name}: {chosen['features']} of layer {layers}, {name} = {value:.4g}"
-    )
+    name = chosen["parameter"]
+    choice = f"{name} = {chosen[name]:.4g}"
+    print(f"{result.probe} probe on task {result.task.name}: {chosen['features']} of layer {layers}, {choice}")
     print(f"chosen by {chosen['selected_by']} ({chosen['validation_score']:.3f}); split {chosen['split']}")
     for part in ("train", "validation", "test"):
         samples = f"{counted(counts[f'{part}_samples'], 'sample')} of {counted(counts[f'{part}_patients'], 'patient')}"
@@ -142,7 +222,8 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     rows = []
     for label in labels:
         of_label = [cells[label, name] for name in names if (label, name) in cells]
-        positives = f"{of_label[0].positives:,} of {of_label[0].n:,}"
+        first = of_label[0]
+        positives = f"{first.positives:,} of {first.n:,}" if first.positives else f"{first.n:,}"
         rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
     print_table(("class", "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")

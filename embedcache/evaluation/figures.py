@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, MissingPackageError
 from embedcache.evaluation.metrics import Ranking
-from embedcache.evaluation.results import Predictions, read_predictions
+from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.probes.base import Matrix
 from embedcache.types import Metric, Result
 

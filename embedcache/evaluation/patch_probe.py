@@ -25,8 +25,9 @@ from embedcache.evaluation.patch_question import (
     patients_of,
 )
 from embedcache.evaluation.patch_sources import LayerSource, PatchSource, PositionSource, gather
+from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import plain
-from embedcache.evaluation.results import Predictions, find_result, results_folder, write_result
+from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.segmentation import Counts, Overlaps, confusion, mean_dice, measure_overlap
 from embedcache.images.geometry import Placement, upsample_to_source
 from embedcache.probes.base import Features
@@ -102,8 +103,10 @@ def run_patch_probe(config: PatchProbeConfig, progress: Progress | None = None) 
             "solver": f"scipy {scipy.__version__} L-BFGS-B",
         },
         warnings=_warnings(question, choice, head),
+        source=source_of(question.cache),
     )
-    return write_result(result, _predictions(question, choice.counts, counts), folder, config.force)
+    predictions = _predictions(question, choice.counts, counts)
+    return write_result(result, predictions, folder, config.force, question.split)
 
 
 # --- fit and choose -------------------------------------------------------------------------------
@@ -205,6 +208,7 @@ def _chosen(question: PatchQuestion, choice: _Choice, floor: _Choice) -> dict[st
     assert isinstance(choice.source, LayerSource)
     return plain(
         {
+            "parameter": "C",
             "C": choice.value,
             "features": "patch",
             "layers": [choice.source.tokens.spec.layer],
@@ -239,10 +243,11 @@ def _warnings(question: PatchQuestion, choice: _Choice, head: FittedPatchLinear)
 
 def _predictions(question: PatchQuestion, validation: Counts, test: Counts) -> Predictions:
     """Per sample and class: whether the mask holds it, and its Dice (NaN where neither mask nor prediction does)."""
-    samples, parts = [], []
+    samples, patients, parts = [], [], []
     for part in ("validation", "test"):
         masks: IntArray = np.unique(question.slices.of(part).mask)
         samples.append(question.cache.index.plan.sample_id[question.masks.sample[masks]])
+        patients.append(patients_of(question, masks))
         parts += [part] * len(masks)
     overlaps = Overlaps.of(np.concatenate([validation, test]))
     return Predictions(
@@ -252,4 +257,6 @@ def _predictions(question: PatchQuestion, validation: Counts, test: Counts) -> P
         question.classes.names,
         (overlaps.truth > 0).astype(np.float64),
         overlaps.dice(),
+        np.concatenate(patients),
+        np.full((len(parts), len(question.classes.names)), np.nan),
     )

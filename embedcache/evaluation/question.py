@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -19,14 +19,20 @@ from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
+from embedcache.store.texts import factorise
 from embedcache.types import Labels, Split, Task, strings
 
 FEWEST_RESAMPLES = 20
 """Of fewer no 95% interval can be read off."""
-_ELSEWHERE = {
-    "numeric": "ridge regression, which answers it, comes in a later version",
-    "segmentation": "`embedcache probe patch-linear` answers it",
+Select = Literal["validation", "leave-one-out", "leave-patient-out"]
+_ANSWERED_BY: Mapping[str, str] = {
+    "numeric": "ridge",
+    "segmentation": "patch-linear",
+    "binary": "logistic",
+    "multilabel": "logistic",
+    "multiclass": "logistic",
 }
+"""A command that answers a task of this kind."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class ProbeConfig:
     """What to fit on what. Paths say where things lie and never enter a result."""
 
     probe: str
-    """A registered probe: `logistic`, `knn`."""
+    """A registered probe: `logistic`, `knn`, `ridge`."""
     store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
@@ -63,6 +69,10 @@ class ProbeConfig:
     """Grid of the logistic probe; None is its own."""
     k: tuple[int, ...] | None = None
     """Grid of the kNN probe; None is its own."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of the probe, by the names of its own fields: `{"class_weight": "balanced"}`, `{"votes": "ml-knn"}`."""
+    select: Select = "validation"
+    """What chooses: the validation part; or each row of training and validation, scored without its own row or patient."""
     results: Path | None = None
     """Folder of the results; None is `<cache>/results`, or `results` beside a store that lies in no cache."""
     force: bool = False
@@ -74,6 +84,8 @@ class ProbeConfig:
             raise InputError(f"resamples must be at least {FEWEST_RESAMPLES}. Got {self.resamples}.")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more. Got {self.seed}.")
+        if self.select not in get_args(Select):
+            raise suggest("way to choose", self.select, get_args(Select))
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,9 @@ class Question:
     columns: npt.NDArray[np.int64]
     """Which of the task's classes are asked for."""
     classes: tuple[str, ...]
+    """Of the columns; a numeric task's one column has the task's name."""
     standardize: bool
+    select: Select
     inputs: Mapping[str, Any]
 
 
@@ -99,14 +113,15 @@ def ask(config: ProbeConfig) -> Question:
     """Open the cache, settle task, split, features and grid, and name the inputs by their digests."""
     cache = FeatureCache.open(config.store)
     labels = find_labels(cache, config.labels, config.join_on)
-    task, kind = _task(labels, config.task)
-    columns = _columns(task, config.classes)
+    task = _task(labels, config.task)
     probe = _probe(config)
+    kind = _kind(task, config.probe, probe)
+    columns = _columns(task, config.classes)
     split = choose_split(cache, labels, config)
     layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
     choices = _feature_choices(cache, config.features, layers)
     standardize = probe.standardize if config.standardize is None else config.standardize
-    classes = tuple(task.classes[j] for j in columns.tolist())
+    classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
         "store": cache.fingerprint,
         "plan": cache.plan_digest,
@@ -126,34 +141,54 @@ def ask(config: ProbeConfig) -> Question:
             "pool": config.pool,
             "strict_volumes": config.strict_volumes,
             "standardize": standardize,
+            "select": config.select,
             "seed": config.seed,
             "resamples": config.resamples,
         },
         "version": embedcache.__version__,
     }
     return Question(
-        cache, labels, task, kind, split, probe, choices, layers, columns, classes, standardize, plain(inputs)
+        cache,
+        labels,
+        task,
+        kind,
+        split,
+        probe,
+        choices,
+        layers,
+        columns,
+        classes,
+        standardize,
+        config.select,
+        plain(inputs),
     )
 
 
-def _task(labels: Labels, name: str | None) -> tuple[Task, ProbeKind]:
+def _task(labels: Labels, name: str | None) -> Task:
     names = [t.name for t in labels.tasks]
     if name is None and len(names) != 1:
         what = f"the labels hold {len(names)} tasks: {', '.join(names)}; choose one with --task." if names else (
             "the labels hold no task; give a table that has one with --labels FILE."
         )  # fmt: skip
         raise InputError(what)
-    task = labels.get(name if name is not None else names[0])
-    for kind in get_args(ProbeKind):
+    return labels.get(name if name is not None else names[0])
+
+
+def _kind(task: Task, name: str, probe: Probe) -> ProbeKind:
+    """The task's kind, if the probe answers it."""
+    for kind in probe.answers:
         if task.kind == kind:
-            return task, kind
-    raise InputError(f"task {task.name!r} is a {task.kind} task; these probes classify; {_ELSEWHERE[task.kind]}.")
+            return kind
+    raise InputError(
+        f"task {task.name!r} is a {task.kind} task, and probe {name!r} answers {', '.join(probe.answers)} ones; "
+        f"`embedcache probe {_ANSWERED_BY[task.kind]}` answers it."
+    )
 
 
 def _columns(task: Task, classes: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
-    """Positions of the asked findings, in the task's order."""
+    """Positions of the asked findings, in the task's order; a numeric task has one column."""
     if classes is None:
-        return np.arange(len(task.classes))
+        return np.arange(len(task.classes) or 1)
     if task.kind != "multilabel":
         raise InputError(f"classes restrict a multilabel task; {task.name!r} is {task.kind}, so leave --classes out.")
     for name in classes:
@@ -165,17 +200,22 @@ def _columns(task: Task, classes: tuple[str, ...] | None) -> npt.NDArray[np.int6
 
 
 def _probe(config: ProbeConfig) -> Probe:
+    """The probe with the options that are asked for."""
     factory = REGISTRY.load(config.probe)
-    probe: Probe = factory()
+    options = dict(config.options)
     for name, grid in (("C", config.C), ("k", config.k)):
-        if grid is None:
-            continue
-        if probe.parameter != name:
-            raise InputError(f"probe {config.probe!r} has no {name}; its hyper-parameter is {probe.parameter}.")
-        if not grid or not all(0 < value < np.inf for value in grid):
-            raise InputError(f"{name} must be one or several positive numbers. Got {list(grid)}.")
-        probe = factory(**{name: grid})
-    return probe
+        if grid is not None:
+            options[name] = grid
+    probe: Probe = factory()
+    known = [f.name for f in fields(probe)]
+    for name in options:
+        if name not in known:
+            raise suggest(f"option of probe {config.probe!r}", name, known)
+    grid = options.get(probe.parameter)
+    if grid is not None and (not grid or not all(0 < value < np.inf for value in grid)):
+        raise InputError(f"{probe.parameter} must be one or several positive numbers. Got {list(grid)}.")
+    asked: Probe = factory(**options)
+    return asked
 
 
 class SplitWishes(Protocol):
@@ -232,21 +272,17 @@ def _feature_choices(cache: FeatureCache, features: str, layers: tuple[int, ...]
 
 
 def labels_digest(labels: Labels, task: Task) -> str:
-    """SHA-256 over the task and its labels; other tasks and the split column do not enter."""
+    """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
     of_task = labels.task == task.name
-    value = labels.value[of_task].tolist()
-    rows = sorted(
-        zip(
-            labels.sample[of_task].tolist(),
-            labels.patient[of_task].tolist(),
-            labels.slice[of_task].tolist(),
-            labels.klass[of_task].tolist(),
-            [None if v != v else v for v in value],
-            strict=True,
-        ),
-        key=lambda row: row[:4],
-    )
-    return sha256(canonical([asdict(task), rows]))
+    columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
+    words = [names.tolist() for names, _ in columns]
+    sample, patient, klass = (codes for _, codes in columns)
+    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
+    order = np.lexsort((klass, slices, patient, sample))
+    numbers = np.stack([sample, patient, slices, klass])[:, order].astype("<i8")
+    # whatever a NaN holds besides, it says: not known
+    values = np.where(np.isnan(value), np.nan, value)[order].astype("<f8")
+    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,49 +7,25 @@ name: the same question asked again finds its answer.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.probes.base import Matrix
+from embedcache.evaluation.predictions import Predictions, encode_predictions
+from embedcache.evaluation.splits import encode_split, split_digest
 from embedcache.store.files import locked, replace_file
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Metric, Result, StringArray, Task, strings
+from embedcache.types import Metric, Result, Split, Task
 
 FORMAT = "embedcache-result"
-VERSION = 1
+VERSION = 2
+"""2 adds `source` and `selection`, and patients and scores before refitting to the predictions; 1 is read."""
+SPLITS = "splits"
+"""Folder beside the results: each split that one was made with, by its digest, so that it can be made again."""
 _DIGITS = 16
 _NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}(-[0-9]+)?\.json")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Scores per row and class. Validation rows are scored by the model before refitting, test rows by the one after."""
-
-    sample: StringArray
-    """(n,): store ids."""
-    slice: npt.NDArray[np.int32]
-    """(n,): slice index, -1 where slices were pooled."""
-    part: StringArray
-    """(n,): `validation` or `test`."""
-    classes: tuple[str, ...]
-    label: Matrix
-    """(n, n_classes) of 0, 1 and NaN for missing; one-hot for multiclass."""
-    score: Matrix
-    """(n, n_classes), NaN for a label that could not be fitted."""
-
-    def take(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
-        """The rows of `mask`."""
-        return Predictions(
-            self.sample[mask], self.slice[mask], self.part[mask], self.classes, self.label[mask], self.score[mask]
-        )
 
 
 def result_digest(inputs: Mapping[str, Any]) -> str:
@@ -105,6 +81,12 @@ def results_folder(cache: FeatureCache) -> Path:
     return (cache.dataset_folder.parent if cache.dataset_folder is not None else cache.path.parent) / "results"
 
 
+def source_of(cache: FeatureCache) -> dict[str, str]:
+    """What a table calls the store: its dataset, its backbone, its name."""
+    dataset = cache.root.dataset.name
+    return {"dataset": dataset, "backbone": cache.path.parent.name, "store": cache.path.name}
+
+
 def find_result(inputs: Mapping[str, Any], folder: Path) -> Result | None:
     """The result of these inputs that `folder` holds, the first one if it was forced again; None if there is none."""
     digest = result_digest(inputs)
@@ -117,8 +99,10 @@ def find_result(inputs: Mapping[str, Any], folder: Path) -> Result | None:
     return result
 
 
-def write_result(result: Result, predictions: Predictions, folder: Path, force: bool = False) -> Result:
-    """Write the JSON and its predictions, and return the result with its path.
+def write_result(
+    result: Result, predictions: Predictions, folder: Path, force: bool = False, split: Split | None = None
+) -> Result:
+    """Write the split that it was made with, its predictions and the JSON, and return the result with its path.
 
     If the result of these inputs is there it is returned as it stands; under `force` a new one is written as `-2`,
     `-3`… Nothing is ever overwritten.
@@ -132,61 +116,26 @@ def write_result(result: Result, predictions: Predictions, folder: Path, force: 
         while path.exists():
             number += 1
             path = folder / f"{stem}-{number}.json"
-        replace_file(path.with_suffix(".parquet"), _encode_predictions(predictions))
+        if split is not None and not (kept := kept_split(folder, split_digest(split))).exists():
+            kept.parent.mkdir(exist_ok=True)
+            replace_file(kept, encode_split(split))
+        replace_file(path.with_suffix(".parquet"), encode_predictions(predictions))
         replace_file(path, encode_result(result).encode())
     return replace(result, path=str(path))
+
+
+def kept_split(folder: Path, digest: str) -> Path:
+    """Where the split of this digest lies beside the results of `folder`, if one was made with it."""
+    return folder / SPLITS / f"{digest[:_DIGITS]}.csv"
 
 
 def list_results(folder: Path) -> list[Result]:
     """All results in a folder, by name; [] if there is no such folder."""
     if not folder.is_dir():
         return []
-    return [read_result(p) for p in sorted(folder.iterdir()) if _NAME.fullmatch(p.name)]
+    return [read_result(p) for p in sorted(folder.iterdir()) if is_result_name(p.name)]
 
 
-def read_predictions(result: Result) -> Predictions:
-    """The predictions beside a result that was written or read."""
-    path = Path(result.path).with_suffix(".parquet")
-    if not result.path or not path.exists():
-        raise InputError(
-            f"there are no predictions beside {Path(result.path).name or 'this result'}; run it with --force."
-        )
-    table = pq.ParquetFile(path).read()
-    classes = tuple(dict.fromkeys(table["class"].to_pylist()))
-    shape = (-1, len(classes))
-
-    def matrix(column: str) -> Matrix:
-        values = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
-        result: Matrix = values.reshape(shape)
-        return result
-
-    rows = table.take(np.arange(0, len(table), len(classes)))
-    return Predictions(
-        strings(rows["sample"].to_pylist()),
-        rows["slice"].to_numpy().astype(np.int32),
-        strings(rows["part"].to_pylist()),
-        classes,
-        matrix("label"),
-        matrix("score"),
-    )
-
-
-def _encode_predictions(predictions: Predictions) -> bytes:
-    """Long rows: one per prediction and class, in order."""
-    n, wide = predictions.score.shape
-    each = np.repeat(np.arange(n), wide)
-    label, score = predictions.label.ravel(), predictions.score.ravel()
-    table = pa.table(
-        {
-            "sample": pa.array(predictions.sample[each].tolist(), pa.string()),
-            "slice": pa.array(predictions.slice[each], pa.int32()),
-            "part": pa.array(predictions.part[each].tolist(), pa.string()),
-            "class": pa.array(list(predictions.classes) * n, pa.string()),
-            "label": pa.array(label, pa.float64(), mask=np.isnan(label)),
-            "score": pa.array(score, pa.float64(), mask=np.isnan(score)),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+def is_result_name(name: str) -> bool:
+    """Whether a file of this name in a folder of results is a result."""
+    return _NAME.fullmatch(name) is not None

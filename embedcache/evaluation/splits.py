@@ -14,6 +14,7 @@ from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, suggest
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
+from embedcache.store.texts import factorise, locate
 from embedcache.types import PARTS, Labels, Split, StringArray, strings
 
 COLUMNS = ("sample", "patient", "split", "draw", "seed")
@@ -42,29 +43,26 @@ def make_split(
     if seed < 0:
         raise InputError(f"seed must be 0 or more. Got {seed}.")
     parts = given if given is not None else strings([""] * len(samples))
-    part_of: dict[str, str] = {}
-    for patient, part in zip(patients.tolist(), parts.tolist(), strict=True):
-        if part:
-            part_of.setdefault(patient, part)
     known = parts != ""
     check_split(Split(samples[known], patients[known], parts[known]))
+    names, patient = factorise(strings(patients))
+    part_of = np.full(len(names), "train", dtype="U10")
+    part_of[patient[known]] = parts[known]
     random = np.random.default_rng(seed)
     drawn = False
     for wanted, share in (("test", test), ("validation", validation)):
-        if wanted in part_of.values():
+        if (part_of == wanted).any():
             continue
         drawn = True
-        free = sorted({p for p in patients.tolist() if part_of.get(p, "train") == "train"})
+        free = np.flatnonzero(part_of == "train")  # names are sorted
         if len(free) < 2:
             raise InputError(
                 f"{len(free)} training patients are too few to draw a {wanted} part from; "
                 "give a split with --split FILE, or more patients."
             )
         count = min(max(1, round(share * len(free))), len(free) - 1)
-        for i in random.choice(len(free), count, replace=False).tolist():
-            part_of[free[i]] = wanted
-    part = strings([part_of.get(p, "train") for p in patients.tolist()])
-    split = Split(samples, patients, part, seed=seed if drawn else None, name=name)
+        part_of[free[random.choice(len(free), count, replace=False)]] = wanted
+    split = Split(samples, patients, strings(part_of[patient]), seed=seed if drawn else None, name=name)
     check_split(split)
     return split
 
@@ -78,17 +76,14 @@ def systematic(
 
 def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> StringArray:
     """The part that the labels name for each sample, "" where they name none."""
-    by_sample: dict[str, str] = {}
-    by_patient: dict[str, str] = {}
-    for sample, patient, part in zip(
-        labels.sample.tolist(), labels.patient.tolist(), labels.split.tolist(), strict=True
-    ):
-        if part and sample:
-            by_sample[sample] = part
-        elif part:  # the rows of a patient-level task name no sample
-            by_patient[patient] = part
-    pairs = zip(samples.tolist(), patients.tolist(), strict=True)
-    return strings([by_sample.get(s) or by_patient.get(p, "") for s, p in pairs])
+    parts = strings([""] * len(samples))
+    named = labels.split != ""
+    of_patient = named & (labels.sample == "")  # the rows of a patient-level task name no sample
+    for asked, whose, rows in ((patients, labels.patient, of_patient), (samples, labels.sample, named & ~of_patient)):
+        place = locate(strings(asked), whose[rows])
+        found = place >= 0
+        parts[found] = labels.split[rows][place[found]]
+    return parts
 
 
 def check_split(split: Split, known: StringArray | None = None, whole: bool = True) -> None:
@@ -97,25 +92,32 @@ def check_split(split: Split, known: StringArray | None = None, whole: bool = Tr
     for part in np.unique(split.part).tolist():
         if part not in PARTS:
             raise suggest(f"part in {where}", part, PARTS)
-    first: dict[str, tuple[str, str]] = {}
-    seen: set[str] = set()
-    for sample, patient, part in zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True):
-        if sample in seen:
-            raise InputError(f"{where} has sample {sample!r} twice; keep one of the two rows.")
-        seen.add(sample)
-        other, other_part = first.setdefault(patient, (sample, part))
-        if whole and other_part != part:
-            raise InputError(
-                f"{where} has one patient in two parts: sample {other!r} in {other_part} and sample {sample!r} in {part}; "
-                "put all samples of a patient into one part."
-            )
+    samples, sample = factorise(strings(split.sample))
+    if len(samples) < len(sample):
+        twice = samples[np.flatnonzero(np.bincount(sample) > 1)[0]]
+        raise InputError(f"{where} has sample {str(twice)!r} twice; keep one of the two rows.")
+    if whole:
+        _check_patients(split, where)
     if known is not None:
-        unknown = sorted(seen - set(known.tolist()))
+        unknown = samples[locate(samples, strings(known)) < 0].tolist()
         if unknown:
             raise InputError(
                 f"{where} names {len(unknown)} samples that the store does not hold, {unknown[0]!r} for one; "
                 "make it for this store with `embedcache splits make`."
             )
+
+
+def _check_patients(split: Split, where: str) -> None:
+    _, patient = factorise(strings(split.patient))
+    part = np.searchsorted(sorted(PARTS), np.array(split.part.tolist(), dtype="U10"))
+    order = np.argsort(patient, kind="stable")
+    torn = np.flatnonzero((np.diff(patient[order]) == 0) & (np.diff(part[order]) != 0))
+    if len(torn):
+        one, other = order[torn[0]], order[torn[0] + 1]
+        raise InputError(
+            f"{where} has one patient in two parts: sample {str(split.sample[one])!r} in {split.part[one]} and sample "
+            f"{str(split.sample[other])!r} in {split.part[other]}; put all samples of a patient into one part."
+        )
 
 
 def split_digest(split: Split) -> str:
@@ -129,8 +131,8 @@ def members(split: Split) -> dict[str, str]:
     return dict(zip(split.sample.tolist(), split.part.tolist(), strict=True))
 
 
-def write_split(split: Split, path: Path) -> None:
-    """Write the CSV, rows sorted by sample: whole or not at all, and the same bytes for the same split."""
+def encode_split(split: Split) -> bytes:
+    """The CSV, rows sorted by sample: the same bytes for the same split."""
     check_split(split)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -140,8 +142,14 @@ def write_split(split: Split, path: Path) -> None:
         zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True)
     ):
         writer.writerow([sample, patient, part, split.draw, seed])
+    return text.getvalue().encode()
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write the CSV: whole or not at all."""
+    data = encode_split(split)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text.getvalue().encode())
+    replace_file(path, data)
 
 
 def read_split(path: Path, known: StringArray | None = None, whole: bool = True) -> Split:
@@ -193,5 +201,6 @@ def _one_number(rows: list[dict[str, str]], column: str, name: str) -> int | Non
 
 def part_rows(split: Split, sample_id: StringArray) -> npt.NDArray[np.str_]:
     """The part of each row by its sample id, "" for samples that the split does not name."""
-    part = members(split)
-    return np.array([part.get(s, "") for s in sample_id.tolist()], dtype="U10")
+    place = locate(strings(sample_id), strings(split.sample))
+    parts = np.array([*split.part.tolist(), ""], dtype="U10")
+    return parts[place]

@@ -4,9 +4,9 @@ A whole path (45 values of C, all k) is one call, because the values share most 
 warm starts, or one neighbour search.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,17 @@ class FittedPath(Protocol):
 
     def scores(self, X: Features) -> Matrix:
         """Shape (n_values, n, n_classes), float64; NaN in the column of a label that could not be fitted."""
+
+    def only(self, value: float) -> "FittedPath":
+        """The model of one of `values` alone, as a path of length one."""
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A fitted path that can score its own training rows without them, at no more than the cost of a fit."""
+
+    def left_out_scores(self, by: Literal["row", "patient"]) -> Matrix:
+        """(n_values, n_train, n_classes): each training row by a model without it, or without the rows of its patient."""
 
 
 class Probe(Protocol):
@@ -103,6 +114,10 @@ def label_matrix(y: Features, kind: ProbeKind, n_classes: int) -> Matrix:
     return np.asarray(y, dtype=np.float64).reshape(len(y), n_classes)
 
 
+_BLOCK_VALUES = 1 << 20
+"""Values worked on at a time in float64: 8 MB, which a core's cache holds in part."""
+
+
 @dataclass(frozen=True)
 class Standardizer:
     """Centre and scale of each feature, learned from training rows only. A constant feature is centred, not scaled."""
@@ -113,12 +128,30 @@ class Standardizer:
     @classmethod
     def fit(cls, X: Features) -> "Standardizer":
         """Mean and standard deviation (divided by n) of the rows of X (n, d), in float64."""
-        mean = X.mean(axis=0, dtype=np.float64)
-        std = X.std(axis=0, dtype=np.float64)
+        mean = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(X)), np.zeros(X.shape[1])) / len(X)
+        squares = np.zeros(X.shape[1])
+        for _, block in _blocks(X):
+            deviation = block - mean
+            squares += np.einsum("ij,ij->j", deviation, deviation)
+        std = np.sqrt(squares / len(X))
         # Rounding leaves a constant column of float32 with a std of about 1e-7 of its size, which must not be blown up.
         constant = std <= 1e-6 * np.abs(mean)
         return cls(mean, np.where(constant | (std == 0), 1.0, std))
 
     def apply(self, X: Features) -> npt.NDArray[np.float32]:
         """(X - mean) / std, shape (n, d), float32."""
-        return ((X - self.mean) / self.std).astype(np.float32)
+        scaled = np.empty(X.shape, dtype=np.float32)
+        for rows, block in _blocks(X):
+            # in float64 until the end: a mean that is large beside the deviation would cost digits
+            deviation = block - self.mean
+            deviation /= self.std
+            scaled[rows] = deviation
+        return scaled
+
+
+def _blocks(X: Features) -> Iterator[tuple[slice, Features]]:
+    """Rows of X, some at a time, and where they lie."""
+    step = max(1, _BLOCK_VALUES // max(1, X.shape[1]))
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        yield rows, X[rows]

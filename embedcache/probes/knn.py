@@ -1,7 +1,7 @@
 """Weighted nearest neighbours: L2-normalised features, cosine, votes weighted by softmax(similarity / 0.07)."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -57,6 +57,10 @@ class FittedNeighbours:
                 result[i, rows] = np.divide(for_it, cast, out=np.broadcast_to(prior, cast.shape).copy(), where=cast > 0)
         result[..., np.isnan(prior)] = np.nan
         return result
+
+    def only(self, value: float) -> "FittedNeighbours":
+        """The vote of one k alone."""
+        return replace(self, values=(value,))
 
     def _search(
         self, queries: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64] | None

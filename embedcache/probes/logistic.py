@@ -9,7 +9,7 @@ the penalty is invariant under rotation, so the solution is the same in fewer co
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -39,6 +39,11 @@ class FittedLogistic:
     def score_name(self) -> str:
         """Both are unbounded: a probability in float64 would tie all confident positives at 1."""
         return "log-probability" if self.kind == "multiclass" else "log-odds"
+
+    def only(self, value: float) -> "FittedLogistic":
+        """The model of one C alone."""
+        at = [self.values.index(value)]
+        return replace(self, values=(value,), coef=self.coef[at], intercept=self.intercept[at])
 
     def scores(self, X: Features) -> Matrix:
         """Log-odds per label, or log-softmax over the classes; shape (n_values, n, n_classes)."""

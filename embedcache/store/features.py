@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
 from embedcache.store import layout
-from embedcache.types import PARTS, Labels, StringArray, Task
+from embedcache.store.texts import factorise, locate
+from embedcache.types import PARTS, Labels, StringArray, Task, strings
 
 if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
@@ -186,6 +187,8 @@ def pool_slices(
     X: npt.NDArray[np.float32], first: npt.NDArray[np.int64], count: npt.NDArray[np.int64], pool: str
 ) -> npt.NDArray[np.float32]:
     """Pool runs of rows [first, first + count) into one row each: (n, d), or (n, 2 d) for `mean+max`."""
+    if pool != "mean+max" and len(X) == len(first):  # a slice each: radiographs
+        return X
     if pool == "middle":
         pooled: npt.NDArray[np.float32] = X[first + count // 2]
         return pooled
@@ -202,26 +205,24 @@ def join(
     """The task's y for rows that are named by sample id, patient and slice, at the task's own level."""
     of_task = labels.task == task.name
     value, klass = labels.value[of_task], labels.klass[of_task]
-    if task.level == "patient":
-        named: list[Any] = labels.patient[of_task].tolist()
-        wanted: list[Any] = patients.tolist()
-    elif task.level == "slice":
-        named = list(zip(labels.sample[of_task].tolist(), labels.slice[of_task].tolist(), strict=True))
-        wanted = list(zip(ids.tolist(), slice_index.tolist(), strict=True))
-    else:
-        named, wanted = labels.sample[of_task].tolist(), ids.tolist()
-    number = {name: i for i, name in enumerate(dict.fromkeys(wanted))}
-    unit = np.fromiter((number.get(n, -1) for n in named), dtype=np.int64, count=len(named))
-    hit = unit >= 0
-    column_of = {c: j for j, c in enumerate(task.classes)}
-    column = np.fromiter((column_of.get(c, 0) for c in klass.tolist()), dtype=np.int64, count=len(klass))
+    by_patient = task.level == "patient"
+    words, asked = factorise(strings(patients if by_patient else ids))
+    unit = locate((labels.patient if by_patient else labels.sample)[of_task], words)
+    hit, n_units = unit >= 0, len(words)
+    if task.level == "slice":
+        slices = labels.slice[of_task].astype(np.int64)
+        span = int(max(slices.max(initial=0), slice_index.max(initial=0))) + 2
+        keys, asked = np.unique(asked * span + slice_index, return_inverse=True)
+        key = unit * span + slices
+        unit, n_units = np.searchsorted(keys, key), len(keys)
+        hit &= (unit < n_units) & (keys[np.minimum(unit, n_units - 1)] == key)
+    column = np.maximum(locate(klass, strings(list(task.classes))), 0)
     width = len(task.classes) if task.kind == "multilabel" else 1
-    table = np.full((len(number), width), np.nan)
+    table = np.full((n_units, width), np.nan)
     if task.kind == "multiclass":
         true = hit & (value == 1)
         table[unit[true], 0] = column[true]
     else:
         table[unit[hit], column[hit] if width > 1 else 0] = value[hit]
-    back = np.fromiter((number[w] for w in wanted), dtype=np.int64, count=len(wanted))
-    y = table[back]
+    y = table[asked]
     return y if task.kind == "multilabel" else y[:, 0]

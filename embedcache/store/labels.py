@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
-from embedcache.store.texts import factorise, joint_codes, locate, to_arrow
+from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow
 from embedcache.types import Labels, StringArray, Task, strings
 
 LABELS = "labels.parquet"
@@ -222,8 +221,8 @@ def decode_labels(data: bytes, name: str = LABELS) -> Labels:
         found = table.schema.field(column).type if column in table.column_names else None
         if found != expected:
             raise StoreError(f"{name} is damaged: column {column!r} must be {expected}. Got {found}.")
-    slices = pc.fill_null(table["slice"], -1).to_numpy().astype(np.int32)
-    values = pc.fill_null(table["value"], np.nan).to_numpy().astype(np.float64)
+    slices = from_nullable(table["slice"], -1).astype(np.int32)
+    values = from_nullable(table["value"], np.nan).astype(np.float64)
     text = {column: _from_arrow(table[column]) for column, kind in _COLUMNS.items() if kind == _TEXT}
     unknown = set(np.unique(text["task"]).tolist()) - {t.name for t in tasks} - {""}
     if unknown:
@@ -319,7 +318,7 @@ def _renewed(values: StringArray, of: StringArray, newest: StringArray, whose: S
 def _from_arrow(column: pa.ChunkedArray) -> StringArray:
     whole = column.unify_dictionaries().combine_chunks()
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
-    parts = [strings(c.dictionary.to_pylist())[c.indices.to_numpy(zero_copy_only=False)] for c in chunks]
+    parts = [strings(c.dictionary.to_pylist())[from_nullable(c.indices, 0).astype(np.int64)] for c in chunks]
     return np.concatenate([strings([]), *parts])
 
 

@@ -1,6 +1,7 @@
 """Long columns of texts as numbers. A text compared or hashed a million times is slow, an integer is not."""
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,8 +43,9 @@ def _words(values: StringArray) -> tuple[StringArray, IntArray]:
     encoded = _arrow(packed).dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order.to_numpy()] = np.arange(len(order))
-    return strings(encoded.dictionary.take(order).to_pylist()), rank[encoded.indices.to_numpy()]
+    rank[from_nullable(order, 0).astype(np.int64)] = np.arange(len(order))
+    codes = from_nullable(encoded.indices, 0).astype(np.int64)
+    return strings(encoded.dictionary.take(order).to_pylist()), rank[codes]
 
 
 def sort(values: StringArray) -> IntArray:
@@ -79,4 +81,26 @@ def locate(values: StringArray, among: StringArray) -> IntArray:
         return np.zeros(0, dtype=np.int64)
     heads, run = _runs(values)
     found = pc.index_in(to_arrow(heads), to_arrow(among))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)[run]
+    return from_nullable(found, -1).astype(np.int64)[run]
+
+
+def from_nullable(column: pa.Array | pa.ChunkedArray, missing: float) -> npt.NDArray[np.float64]:
+    """The numbers of a column, `missing` where there is none; exact up to 2^53.
+
+    What lies in Arrow's memory is taken as it lies: for any conversion of nulls Arrow imports pandas, where there is one, in
+    half a second.
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return np.concatenate([np.zeros(0), *(_of_memory(chunk, missing) for chunk in chunks)])
+
+
+def _of_memory(chunk: pa.Array, missing: float) -> npt.NDArray[np.float64]:
+    if not len(chunk):
+        return np.zeros(0)
+    validity, values = chunk.buffers()
+    kept = slice(chunk.offset, chunk.offset + len(chunk))
+    numbers = np.frombuffer(values, dtype=chunk.type.to_pandas_dtype())[kept].astype(np.float64)
+    if validity is not None and chunk.null_count:
+        bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[kept]
+        numbers[bits == 0] = missing
+    return numbers

@@ -17,8 +17,8 @@ from embedcache.datasets.base import DatasetOptions
 from embedcache.datasets.private import ENVIRONMENT
 from embedcache.evaluation.figures import draw_result
 from embedcache.evaluation.pca_figure import pca_figure
+from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
-from embedcache.evaluation.results import read_predictions
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.job import ExtractReport, extract
 from embedcache.extraction.progress import Listener, Progress

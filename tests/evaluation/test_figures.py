@@ -8,8 +8,8 @@ from sklearn.metrics import roc_curve as reference_curve
 
 from embedcache.errors import InputError
 from embedcache.evaluation.figures import draw_result, probe_figure, roc_curve
+from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
-from embedcache.evaluation.results import read_predictions
 
 
 def test_a_figure_is_drawn_and_differs_with_what_it_shows(made: Any, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from embedcache.errors import InputError
 from embedcache.evaluation.patch_probe import MEAN_MASK, POSITION, PatchProbeConfig, label_pixels, run_patch_probe
 from embedcache.evaluation.patch_question import ask_patches, draw_counts
 from embedcache.evaluation.patch_sources import PositionSource, gather
-from embedcache.evaluation.results import read_predictions, read_result
+from embedcache.evaluation.predictions import read_predictions
+from embedcache.evaluation.results import read_result
 from embedcache.images.geometry import place, upsample_to_source
 from embedcache.testing.files import write_nifti, write_png
 from embedcache.types import StoredType
@@ -179,7 +180,7 @@ def test_a_rerun_returns_the_file_without_reading_tokens(world: World, tmp_path:
 def test_no_path_and_no_identifier_is_in_the_result(world: World) -> None:
     path = Path(run_patch_probe(world.config()).path)
     text = path.read_text() + str(read_predictions(read_result(path)).sample)
-    for secret in ("SECRET", "case", "img0", "mask0", str(world.table.parent)):
+    for secret in ("SECRET", "case0", "img0", "mask0", str(world.table.parent)):
         assert secret not in text
     json.loads(path.read_text())
 

@@ -3,19 +3,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from embedcache.errors import InputError, NewerFormatError
+from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.results import (
-    Predictions,
     find_result,
+    kept_split,
     list_results,
-    read_predictions,
     read_result,
     result_digest,
     write_result,
 )
-from embedcache.types import Metric, Result, Task, strings
+from embedcache.evaluation.splits import read_split, split_digest
+from embedcache.types import Metric, Result, Split, Task, strings
 
 TASK = Task("findings", "multilabel", ("a", "b"))
 RESULT = Result(
@@ -40,6 +42,8 @@ PREDICTIONS = Predictions(
     ("a", "b"),
     np.array([[0, 1], [np.nan, 0], [1, 1.0]]),
     np.array([[0.5, np.nan], [-3.25, np.nan], [1e-300, np.nan]]),
+    strings(["p1", "p2", "p2"]),
+    np.array([[np.nan, np.nan], [0.25, np.nan], [-0.125, np.nan]]),
 )
 
 
@@ -48,7 +52,7 @@ def test_a_result_and_its_predictions_read_back(tmp_path: Path) -> None:
     assert read_result(Path(written.path)) == written
     assert replace(written, path="") == RESULT
     back = read_predictions(written)
-    for name in ("sample", "slice", "part", "label", "score"):
+    for name in ("sample", "slice", "part", "label", "score", "patient", "before"):
         np.testing.assert_array_equal(getattr(back, name), getattr(PREDICTIONS, name))
     assert back.classes == PREDICTIONS.classes
     assert list_results(tmp_path / "results") == [written]
@@ -86,11 +90,37 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
         written.write_text(text)
         with pytest.raises(InputError, match=says):
             read_result(written)
-    written.write_text(json.dumps({**document, "version": 2}))
-    with pytest.raises(NewerFormatError, match="version 2"):
+    written.write_text(json.dumps({**document, "version": 3}))
+    with pytest.raises(NewerFormatError, match="version 3"):
         read_result(written)
     with pytest.raises(InputError, match="no result"):
         read_result(tmp_path / "none.json")
+
+
+def test_a_result_of_version_1_is_read(tmp_path: Path) -> None:
+    """It names no source, and its predictions neither patients nor scores before refitting."""
+    written = Path(write_result(RESULT, PREDICTIONS, tmp_path).path)
+    document = json.loads(written.read_text())
+    del document["source"], document["selection"]
+    written.write_text(json.dumps({**document, "version": 1}))
+    table = pq.read_table(written.with_suffix(".parquet")).drop_columns(["patient", "before"])
+    pq.write_table(table, written.with_suffix(".parquet"))
+    result = read_result(written)
+    assert (result.metrics, result.source, result.selection) == (RESULT.metrics, {}, {})
+    back = read_predictions(result)
+    np.testing.assert_array_equal(back.score, PREDICTIONS.score)
+    assert back.patient.tolist() == ["", "", ""]
+    assert np.isnan(back.before).all()
+
+
+def test_the_split_of_a_result_lies_beside_it_once(tmp_path: Path) -> None:
+    split = Split(strings(["s1", "s2", "s3"]), strings(["p1", "p2", "p2"]), strings(["validation", "test", "test"]))
+    for force in (False, True):
+        write_result(RESULT, PREDICTIONS, tmp_path, force, split)
+    kept = kept_split(tmp_path, split_digest(split))
+    assert [p.name for p in kept.parent.iterdir()] == [kept.name]
+    assert split_digest(read_split(kept)) == split_digest(split)
+    assert len(list_results(tmp_path)) == 2
 
 
 def test_a_file_under_another_results_name_is_refused(tmp_path: Path) -> None:

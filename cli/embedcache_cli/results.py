@@ -1,0 +1,78 @@
+"""`embedcache results`."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import embedcache
+from embedcache_cli.output import Json, counted, print_json, print_table, tell
+from embedcache_cli.probe import figure
+
+if TYPE_CHECKING:
+    from embedcache.evaluation.result_table import ResultLine, ResultTable
+
+NAME = "results"
+
+
+def command(
+    folder: Annotated[str, typer.Argument(help="A cache, or a folder of results.")] = "cache",
+    probe: Annotated[str | None, typer.Option(help="Only this probe.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only backbones whose name has this in it.")] = None,
+    label: Annotated[str | None, typer.Option(help="A class, in place of the macro average.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Only these columns, with commas.")] = None,
+    csv: Annotated[str | None, typer.Option(help="Write the table to this CSV file too, intervals in columns.")] = None,
+    json: Json = False,
+) -> int:
+    """List the results of a cache: what was asked, what was chosen, the figures with their 95% intervals."""
+    table = embedcache.tabulate_results(
+        folder,
+        probe=probe,
+        task=task,
+        backbone=backbone,
+        dataset=dataset,
+        label=label,
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
+    )
+    if csv:
+        write_csv(table, Path(csv))
+    if json:
+        print_json(table)
+    else:
+        print_lines(table)
+    return 1 if table.unreadable else 0
+
+
+def print_lines(table: "ResultTable") -> None:
+    """What was asked on the left, a column per metric, the file on the right."""
+    names = tuple(name.replace("_", " ") for name in table.metrics)
+    rows = [(*_asked(x), *(figure(x.figures.get(name)) for name in table.metrics), x.file) for x in table.lines]
+    if rows:
+        print_table(("dataset", "task", "backbone", "probe", "features", "chosen", "class", *names, "file"), rows)
+    print(counted(len(rows), "result"))
+    for line in table.unreadable:
+        tell(f"left out: {line}")
+
+
+def write_csv(table: "ResultTable", path: Path) -> None:
+    """A line per result: value, low and high of each metric in columns of their own."""
+    figures = [f"{name}{part}" for name in table.metrics for part in ("", "_low", "_high")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("dataset", "task", "backbone", "probe", "features", "chosen", "class", "test_patients", *figures, "file")
+        )
+        for x in table.lines:
+            cells = [
+                "" if m is None or value is None else repr(value)
+                for m in (x.figures.get(name) for name in table.metrics)
+                for value in ((m.value, m.low, m.high) if m else (None,) * 3)
+            ]
+            writer.writerow((*_asked(x), x.test_patients, *cells, x.file))
+
+
+def _asked(x: "ResultLine") -> tuple[str, ...]:
+    return x.dataset, x.task, x.backbone, x.probe, x.features, x.choice, x.label

@@ -1,0 +1,112 @@
+"""Scores of single rows, in Parquet beside a result: what figures, comparisons and subgroups are made from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcache.errors import InputError
+from embedcache.probes.base import Matrix
+from embedcache.types import Result, StringArray, strings
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores per row and class. Validation rows are scored by the model before refitting, test rows by the one after."""
+
+    sample: StringArray
+    """(n,): store ids."""
+    slice: npt.NDArray[np.int32]
+    """(n,): slice index, -1 where slices were pooled."""
+    part: StringArray
+    """(n,): `validation` or `test`."""
+    classes: tuple[str, ...]
+    label: Matrix
+    """(n, n_classes) of 0, 1 and NaN for missing; one-hot for multiclass; (n, 1) values for a numeric task."""
+    score: Matrix
+    """(n, n_classes), NaN for a label that could not be fitted."""
+    patient: StringArray
+    """(n,): store ids of patients; "" in predictions of a result of version 1."""
+    before: Matrix
+    """(n, n_classes): test rows' scores by the model before refitting, which a threshold from validation belongs to."""
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
+        """The rows of `mask`."""
+        return Predictions(
+            self.sample[mask],
+            self.slice[mask],
+            self.part[mask],
+            self.classes,
+            self.label[mask],
+            self.score[mask],
+            self.patient[mask],
+            self.before[mask],
+        )
+
+    def of(self, part: str) -> "Predictions":
+        """The rows of `validation` or of `test`."""
+        return self.take(np.asarray(self.part == part))
+
+
+def read_predictions(result: Result) -> Predictions:
+    """The predictions beside a result that was written or read."""
+    path = Path(result.path).with_suffix(".parquet")
+    if not result.path or not path.exists():
+        raise InputError(
+            f"there are no predictions beside {Path(result.path).name or 'this result'}; run it with --force."
+        )
+    table = pq.ParquetFile(path).read()
+    classes = tuple(dict.fromkeys(table["class"].to_pylist()))
+    shape = (-1, len(classes))
+    rows = table.take(np.arange(0, len(table), len(classes)))
+
+    def matrix(column: str) -> Matrix:
+        if column not in table.column_names:
+            return np.full((len(rows), len(classes)), np.nan)
+        values = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
+        result: Matrix = values.reshape(shape)
+        return result
+
+    return Predictions(
+        strings(rows["sample"].to_pylist()),
+        rows["slice"].to_numpy().astype(np.int32),
+        strings(rows["part"].to_pylist()),
+        classes,
+        matrix("label"),
+        matrix("score"),
+        strings(rows["patient"].to_pylist() if "patient" in table.column_names else [""] * len(rows)),
+        matrix("before"),
+    )
+
+
+def encode_predictions(predictions: Predictions) -> bytes:
+    """Long rows: one per prediction and class, in order."""
+    n, wide = predictions.score.shape
+    each = np.repeat(np.arange(n), wide)
+
+    def text(values: StringArray) -> pa.Array:
+        return pa.array(values.tolist(), pa.string()).take(pa.array(each))
+
+    def numbers(values: Matrix) -> pa.Array:
+        flat = values.ravel()
+        return pa.array(flat, pa.float64(), mask=np.isnan(flat))
+
+    table = pa.table(
+        {
+            "sample": text(predictions.sample),
+            "patient": text(predictions.patient),
+            "slice": pa.array(predictions.slice[each], pa.int32()),
+            "part": text(predictions.part),
+            "class": pa.array(list(predictions.classes), pa.string()).take(pa.array(np.tile(np.arange(wide), n))),
+            "label": numbers(predictions.label),
+            "score": numbers(predictions.score),
+            "before": numbers(predictions.before),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

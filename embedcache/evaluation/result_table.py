@@ -1,0 +1,145 @@
+"""`embedcache results`: the results of a folder, filtered, one line each."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError, InputError, suggest
+from embedcache.evaluation.results import is_result_name, read_result
+from embedcache.types import Metric, Result
+
+RESULTS = "results"
+MACRO, ALL = "macro", "all"
+
+
+@dataclass(frozen=True)
+class ResultLine:
+    """One result in a table."""
+
+    file: str
+    """Name of the JSON."""
+    dataset: str
+    backbone: str
+    probe: str
+    task: str
+    level: str
+    features: str
+    choice: str
+    """The hyper-parameter that was chosen: `C = 0.0316`."""
+    label: str
+    """The class whose figures these are, `macro` or `all`."""
+    test_samples: int
+    test_patients: int
+    figures: Mapping[str, Metric]
+    """By metric; those that the class has."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """The lines of a folder, and the files in it that could not be read."""
+
+    lines: tuple[ResultLine, ...]
+    metrics: tuple[str, ...]
+    """Columns: every metric that a line has."""
+    unreadable: tuple[str, ...]
+    """What is wrong with the others, a sentence each."""
+
+
+def tabulate_results(
+    folder: str | Path,
+    *,
+    probe: str | None = None,
+    task: str | None = None,
+    backbone: str | None = None,
+    dataset: str | None = None,
+    label: str | None = None,
+    metrics: tuple[str, ...] | None = None,
+) -> ResultTable:
+    """The results in `folder` (a cache, or a folder of results) that match, in the order of dataset, task, backbone and probe.
+
+    `label`: a class instead of the macro average. `metrics`: these columns alone. `backbone` matches a part of the name. A file
+    that can not be read is told of, and the others are listed. Raises InputError if there is no such folder, UnknownNameError
+    for a probe, task, dataset, class or metric that no result has.
+    """
+    found, unreadable = _read(Path(folder))
+    for name, what, has in (
+        ("probe", probe, {r.probe for r in found}),
+        ("task", task, {r.task.name for r in found}),
+        ("dataset", dataset, {r.source.get("dataset", "") for r in found}),
+    ):
+        if what is not None and what not in has:
+            raise suggest(f"{name} in the results", what, has)
+    kept = [
+        r
+        for r in found
+        if (probe is None or r.probe == probe)
+        and (task is None or r.task.name == task)
+        and (dataset is None or r.source.get("dataset") == dataset)
+        and (backbone is None or backbone in r.source.get("backbone", ""))
+    ]
+    labels = {m.label for r in kept for m in r.metrics}
+    if label is not None and label not in labels:
+        raise suggest("class in the results", label, labels)
+    lines = sorted(
+        (line for r in kept for line in _lines(r, label)),
+        key=lambda x: (x.dataset, x.task, x.backbone, x.probe, x.features, x.file),
+    )
+    there = list(dict.fromkeys(name for line in lines for name in line.figures))
+    for name in metrics or ():
+        if name not in there:
+            raise suggest("metric in the results", name, there)
+    return ResultTable(tuple(lines), metrics or tuple(there), tuple(unreadable))
+
+
+def _read(folder: Path) -> tuple[list[Result], list[str]]:
+    where = folder / RESULTS if (folder / RESULTS).is_dir() else folder
+    if not where.is_dir():
+        raise InputError(f"there is no folder {folder}; name a cache, or the folder of its results.")
+    found, unreadable = [], []
+    for path in sorted(where.iterdir()):
+        if is_result_name(path.name):
+            try:
+                found.append(read_result(path))
+            except EmbedcacheError as error:
+                unreadable.append(str(error))
+    return found, unreadable
+
+
+def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
+    figures = {m.name: m for m in result.metrics if m.label == (label or MACRO)}
+    if label is None:
+        # what is of all classes together has no macro average
+        figures |= {m.name: m for m in result.metrics if m.label == ALL and m.name not in figures}
+    if figures:
+        yield ResultLine(
+            file=Path(result.path).name,
+            dataset=result.source.get("dataset", ""),
+            backbone=result.source.get("backbone", ""),
+            probe=result.probe,
+            task=result.task.name,
+            level=result.level,
+            features=features_of(result.chosen),
+            choice=choice_of(result),
+            label=label or MACRO,
+            test_samples=result.counts.get("test_samples", 0),
+            test_patients=result.counts.get("test_patients", 0),
+            figures=figures,
+            warnings=result.warnings,
+        )
+
+
+def features_of(chosen: Mapping[str, Any]) -> str:
+    """`cls+mean of layer 12`."""
+    layers = chosen.get("layers") or []
+    where = f" of layer {','.join(str(n) for n in layers)}" if layers else ""
+    return f"{chosen.get('features', '')}{where}"
+
+
+def choice_of(result: Result) -> str:
+    """The hyper-parameter that was chosen: `C = 0.0316`."""
+    chosen = result.chosen
+    # version 1 did not say which of what was chosen it is
+    name = chosen.get("parameter") or next((name for name in ("C", "k") if name in chosen), None)
+    return f"{name} = {chosen[name]:.3g}" if name else "as chosen on validation"

@@ -1,0 +1,189 @@
+"""What validation chooses: the vector and the hyper-parameter, by models that never saw the rows that they are judged on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError
+from embedcache.evaluation.metrics import accuracy, correct, macro, macro_auroc
+from embedcache.evaluation.question import Question
+from embedcache.probes.base import FittedPath, LeavesOut, Matrix, ProbeKind, Standardizer, label_matrix
+from embedcache.types import StringArray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features of one part, or of several, with their labels."""
+
+    X: npt.NDArray[np.float32]
+    y: Matrix
+    groups: StringArray
+    sample_id: StringArray
+    slice_index: npt.NDArray[np.int32]
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
+        """The rows of `mask`."""
+        return Rows(self.X[mask], self.y[mask], self.groups[mask], self.sample_id[mask], self.slice_index[mask])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted path with the scale that its features had."""
+
+    fitted: FittedPath
+    scale: Standardizer | None
+
+    def scores(self, X: npt.NDArray[np.float32]) -> Matrix:
+        """(n_values, n, n_classes) of features as they were cached."""
+        return self.fitted.scores(self.scale.apply(X) if self.scale else X)
+
+    def only(self, value: float) -> "Model":
+        """The model of one value of the hyper-parameter."""
+        return Model(self.fitted.only(value), self.scale)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, by what, and the scores that it was chosen by."""
+
+    features: str
+    value: float
+    selected_by: str
+    """`macro auroc on validation`, `accuracy, leaving out each row's patient`…"""
+    score: float
+    scores: Matrix
+    """(n, n_classes) of the rows that chose, by the model before refitting."""
+    model: Model | None
+    """The chosen model before refitting; None where each row was scored by a model without it."""
+    at_edge: bool
+    """Whether the best value is the grid's first or last, and better than its neighbour."""
+    warnings: tuple[str, ...]
+    record: Mapping[str, Any]
+    """Per choice of features: the values, the score of each (None where there is none), and what the solver tells."""
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One choice of features: what each value of the hyper-parameter scores."""
+
+    features: str
+    values: tuple[float, ...]
+    model: Model
+    scores: Matrix
+    """(n_values, n, n_classes)."""
+    by: str
+    found: Matrix
+    """(n_values,): the figure that chooses, NaN where the solver did not converge."""
+
+
+def fit(question: Question, rows: Rows, values: tuple[float, ...]) -> Model:
+    """The probe on these rows, features standardised by them if the question asks for it."""
+    scale = Standardizer.fit(rows.X) if question.standardize else None
+    X = scale.apply(rows.X) if scale else rows.X
+    n_classes = len(question.classes)
+    return Model(question.probe.fit_path(X, rows.y, question.kind, values, n_classes, rows.groups), scale)
+
+
+def choose(question: Question, blocks: Mapping[str, tuple[Rows, Rows]]) -> Choice:
+    """Fit every path on training rows and score it on validation rows; the first of the best wins (grids start smooth).
+
+    blocks: per choice of features its training and validation rows. Under `leave-one-out` and `leave-patient-out` both are
+    scored, each row without itself or its patient. A value whose solver did not converge is not chosen.
+    """
+    paths = [_path(question, features, train, validation) for features, (train, validation) in blocks.items()]
+    best = max(paths, key=lambda path: np.nanmax(path.found))  # the first of equals
+    i = int(np.nanargmax(best.found))
+    record = {path.features: _record(path) for path in paths}
+    warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
+    own = question.select == "validation"
+    return Choice(
+        best.features,
+        best.values[i],
+        f"{best.by} {_BY_WHAT[question.select]}",
+        float(best.found[i]),
+        best.scores[i],
+        best.model.only(best.values[i]) if own else None,
+        _at_edge(best.found, i),
+        tuple(warnings),
+        record,
+    )
+
+
+_BY_WHAT = {
+    "validation": "on validation",
+    "leave-one-out": "on train+validation, each row scored without itself",
+    "leave-patient-out": "on train+validation, each row scored without its patient",
+}
+
+
+def _path(question: Question, features: str, train: Rows, validation: Rows) -> _Path:
+    values = question.probe.grid(len(train.X))
+    model = fit(question, train, values)
+    if question.select == "validation":
+        scores = model.scores(validation.X)
+    elif isinstance(model.fitted, LeavesOut):
+        scores = model.fitted.left_out_scores("row" if question.select == "leave-one-out" else "patient")
+    else:
+        raise InputError(
+            f"probe {question.inputs['config']['probe']!r} is fitted anew for each row that is left out, so it can not choose by "
+            f"{question.select}; leave --select at validation."
+        )
+    truth = label_matrix(validation.y, question.kind, len(question.classes))
+    if np.isnan(scores).all():
+        raise InputError(
+            f"no class of task {question.task.name!r} has both a positive and a negative in the training part; "
+            "give another split with --split FILE."
+        )
+    by, found = selection_scores(question.kind, truth, scores, model.fitted.threshold)
+    stopped = np.isin(values, model.fitted.diagnostics.not_converged)
+    found = np.where(stopped, np.nan, found)
+    if np.isnan(found).all():
+        raise InputError(
+            f"no {question.probe.parameter} of the grid can be judged on {features} features of task {question.task.name!r}: "
+            "none converged, or validation holds one class alone; give another grid or split."
+        )
+    return _Path(features, values, model, scores, by, found)
+
+
+def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: float) -> tuple[str, Matrix]:
+    """What is compared, and its value for each value of the hyper-parameter: truth (n, n_classes), path (n_values, …)."""
+    if kind == "numeric":
+        return "r2", _r2(truth[:, 0], path[:, :, 0])
+    areas = np.array([macro_auroc(truth, scores) for scores in path])
+    if not np.isnan(areas).any():
+        return "macro auroc", areas
+    right = [correct(truth, scores, kind, threshold) for scores in path]
+    hits = [macro(np.array([accuracy(r[:, j]) for j in range(r.shape[1])], dtype=np.float64)) for r in right]
+    return "accuracy", np.array(hits, dtype=np.float64)
+
+
+def _r2(truth: Matrix, predicted: Matrix) -> Matrix:
+    """1 - (squares of the errors) / (squares around the mean), over the known rows; predicted (n_values, n)."""
+    known = ~np.isnan(truth)
+    y = truth[known]
+    around = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
+    if around == 0:
+        return np.full(len(predicted), np.nan)
+    errors: Matrix = ((predicted[:, known] - y) ** 2).sum(axis=1)
+    return 1 - errors / around
+
+
+def _at_edge(found: Matrix, i: int) -> bool:
+    """Whether i is the first or last that converged, and better than the next."""
+    there = np.flatnonzero(~np.isnan(found))
+    if len(there) < 2 or i not in (there[0], there[-1]):
+        return False
+    neighbour = there[1] if i == there[0] else there[-2]
+    return bool(found[i] > found[neighbour])
+
+
+def _record(path: _Path) -> dict[str, Any]:
+    return {
+        "values": list(path.values),
+        "by": path.by,
+        "scores": [None if np.isnan(v) else float(v) for v in path.found],
+        "solver": dict(path.model.fitted.diagnostics.path),
+    }
