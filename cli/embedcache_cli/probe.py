@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from embedcache.types import Metric
 
 NAME = "probe"
+SHOWN = ("auroc", "average_precision", "balanced_accuracy", "f1", "brier", "r2", "mae", "pearson")
+"""Metrics that are printed; a terminal has no room for all."""
 app = typer.Typer(help="Fit a cheap head on cached features and measure it.", no_args_is_help=True)
 
 
@@ -216,7 +218,8 @@ def print_result(result: "embedcache.Result") -> None:
 
 def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     """A line per class with its figures and their 95% intervals; below, what is to be said of them."""
-    names = list(dict.fromkeys(m.name for m in metrics))
+    there = list(dict.fromkeys(m.name for m in metrics))
+    names = [name for name in there if name in SHOWN]
     labels = list(dict.fromkeys(m.label for m in metrics))
     cells = {(m.label, m.name): m for m in metrics}
     rows = []
@@ -227,9 +230,12 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
         rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
     print_table(("class", "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
+    more = [name.replace("_", " ") for name in there if name not in SHOWN]
+    if more:
+        print(f"in the file too: {', '.join(more)}")
     notes: dict[str, list[str]] = {}
     for m in metrics:
-        for note in m.note.split("; "):
+        for note in m.note.split("; ") if m.name in names else ():
             if note == "few patients" and "macro" in labels:
                 continue  # the macro average's note names them all
             if note and m.label not in notes.setdefault(note, []):

@@ -11,6 +11,8 @@ from embedcache.types import Metric, Result
 
 RESULTS = "results"
 MACRO, ALL = "macro", "all"
+SHOWN = ("auroc", "average_precision", "balanced_accuracy", "f1", "brier", "r2", "mae", "dice", "jaccard")
+"""Columns unless others are asked for; every metric is in the files."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def tabulate_results(
 ) -> ResultTable:
     """The results in `folder` (a cache, or a folder of results) that match, in the order of dataset, task, backbone and probe.
 
-    `label`: a class instead of the macro average. `metrics`: these columns alone. `backbone` matches a part of the name. A file
+    `label`: a class instead of the macro average. `metrics`: these columns, ("all",) for every one that there is; None for those of
+    `SHOWN`. `backbone` matches a part of the name. A file
     that can not be read is told of, and the others are listed. Raises InputError if there is no such folder, UnknownNameError
     for a probe, task, dataset, class or metric that no result has.
     """
@@ -87,10 +90,12 @@ def tabulate_results(
         key=lambda x: (x.dataset, x.task, x.backbone, x.probe, x.features, x.file),
     )
     there = list(dict.fromkeys(name for line in lines for name in line.figures))
-    for name in metrics or ():
+    if metrics is None or metrics == ("all",):
+        metrics = tuple(name for name in there if metrics or name in SHOWN)
+    for name in metrics:
         if name not in there:
             raise suggest("metric in the results", name, there)
-    return ResultTable(tuple(lines), metrics or tuple(there), tuple(unreadable))
+    return ResultTable(tuple(lines), metrics, tuple(unreadable))
 
 
 def _read(folder: Path) -> tuple[list[Result], list[str]]:
@@ -110,8 +115,8 @@ def _read(folder: Path) -> tuple[list[Result], list[str]]:
 def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
     figures = {m.name: m for m in result.metrics if m.label == (label or MACRO)}
     if label is None:
-        # what is of all classes together has no macro average
-        figures |= {m.name: m for m in result.metrics if m.label == ALL and m.name not in figures}
+        # what is of all classes together has no macro average, and a number neither
+        figures |= {m.name: m for m in result.metrics if m.label in (ALL, result.task.name) and m.name not in figures}
     if figures:
         yield ResultLine(
             file=Path(result.path).name,
@@ -122,7 +127,7 @@ def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
             level=result.level,
             features=features_of(result.chosen),
             choice=choice_of(result),
-            label=label or MACRO,
+            label=label or next(iter(figures.values())).label,
             test_samples=result.counts.get("test_samples", 0),
             test_patients=result.counts.get("test_patients", 0),
             figures=figures,

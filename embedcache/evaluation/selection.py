@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
-from embedcache.evaluation.metrics import accuracy, correct, macro, macro_auroc
+from embedcache.evaluation.metrics import accuracy, correct, macro
 from embedcache.evaluation.question import Question
 from embedcache.probes.base import FittedPath, LeavesOut, Matrix, ProbeKind, Standardizer, label_matrix
 from embedcache.types import StringArray
@@ -152,12 +152,25 @@ def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: fl
     """What is compared, and its value for each value of the hyper-parameter: truth (n, n_classes), path (n_values, …)."""
     if kind == "numeric":
         return "r2", _r2(truth[:, 0], path[:, :, 0])
-    areas = np.array([macro_auroc(truth, scores) for scores in path])
+    areas = macro(_aurocs(truth, path))
     if not np.isnan(areas).any():
         return "macro auroc", areas
     right = [correct(truth, scores, kind, threshold) for scores in path]
     hits = [macro(np.array([accuracy(r[:, j]) for j in range(r.shape[1])], dtype=np.float64)) for r in right]
     return "accuracy", np.array(hits, dtype=np.float64)
+
+
+def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
+    """(n_values, n_classes), NaN where undefined. Only the negatives are sorted, which numpy does many at a time."""
+    found = np.full((len(path), path.shape[2]), np.nan)
+    for j in range(path.shape[2]):
+        positive, negative = path[:, truth[:, j] == 1, j], path[:, truth[:, j] == 0, j]
+        for i, (above, below) in enumerate(zip(positive, negative, strict=True)):
+            above, below = above[~np.isnan(above)], np.sort(below[~np.isnan(below)])
+            if len(above) and len(below):
+                beaten = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
+                found[i, j] = beaten.sum() / (2 * len(above) * len(below))
+    return found
 
 
 def _r2(truth: Matrix, predicted: Matrix) -> Matrix:

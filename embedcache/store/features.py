@@ -178,7 +178,10 @@ def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) 
         for start, block in array.shards(reuse=True):
             to = place[start : start + len(block)]
             used = to >= 0
-            X[to[used], column : column + width] = block[used]
+            if used.all() and (np.diff(to) == 1).all():  # as they lie: no copy of the block is needed
+                X[to[0] : to[0] + len(block), column : column + width] = block
+            else:
+                X[to[used], column : column + width] = block[used]
         column += width
     return X
 

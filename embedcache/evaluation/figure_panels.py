@@ -1,0 +1,162 @@
+"""The panels of a result's picture, each drawn into axes that it is given."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.evaluation.calibration import probabilities, reliability
+from embedcache.evaluation.curves import roc_band
+from embedcache.evaluation.metrics import Ranking
+from embedcache.evaluation.predictions import Predictions
+from embedcache.probes.base import Matrix
+from embedcache.types import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by the colour-blind; the two palest are left out on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--")
+MOST_CURVES = len(COLOURS) * len(STYLES)
+MOST_BANDS = 3
+"""Bands of more classes hide each other."""
+INK = "#222222"
+PALE = "#9a9a9a"
+Styles = Mapping[str, tuple[str, str]]
+"""Colour and line of each class that has curves."""
+
+
+def intervals(axes: "Axes", shown: Sequence[Metric], style: Styles) -> None:
+    """One line per class, in the task's order, the macro average below all."""
+    for y, m in enumerate(shown):
+        macro = m.label == "macro"
+        colour, line = (INK, "-") if macro else style.get(m.label, (PALE, "-"))
+        assert m.value is not None  # undefined ones are not shown
+        if m.low is not None and m.high is not None:
+            axes.plot([m.low, m.high], [y, y], color=colour, linewidth=2.2, linestyle=line)
+        hollow = "few patients" in m.note and not macro
+        axes.plot(
+            m.value,
+            y,
+            marker="D" if macro else "o",
+            markersize=8,
+            color=colour,
+            markerfacecolor="white" if hollow else colour,
+            markeredgewidth=1.8,
+        )
+        axes.annotate(
+            f"{m.value:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=10, color=INK
+        )
+    axes.axvline(0.5, color=PALE, linewidth=1, linestyle=":")
+    if len(shown) > 1:
+        axes.axhline(len(shown) - 1.5, color=PALE, linewidth=0.6)
+    axes.set_yticks(range(len(shown)), [_row_name(m) for m in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    lows = [m.low if m.low is not None else m.value for m in shown]
+    axes.set_xlim(max(0.0, min([0.48, *(low - 0.03 for low in lows if low is not None)])), 1.0)
+    axes.set_xlabel("AUROC with 95% interval, clustered by patient")
+    few = any("few patients" in m.note for m in shown)
+    _titled(axes, "By class" + (" (hollow: few patients)" if few else ""))
+
+
+def roc_curves(axes: "Axes", test: Predictions, chosen: Sequence[Metric], style: Styles) -> None:
+    """ROC curves of `chosen`, the first of them with a band: 95% at each false positive rate, over patients."""
+    axes.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle=":")
+    for place, m in enumerate(chosen):
+        j = test.classes.index(m.label)
+        colour, line = style[m.label]
+        if place < MOST_BANDS:
+            grid, _, low, high = roc_band(test.label[:, j], test.score[:, j], test.patient)
+            axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
+        false, true = roc_curve(test.label[:, j], test.score[:, j])
+        axes.plot(false, true, color=colour, linestyle=line, linewidth=1.6, label=m.label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("False positive rate (1 - specificity)")
+    axes.set_ylabel("True positive rate (sensitivity)")
+    if len(chosen) > 1:
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
+    _titled(axes, "ROC on the test part, 95% bands over patients")
+
+
+def reliability_curves(
+    axes: "Axes", test: Predictions, chosen: Sequence[Metric], style: Styles, score_name: str
+) -> None:
+    """Observed share of positives by predicted probability, in bins of as many rows each."""
+    probability = probabilities(test.score, score_name)
+    most = 0.0
+    for m in chosen[:MOST_BANDS]:
+        j = test.classes.index(m.label)
+        colour, line = style[m.label]
+        curve = reliability(test.label[:, j], probability[:, j], test.patient)
+        axes.fill_between(curve.predicted, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            curve.predicted, curve.observed, color=colour, linestyle=line, marker="o", markersize=3.5, linewidth=1.4, label=m.label
+        )
+        most = float(np.nanmax([most, *curve.predicted, *curve.high, *curve.observed]))
+    side = min(1.0, 1.05 * most) or 1.0
+    axes.plot([0, side], [0, side], color=PALE, linewidth=1, linestyle=":")
+    axes.set_xlim(0, side)
+    axes.set_ylim(0, side)
+    axes.set_xlabel(f"Predicted probability (from {score_name})")
+    axes.set_ylabel("Observed share of positives")
+    if len(chosen) > 1:
+        axes.legend(loc="upper left", fontsize=8, frameon=False)
+    _titled(axes, "Reliability on the test part, 95% bands over patients")
+
+
+def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, features: str, value: float) -> None:
+    """What validation scored at each value of the hyper-parameter, for each choice of features; the chosen one is marked."""
+    by = ""
+    paths = {name: path for name, path in selection.items() if "scores" in path}
+    for i, (name, path) in enumerate(paths.items()):
+        by = path["by"]
+        scores = np.array([np.nan if s is None else s for s in path["scores"]], dtype=np.float64)
+        values = np.array(path["values"], dtype=np.float64)
+        order = np.argsort(values)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(values[order], scores[order], color=colour, marker="o", markersize=3, linewidth=1.4, label=name)
+        if name == features:
+            at = int(np.argmin(np.abs(values - value)))
+            axes.plot(values[at], scores[at], marker="o", markersize=10, color=colour, markerfacecolor="none", markeredgewidth=1.8)
+            axes.annotate(f" {parameter} = {value:.3g}", (values[at], scores[at]), fontsize=9, color=INK, va="bottom")
+    axes.set_xscale("log")
+    axes.set_xlabel(parameter)
+    axes.set_ylabel(f"{by.replace('auroc', 'AUROC')} of the rows that choose")
+    if len(paths) > 1:
+        axes.legend(loc="best", fontsize=8, frameon=False)
+    _titled(axes, f"Choice of {parameter} (circled)")
+
+
+def predicted_against_measured(axes: "Axes", test: Predictions) -> None:
+    """A point per test row of a numeric task, and the line on which both are equal."""
+    measured, predicted = test.label[:, 0], test.score[:, 0]
+    known = ~(np.isnan(measured) | np.isnan(predicted))
+    axes.scatter(measured[known], predicted[known], s=10, color=COLOURS[0], alpha=0.5, linewidths=0)
+    ends = [float(np.min([measured[known].min(), predicted[known].min()])), float(np.max([measured[known].max(), predicted[known].max()]))]
+    axes.plot(ends, ends, color=PALE, linewidth=1, linestyle=":")
+    axes.set_xlabel("Measured")
+    axes.set_ylabel("Predicted")
+    _titled(axes, "Predictions on the test part")
+
+
+def roc_curve(y: Matrix, score: Matrix) -> tuple[Matrix, Matrix]:
+    """False and true positive rates from (0, 0) to (1, 1), one point per distinct score."""
+    ranking = Ranking.of(y, score)
+    positive, negative = ranking.positive[::-1], 1 - ranking.positive[::-1]
+    ends: npt.NDArray[np.int64] = len(ranking.index) - 1 - ranking.starts[::-1]
+    true, false = np.cumsum(positive)[ends] / positive.sum(), np.cumsum(negative)[ends] / negative.sum()
+    return np.append(0.0, false), np.append(0.0, true)
+
+
+def _titled(axes: "Axes", title: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, length=3)
+
+
+def _row_name(m: Metric) -> str:
+    return "macro average" if m.label == "macro" else f"{m.label}  ({m.positives:,})"

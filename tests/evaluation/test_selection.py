@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedcache.errors import InputError
+from embedcache.evaluation.metrics import macro_auroc
+from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.selection import selection_scores
+from embedcache.probes import REGISTRY
+from embedcache.probes.base import Diagnostics
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 40), st.sampled_from([3, 1000]))
+def test_what_chooses_is_the_macro_auroc_that_is_reported(seed: int, n: int, distinct: int) -> None:
+    """With ties, missing labels and labels that have no score."""
+    random = np.random.default_rng(seed)
+    truth = random.choice([0.0, 1.0, np.nan], size=(n, 3), p=[0.6, 0.3, 0.1])
+    path = random.integers(0, distinct, (4, n, 3)).astype(float)
+    path[:, :, 2] = np.nan
+    by, found = selection_scores("multilabel", truth, path, 0.0)
+    expected = [macro_auroc(truth, scores) for scores in path]
+    if by == "macro auroc":
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    else:
+        assert np.isnan(expected).all()
+
+
+class Stubborn:
+    """The logistic probe, of which one C never converges."""
+
+    def __init__(self, C: tuple[float, ...], never: tuple[float, ...]) -> None:
+        self.inner, self.never = REGISTRY.load("logistic")(C=C), never
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def fit_path(self, *arguments: Any) -> Any:
+        fitted = self.inner.fit_path(*arguments)
+        stopped = tuple(v for v in fitted.values if v in self.never)
+        object.__setattr__(fitted, "diagnostics", Diagnostics(not_converged=stopped))
+        return fitted
+
+
+def test_a_value_that_did_not_converge_is_never_chosen(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ProbeConfig("logistic", made.store, C=(0.01, 1.0), features="cls", resamples=20, force=True)
+    best = run_probe(config).chosen["C"]
+    other = 1.0 if best == 0.01 else 0.01
+    from embedcache.evaluation import probe as job
+    from embedcache.evaluation.question import Question, ask
+
+    def asking(never: tuple[float, ...]) -> Any:
+        def stubborn(config: ProbeConfig) -> Question:
+            question = ask(config)
+            object.__setattr__(question, "probe", Stubborn((0.01, 1.0), never))
+            return question
+
+        return stubborn
+
+    monkeypatch.setattr(job, "ask", asking((best,)))
+    result = run_probe(config)
+    assert result.chosen["C"] == other
+    assert result.selection["cls"]["scores"][[0.01, 1.0].index(best)] is None
+    monkeypatch.setattr(job, "ask", asking((0.01, 1.0)))
+    with pytest.raises(InputError, match="none converged"):
+        run_probe(config)
+
+
+def test_what_every_value_scored_is_kept(made: Any) -> None:
+    result = run_probe(ProbeConfig("knn", made.store, resamples=20, k=(3, 9, 30)))
+    assert set(result.selection) == {"cls", "cls+mean", "refit"}
+    path = result.selection[result.chosen["features"]]
+    assert path["values"] == [30, 9, 3]
+    assert max(path["scores"]) == result.chosen["validation_score"]
+    assert path["by"] == "macro auroc"
+
+
+def test_only_some_probes_choose_without_a_validation_part(made: Any) -> None:
+    with pytest.raises(InputError, match="--select at validation"):
+        run_probe(ProbeConfig("logistic", made.store, select="leave-patient-out", C=(0.1,)))
