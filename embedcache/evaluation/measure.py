@@ -1,178 +1,93 @@
 """From scores on the test part to the figures of a result, each with its interval and what is to be said of it."""
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from embedcache.evaluation.metrics import Ranking, accuracy, correct, macro
-from embedcache.evaluation.statistics import (
-    BCA,
-    FEW_PATIENTS,
-    LOGIT,
-    Interval,
-    Patients,
-    auroc_interval,
-    bca_interval,
-    macro_auroc_interval,
-    resample,
-)
-from embedcache.probes.base import Matrix, ProbeKind
-from embedcache.types import Metric, StringArray
-
-FIGURES = ("auroc", "average_precision")
-"""Those that a label without both classes has not."""
-ALL = "all"
-"""The label of multiclass accuracy: of all classes together, which is not their macro average."""
-
-
-@dataclass(frozen=True)
-class _Label:
-    name: str
-    ranking: Ranking
-    patients: int
-    positive_patients: int
-    negative_patients: int
-    undefined: str
-    """Why it has no figure; "" if it has."""
-
-    @property
-    def smaller(self) -> int:
-        return min(self.positive_patients, self.negative_patients)
-
-    @property
-    def few(self) -> str:
-        return "few patients" if self.smaller < FEW_PATIENTS else ""
+from embedcache.evaluation.calibration import INVERTED
+from embedcache.evaluation.clustered import auroc_interval, macro_auroc_interval
+from embedcache.evaluation.estimates import ALL, MACRO, RANKED, Estimate, Estimates, Label, estimate, mask
+from embedcache.evaluation.regression import measure_values
+from embedcache.evaluation.statistics import BCA, FEW_PATIENTS, LOGIT, Interval, Patients
+from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.probes.base import Groups, Matrix, ProbeKind
+from embedcache.types import Metric
 
 
 def measure(
     truth: Matrix,
     scores: Matrix,
-    groups: StringArray,
+    groups: Groups,
     kind: ProbeKind,
     classes: tuple[str, ...],
     threshold: float,
     *,
+    score_name: str = "log-odds",
+    before: BeforeRefit | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Metric, ...]:
-    """AUROC, average precision and accuracy with 95% intervals clustered by patient.
+    """Every figure that the task's kind has, with a 95% interval clustered by patient.
 
-    truth (n, n_classes) of 0, 1 and NaN for missing, one-hot for multiclass; scores (n, n_classes), a column of NaN for a
-    label that could not be fitted; groups: the patient of each row. Macro averages leave undefined labels out and name
-    them.
+    truth (n, n_classes) of 0, 1 and NaN for missing, one-hot for multiclass, values for numeric; scores (n, n_classes), a
+    column of NaN for a label that could not be fitted; groups: the patient of each row. `score_name` says what a score
+    is, and so how it becomes a probability. Macro averages leave undefined labels out and name them.
+
+    `threshold` is the probe's own, by which accuracy and balanced accuracy decide (multiclass, F1 too: the highest score
+    wins). F1 and sensitivity at fixed specificity take theirs from `before`, and are left out without it.
     """
     patients = Patients.of(groups)
-    labels = [_label(name, truth[:, j], scores[:, j], patients) for j, name in enumerate(classes)]
-    columns = [j for j, label in enumerate(labels) if not label.undefined]
-    defined = [labels[j] for j in columns]
-    right = correct(truth, scores, kind, threshold)
-    right_columns = [0] if kind == "multiclass" else columns
-
-    def figures(weights: Matrix) -> Matrix:
-        precision = np.stack([label.ranking.average_precision(weights) for label in defined], axis=-1)
-        hits = np.stack([accuracy(right[:, j], weights) for j in right_columns], axis=-1)
-        return np.concatenate([precision, macro(precision)[:, None], hits, macro(hits)[:, None]], axis=-1)
-
-    if not defined:
-        known = _mask((~np.isnan(truth)).any(axis=1))
-        counts = {"n": int(known.sum()), "positives": int(np.nansum(truth)), "patients": patients.having(known)}
-        none = [
-            Metric(
-                name, "macro", None, None, None, LOGIT if name == "auroc" else BCA, **counts, note=_macro_note(labels)
-            )
-            for name in FIGURES
-        ]
-        return (*none, *(_undefined(name, label) for name in FIGURES for label in labels))
-    value = figures(np.ones((1, len(truth))))[0]
-    drawn = resample(figures, patients, resamples, seed)
-
-    def bca(i: int, smaller: int) -> Interval:
-        return bca_interval(float(value[i]), drawn.bootstrap[:, i], drawn.jackknife[:, i], smaller)
-
-    n = len(defined)
-    smallest = min(label.smaller for label in defined)
-    macro_note = _macro_note(labels)
-    rankings = [label.ranking for label in defined]
-    auroc = np.array([float(r.auroc()) for r in rankings])
-    found = [
-        _macro("auroc", float(auroc.mean()), macro_auroc_interval(rankings, patients), truth, patients, macro_note),
-        *_per_label("auroc", labels, list(auroc), [auroc_interval(r, patients) for r in rankings]),
-        _macro("average_precision", float(value[n]), bca(n, smallest), truth, patients, macro_note),
-        *_per_label("average_precision", labels, list(value[:n]), [bca(i, defined[i].smaller) for i in range(n)]),
-    ]
-    if kind == "multiclass":
-        few = "few patients" if patients.count < FEW_PATIENTS else ""
-        hits = bca(n + 1, patients.count)
-        found.append(_macro("accuracy", float(value[n + 1]), hits, truth, patients, few, ALL))
-    else:
-        last = 2 * n + 1
-        each = [bca(n + 1 + i, patients.having(_mask(~np.isnan(right[:, j])))) for i, j in enumerate(columns)]
-        found.append(_macro("accuracy", float(value[last]), bca(last, patients.count), truth, patients, macro_note))
-        found += _per_label("accuracy", labels, list(value[n + 1 : last]), each)
-    return tuple(found)
+    if kind == "numeric":
+        return measure_values(truth[:, 0], scores[:, 0], patients, classes[0], resamples, seed)
+    found = estimate(truth, scores, patients, kind, classes, threshold, score_name, before, resamples, seed)
+    counts = _counts(truth, patients)
+    if not found.found:
+        note = _macro_note(found.labels)
+        none = [Metric(name, MACRO, None, None, None, _method(name), **counts, note=note) for name in RANKED]
+        return (*none, *(_undefined(name, label, label.undefined) for name in RANKED for label in found.labels))
+    return tuple(metric for name in found.names for metric in _of_name(name, found, patients, counts))
 
 
-def _label(name: str, truth: Matrix, score: Matrix, patients: Patients) -> _Label:
-    ranking = Ranking.of(truth, score)
-    undefined = ""
-    if np.isnan(score).all():
-        undefined = "undefined: not both classes in the training part"
-    elif not ranking.positives:
-        undefined = "undefined: no positive in the test part"
-    elif not ranking.negatives:
-        undefined = "undefined: no negative in the test part"
-    known, positive, negative = _mask(~np.isnan(truth)), _mask(truth == 1), _mask(truth == 0)
-    return _Label(
-        name, ranking, patients.having(known), patients.having(positive), patients.having(negative), undefined
-    )
-
-
-def _mask(rows: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    return np.asarray(rows, dtype=np.bool_)
-
-
-def _macro_note(labels: list[_Label]) -> str:
-    out = [label.name for label in labels if label.undefined]
-    few = [label.name for label in labels if label.few and not label.undefined]
-    notes = [f"left out as undefined: {', '.join(out)}"] if out else []
-    return "; ".join(notes + ([f"few patients in {', '.join(few)}"] if few else []))
-
-
-def _macro(
-    name: str, value: float, interval: Interval, truth: Matrix, patients: Patients, note: str, label: str = "macro"
-) -> Metric:
-    known = _mask((~np.isnan(truth)).any(axis=1))
-    notes = "; ".join(part for part in (interval.note, note) if part)
-    return Metric(
-        name,
-        label,
-        value,
-        interval.low,
-        interval.high,
-        interval.method,
-        n=int(known.sum()),
-        positives=int(np.nansum(truth)),
-        patients=patients.having(known),
-        note=notes,
-    )
-
-
-def _per_label(name: str, labels: list[_Label], values: list[float], intervals: list[Interval]) -> list[Metric]:
-    """One metric per label, in the task's order; `values` and `intervals` are those of the defined labels."""
-    queue = iter(zip(values, intervals, strict=True))
-    found = []
-    for label in labels:
-        if label.undefined:
-            found.append(_undefined(name, label))
+def _of_name(name: str, found: Estimates, patients: Patients, counts: dict[str, int]) -> list[Metric]:
+    """The figure of all together, the macro average, then one per label in the task's order."""
+    metrics = []
+    for label in (ALL, MACRO):
+        if (name, label) not in found.found:
             continue
-        value, interval = next(queue)
-        note = "; ".join(part for part in (interval.note, label.few) if part)
-        found.append(_metric(name, label, float(value), interval, note))
-    return found
+        e = found.found[name, label]
+        interval = e.interval()
+        if name == "auroc":
+            rankings = [label.ranking for label in found.labels if not label.undefined]
+            interval = macro_auroc_interval(rankings, patients)
+        few = "few patients" if patients.count < FEW_PATIENTS else ""
+        missing = {one: note for (figure, one), note in found.missing.items() if figure == name}
+        note = few if label == ALL else _macro_note(found.labels, tuple(missing))
+        metrics.append(
+            Metric(
+                name, label, e.value, interval.low, interval.high, interval.method, **counts,
+                note=joined(interval.note, note),
+            )
+        )  # fmt: skip
+    if (name, ALL) in found.found and not found.per_label(name):
+        return metrics
+    for one in found.labels:
+        if one.undefined:
+            metrics.append(_undefined(name, one, one.undefined))
+        elif (name, one.name) in found.missing:
+            metrics.append(_undefined(name, one, found.missing[name, one.name]))
+        else:
+            metrics.append(_defined(found.found[name, one.name], one, patients))
+    return metrics
 
 
-def _metric(name: str, label: _Label, value: float | None, interval: Interval, note: str) -> Metric:
+def _defined(e: Estimate, label: Label, patients: Patients) -> Metric:
+    interval = auroc_interval(label.ranking, patients) if e.name == "auroc" else e.interval()
+    return _metric(e.name, label, e.value, interval, joined(interval.note, label.few, e.note))
+
+
+def _undefined(name: str, label: Label, why: str) -> Metric:
+    return _metric(name, label, None, Interval(None, None, _method(name)), why)
+
+
+def _metric(name: str, label: Label, value: float | None, interval: Interval, note: str) -> Metric:
     ranking = label.ranking
     return Metric(
         name,
@@ -188,6 +103,22 @@ def _metric(name: str, label: _Label, value: float | None, interval: Interval, n
     )
 
 
-def _undefined(name: str, label: _Label) -> Metric:
-    method = LOGIT if name == "auroc" else BCA
-    return _metric(name, label, None, Interval(None, None, method), label.undefined)
+def _method(name: str) -> str:
+    return {"auroc": LOGIT, "calibration_error": INVERTED}.get(name, BCA)
+
+
+def _counts(truth: Matrix, patients: Patients) -> dict[str, int]:
+    known = mask((~np.isnan(truth)).any(axis=1))
+    return {"n": int(known.sum()), "positives": int(np.nansum(truth)), "patients": patients.having(known)}
+
+
+def _macro_note(labels: tuple[Label, ...], missing: tuple[str, ...] = ()) -> str:
+    out = [label.name for label in labels if label.undefined or label.name in missing]
+    few = [label.name for label in labels if label.few and not label.undefined]
+    left_out = f"left out as undefined: {', '.join(out)}" if out else ""
+    return joined(left_out, f"few patients in {', '.join(few)}" if few else "")
+
+
+def joined(*notes: str) -> str:
+    """Those that say something, in one line."""
+    return "; ".join(note for note in notes if note)

@@ -4,12 +4,32 @@ A bootstrap resample is a vector of integer weights per row, so every metric tak
 shape (...). NaN means undefined: without both classes there is no AUROC.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Matrix, ProbeKind
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "auroc": True,
+    "average_precision": True,
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "f1": True,
+    "sensitivity_at_90_specificity": True,
+    "specificity_at_90_specificity": True,
+    "sensitivity_at_95_specificity": True,
+    "specificity_at_95_specificity": True,
+    "brier": False,
+    "calibration_error": False,
+    "r2": True,
+    "mae": False,
+    "pearson": True,
+    "spearman": True,
+}
+"""Of every figure of a probe's result, whether more of it is better."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Ranking:
         positive, negative = self._groups(weights)
         below = np.cumsum(negative, axis=-1) - negative
         pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
-        return _ratio((positive * (below + negative / 2)).sum(axis=-1), pairs)
+        return ratio((positive * (below + negative / 2)).sum(axis=-1), pairs)
 
     def average_precision(self, weights: npt.ArrayLike | None = None) -> Matrix:
         """Sum over thresholds of (recall's step) x precision, as scikit-learn defines it; NaN without a positive."""
@@ -58,7 +78,7 @@ class Ranking:
         found = np.cumsum(positive, axis=-1)
         called = found + np.cumsum(negative, axis=-1)
         precision = np.divide(found, called, out=np.zeros_like(called), where=called > 0)
-        return _ratio((positive * precision).sum(axis=-1), positive.sum(axis=-1))
+        return ratio((positive * precision).sum(axis=-1), positive.sum(axis=-1))
 
     def placements(self) -> Matrix:
         """Obuchowski's (DeLong's) structural components, shape (n,), NaN for rows left out.
@@ -106,13 +126,13 @@ def accuracy(right: Matrix, weights: npt.ArrayLike | None = None) -> Matrix:
     known = ~np.isnan(right)
     w = np.ones(len(right)) if weights is None else np.asarray(weights, dtype=np.float64)
     w = w[..., known]
-    return _ratio(w @ right[known], w.sum(axis=-1))
+    return ratio(w @ right[known], w.sum(axis=-1))
 
 
 def macro(values: Matrix) -> Matrix:
     """Mean over the last axis of what is defined; NaN where nothing is."""
     known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
 
 
 def macro_auroc(truth: Matrix, scores: Matrix) -> float:
@@ -121,7 +141,8 @@ def macro_auroc(truth: Matrix, scores: Matrix) -> float:
     return float(macro(np.array(each, dtype=np.float64)))
 
 
-def _ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Matrix:
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Matrix:
+    """numerator / denominator in float64; NaN where the latter is not above 0."""
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    ratio: Matrix = np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
-    return ratio
+    quotient: Matrix = np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
+    return quotient

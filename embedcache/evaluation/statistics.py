@@ -1,21 +1,18 @@
 """95% intervals that know that the samples of one patient belong together.
 
-AUROC: the patient-clustered variance of Obuchowski (Biometrics 1997; DeLong's, 1988, when every patient has one
-sample), on the logit scale. Macro AUROC: the same components summed per patient over the labels. Accuracy and average
-precision: BCa bootstrap (Efron 1987) over patients.
+AUROC: by its clustered variance, see `clustered`. The rest: BCa bootstrap (Efron 1987) over patients.
 
 Where a variance says nothing (every decision right, or every pair in order), the bound is the exact binomial one of as
 many successes as the smaller class has patients: low = 0.025^(1/n). With one patient in a class there is no interval.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 
-from embedcache.evaluation.metrics import Ranking
 from embedcache.probes.base import Matrix
 
 CONFIDENCE = 0.95
@@ -23,10 +20,12 @@ FEW_PATIENTS = 30
 """Fewer patients than this in a class, and an interval's coverage is not claimed."""
 LOGIT = "logit, clustered by patient"
 BCA = "BCa over patients"
+FISHER = "Fisher's z, patients resampled"
+WILSON = "Wilson, clustered by patient"
 EXACT = "exact binomial bound over patients"
 
-_Z = float(ndtri(0.5 + CONFIDENCE / 2))
-_TAIL = (1 - CONFIDENCE) / 2
+Z = float(ndtri(0.5 + CONFIDENCE / 2))
+TAIL = (1 - CONFIDENCE) / 2
 _CHUNK_VALUES = 4_000_000
 """Weights gathered at a time: 32 MB, about a core's share of the last-level cache and some."""
 
@@ -62,98 +61,52 @@ class Patients:
 
     def having(self, rows: npt.NDArray[np.bool_]) -> int:
         """How many patients have one of `rows` (a mask)."""
-        return len(np.unique(self.code[rows]))
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """One label's AUROC with its components per patient."""
-
-    value: float
-    positive: Matrix
-    """(patients,): each patient's share of the deviation that comes from its positives; their sum is 0."""
-    negative: Matrix
-    positive_patients: int
-    negative_patients: int
-
-    @classmethod
-    def of(cls, ranking: Ranking, patients: Patients) -> "Clustered":
-        """Components of a label that has both classes."""
-        theta = float(ranking.auroc())
-        place = ranking.placements()
-        is_positive = np.zeros(ranking.n, dtype=bool)
-        is_positive[ranking.index[ranking.positive == 1]] = True
-        is_negative = np.zeros(ranking.n, dtype=bool)
-        is_negative[ranking.index[ranking.positive == 0]] = True
-        return cls(
-            theta,
-            patients.sums(np.where(is_positive, place - theta, 0.0)) / ranking.positives,
-            patients.sums(np.where(is_negative, place - theta, 0.0)) / ranking.negatives,
-            patients.having(is_positive),
-            patients.having(is_negative),
-        )
-
-    def variance(self) -> float:
-        """Obuchowski's variance, with her small-sample factors; needs two patients in each class."""
-        k = len(self.positive)
-        within = _factor(self.positive_patients) * self.positive @ self.positive
-        within += _factor(self.negative_patients) * self.negative @ self.negative
-        return float(within + 2 * _factor(k) * self.positive @ self.negative)
-
-    def influence(self) -> Matrix:
-        """(patients,): whose squares sum to the variance but for the cross term's factor, which is nearly 1."""
-        scale = np.sqrt(_factor(self.positive_patients)), np.sqrt(_factor(self.negative_patients))
-        summed: Matrix = scale[0] * self.positive + scale[1] * self.negative
-        return summed
-
-    @property
-    def smaller(self) -> int:
-        """Patients in the smaller class."""
-        return min(self.positive_patients, self.negative_patients)
-
-
-def auroc_interval(ranking: Ranking, patients: Patients) -> Interval:
-    """Interval of one label's AUROC. The ranking must have both classes."""
-    parts = Clustered.of(ranking, patients)
-    if parts.smaller < 2:
-        return Interval(None, None, LOGIT, "no interval: one patient in a class")
-    return _logit_interval(parts.value, parts.variance(), parts.smaller)
-
-
-def macro_auroc_interval(rankings: Sequence[Ranking], patients: Patients) -> Interval:
-    """Interval of the mean AUROC over `rankings`, all of them with both classes; labels covary through patients."""
-    parts = [Clustered.of(ranking, patients) for ranking in rankings]
-    if len(parts) == 1:
-        return auroc_interval(rankings[0], patients)
-    summed = np.sum([part.influence() for part in parts], axis=0) / len(parts)
-    smaller = min(part.smaller for part in parts)
-    interval = _logit_interval(float(np.mean([part.value for part in parts])), float(summed @ summed), smaller)
-    if smaller < 2:
-        return Interval(interval.low, interval.high, interval.method, "too narrow: one patient in a class of a label")
-    return interval
-
-
-def _factor(clusters: int) -> float:
-    """k / (k - 1); a lone cluster has no deviation to scale."""
-    return clusters / (clusters - 1) if clusters > 1 else 1.0
-
-
-def _logit_interval(value: float, variance: float, smaller: int) -> Interval:
-    # The rounding of a mean of placements leaves a variance of 1e-32 where it is 0.
-    if variance < 1e-24:
-        return degenerate_interval(value, smaller, LOGIT)
-    half = _Z * np.sqrt(variance) / (value * (1 - value))
-    centre = logit(value)
-    return Interval(float(expit(centre - half)), float(expit(centre + half)), LOGIT)
+        return int(np.count_nonzero(np.bincount(self.code[rows], minlength=self.count)))
 
 
 def degenerate_interval(value: float, patients: int, method: str) -> Interval:
     """The interval of a figure without any spread: exact at 0 and 1, the value itself where all scores tie."""
     if value > 1 - 1e-12:
-        return Interval(float(_TAIL ** (1 / patients)), 1.0, EXACT, "no spread: everything is in order")
+        return Interval(float(TAIL ** (1 / patients)), 1.0, EXACT, "no spread: everything is in order")
     if value < 1e-12:
-        return Interval(0.0, float(1 - _TAIL ** (1 / patients)), EXACT, "no spread: nothing is in order")
+        return Interval(0.0, float(1 - TAIL ** (1 / patients)), EXACT, "no spread: nothing is in order")
     return Interval(value, value, method, "no spread: scores tie")
+
+
+def fisher_interval(value: float, bootstrap: Matrix, patients: int) -> Interval:
+    """Normal interval of a correlation on the scale of atanh; bootstrap (resamples,), NaN where undefined."""
+    drawn = bootstrap[~np.isnan(bootstrap)]
+    if patients < 2 or not len(drawn):
+        return Interval(None, None, FISHER, "no interval: one patient")
+    if 1 - abs(value) < 1e-12:
+        return Interval(value, value, FISHER, "no spread: on a line")
+    z = np.arctanh(np.clip(drawn, -1 + 1e-12, 1 - 1e-12))
+    half = Z * float(z.std(ddof=1)) if len(z) > 1 else 0.0
+    undefined = len(bootstrap) - len(drawn)
+    note = f"{undefined} of {len(bootstrap)} resamples undefined" if undefined else ""
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    return Interval(float(low), float(high), FISHER, note)
+
+
+def wilson_interval(hits: Matrix, rows: Matrix) -> Interval:
+    """Interval of a share of rows, from its hits and rows per patient, (patients,) both.
+
+    Wilson's, of as many independent rows as would give the share the variance that it has between patients.
+    """
+    having = rows > 0
+    k = int(having.sum())
+    if k < 2:
+        return Interval(None, None, WILSON, "no interval: one patient")
+    hits, rows = hits[having], rows[having]
+    n = rows.sum()
+    share = float(hits.sum() / n)
+    variance = float(((hits - share * rows) ** 2).sum()) / n**2 * k / (k - 1)
+    if variance < 1e-24:
+        return degenerate_interval(share, k, WILSON)
+    effective = min(share * (1 - share) / variance, n)
+    centre = (share + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
+    half = Z / (1 + Z**2 / effective) * np.sqrt(share * (1 - share) / effective + (Z / (2 * effective)) ** 2)
+    return Interval(float(max(0.0, centre - half)), float(min(1.0, centre + half)), WILSON)
 
 
 # --- bootstrap ------------------------------------------------------------------------------------
@@ -185,24 +138,27 @@ def resample(statistic: Statistic, patients: Patients, resamples: int, seed: int
     return Resampled(np.concatenate(bootstrap), np.concatenate(left_out))
 
 
-def bca_interval(value: float, bootstrap: Matrix, jackknife: Matrix, smaller: int) -> Interval:
+def bca_interval(value: float, bootstrap: Matrix, jackknife: Matrix, smaller: int, *, error: bool = False) -> Interval:
     """Bias-corrected and accelerated interval of one figure.
 
     bootstrap (resamples,) and jackknife (patients,); NaN in either is a resample in which the figure is undefined, and is
-    left out. `smaller`: patients in the smaller class, for a figure without spread.
+    left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best, no share of successes)
+    has no exact bound then, and the value itself is its interval.
     """
     drawn, left_out = bootstrap[~np.isnan(bootstrap)], jackknife[~np.isnan(jackknife)]
     if smaller < 2 or not len(drawn):
         return Interval(None, None, BCA, "no interval: one patient in a class")
-    if np.ptp(drawn) < 1e-12:
+    if np.ptp(drawn) < 1e-12 * max(1.0, abs(value)):
+        if error:
+            return Interval(value, value, BCA, "no spread: all patients alike")
         return degenerate_interval(value, smaller, BCA)
     share = ((drawn < value).mean() + (drawn <= value).mean()) / 2
     # All resamples on one side leave no finite bias: count half a resample on the other.
     bias = ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    deviation = left_out.mean() - left_out
+    deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = float((deviation**2).sum()) ** 1.5
     acceleration = float((deviation**3).sum()) / (6 * spread) if spread > 0 else 0.0
-    z = np.array([-_Z, _Z])
+    z = np.array([-Z, Z])
     levels = ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))
     low, high = np.quantile(drawn, levels)
     undefined = len(bootstrap) - len(drawn)

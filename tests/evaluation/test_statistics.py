@@ -3,15 +3,13 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binomtest, bootstrap, norm
 
+from embedcache.evaluation.clustered import Clustered, auroc_interval, macro_auroc_interval
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.metrics import Ranking, accuracy
 from embedcache.evaluation.statistics import (
     EXACT,
-    Clustered,
     Patients,
-    auroc_interval,
     bca_interval,
-    macro_auroc_interval,
     resample,
 )
 
