@@ -40,7 +40,7 @@ def test_multinomial_is_scikit_learns_softmax() -> None:
     X, _ = problem(300, 8)
     y = np.random.default_rng(3).integers(0, 3, 300).astype(float)
     X[:, 0] += y
-    scores = LogisticProbe().fit_path(X, y, "multiclass", GRID, 3).scores(X)
+    scores = LogisticProbe(tol=1e-8).fit_path(X, y, "multiclass", GRID, 3).scores(X)
     np.testing.assert_allclose(np.exp(scores).sum(axis=-1), 1, rtol=1e-12)
     for i, c in enumerate(GRID):
         model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-9, max_iter=500).fit(X.astype(np.float64), y)

@@ -1,0 +1,158 @@
+"""L-BFGS for many smooth convex problems at once, which share their passes over the rows.
+
+Every problem is one row of a matrix and keeps its own step, line search and history; a pass over the rows evaluates the
+trial points of all that are still at work, and a problem that has converged leaves the batch. (Nocedal & Wright 2006,
+algorithm 7.4, with the given preconditioner as the first matrix.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.probes.base import Matrix
+
+Columns: TypeAlias = npt.NDArray[np.intp]
+"""Numbers of the problems that a call is about, ascending."""
+Evaluate: TypeAlias = Callable[[Matrix, Columns], tuple[Matrix, Matrix, Matrix]]
+"""Points (m, D), problems (m,) → values (m,), gradients (m, D), curvatures (m,)."""
+Precondition: TypeAlias = Callable[[Matrix, Columns, Matrix], Matrix]
+"""Gradients (m, D), problems (m,), curvatures (m,) → gradients over an estimate of the Hessian, (m, D)."""
+
+MEMORY = 10
+"""Pairs of step and change of gradient that are remembered."""
+_ENOUGH = 1e-4
+"""Share of the decrease that the slope promises (Armijo)."""
+_MOST_CUTS = 12
+
+
+@dataclass
+class Solution:
+    """Where each problem ended; `gradient` (m, D) and `curvature` (m,) are those of its last point."""
+
+    point: Matrix
+    value: Matrix
+    gradient: Matrix
+    curvature: Matrix
+    iterations: npt.NDArray[np.int64]
+    converged: npt.NDArray[np.bool_]
+    evaluations: int = 0
+    """Of single problems: over m, how many full passes it took."""
+
+
+@dataclass
+class _Work:
+    """The state of the problems that are still at work; every array's first axis is theirs."""
+
+    columns: Columns
+    point: Matrix
+    value: Matrix
+    gradient: Matrix
+    curvature: Matrix
+    direction: Matrix
+    descent: Matrix
+    step: Matrix
+    cuts: npt.NDArray[np.int64]
+    steps: list[Matrix] = field(default_factory=list)
+    changes: list[Matrix] = field(default_factory=list)
+    inverse: list[Matrix] = field(default_factory=list)
+    """1 / (step · change) of each pair, or 0 where a problem has none."""
+
+    def keep(self, those: npt.NDArray[np.bool_]) -> None:
+        for name, value in vars(self).items():
+            setattr(self, name, [v[those] for v in value] if isinstance(value, list) else value[those])
+
+
+def minimize_all(
+    evaluate: Evaluate,
+    precondition: Precondition,
+    done: Solution,
+    columns: Columns,
+    *,
+    tol: float,
+    max_iter: int,
+    rounding: float,
+) -> None:
+    """Minimise the problems `columns` of `done`, which is brought up to date, from where they stand.
+
+    Converged is where the decrease that is left, as L-BFGS's matrix foresees it, lies below `tol` times the value.
+    `rounding` is the share of a value that may be noise. A problem whose line search fails, or that is still at work after
+    `max_iter` more iterations, is not converged.
+    """
+    work = _Work(
+        columns,
+        done.point[columns],
+        done.value[columns],
+        done.gradient[columns],
+        done.curvature[columns],
+        direction=np.empty(0),
+        descent=np.empty(0),
+        step=np.ones(len(columns)),
+        cuts=np.zeros(len(columns), dtype=np.int64),
+    )
+    iterations = np.zeros(len(done.value), dtype=np.int64)
+    fresh = np.ones(len(columns), dtype=bool)
+    while len(work.columns):
+        _aim(work, precondition, fresh)
+        ended = fresh & (work.descent > -2 * tol * work.value)
+        stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= max_iter)
+        leave = ended | stuck
+        if leave.any():
+            out = work.columns[leave]
+            done.point[out], done.value[out] = work.point[leave], work.value[leave]
+            done.gradient[out], done.curvature[out] = work.gradient[leave], work.curvature[leave]
+            done.converged[out] = ended[leave]
+            work.keep(~leave)
+            if not len(work.columns):
+                break
+        move = work.direction * work.step[:, None]
+        value, gradient, curvature = evaluate(work.point + move, work.columns)
+        done.evaluations += len(work.columns)
+        wanted = work.value + _ENOUGH * work.step * work.descent + rounding * np.abs(work.value)
+        fresh = value <= wanted
+        _learn(work, move, gradient, fresh)
+        iterations[work.columns] += fresh
+        # Where the step was too long: the lowest point of the parabola through what is known, within bounds.
+        bend = value - work.value - work.step * work.descent
+        with np.errstate(all="ignore"):
+            shorter = -work.descent * work.step**2 / (2 * bend)
+        shorter = np.clip(np.nan_to_num(shorter, nan=0.0), 0.1 * work.step, 0.5 * work.step)
+        work.cuts = np.where(fresh, 0, work.cuts + 1)
+        work.step = np.where(fresh, 1.0, shorter)
+        work.point[fresh] += move[fresh]
+        work.value[fresh], work.gradient[fresh], work.curvature[fresh] = value[fresh], gradient[fresh], curvature[fresh]
+    done.iterations += iterations
+
+
+def _learn(work: _Work, move: Matrix, gradient: Matrix, taken: npt.NDArray[np.bool_]) -> None:
+    """Remember the pairs of step and change of gradient of those that moved."""
+    change = gradient - work.gradient
+    product = np.einsum("md,md->m", move, change)
+    size = np.sqrt(np.einsum("md,md->m", move, move) * np.einsum("md,md->m", change, change))
+    usable = taken & (product > 1e-10 * size)
+    work.steps.append(move)
+    work.changes.append(change)
+    work.inverse.append(np.divide(1.0, product, out=np.zeros_like(product), where=usable))
+    del work.steps[:-MEMORY], work.changes[:-MEMORY], work.inverse[:-MEMORY]
+
+
+def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) -> None:
+    """Directions of those that moved, and their slopes: `descent` is twice the decrease that is foreseen, negative."""
+    q = work.gradient.copy()
+    shares: list[Any] = []
+    for s, y, rho in zip(reversed(work.steps), reversed(work.changes), reversed(work.inverse), strict=True):
+        a = rho * np.einsum("md,md->m", s, q)
+        q -= a[:, None] * y
+        shares.append(a)
+    r = precondition(q, work.columns, work.curvature)
+    for s, y, rho, a in zip(work.steps, work.changes, work.inverse, reversed(shares), strict=True):
+        b = rho * np.einsum("md,md->m", y, r)
+        r += (a - b)[:, None] * s
+    descent = -np.einsum("md,md->m", work.gradient, r)
+    if not len(work.direction):
+        work.direction, work.descent = -r, descent
+    else:
+        work.direction = np.where(fresh[:, None], -r, work.direction)
+        work.descent = np.where(fresh, descent, work.descent)

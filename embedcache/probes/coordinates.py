@@ -1,0 +1,67 @@
+"""The rows as a solver sees them: the features, or with fewer rows than features coordinates in the rows' own span."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.errors import InputError
+from embedcache.probes.base import Features, Matrix
+
+_BLOCK_VALUES = 4_000_000
+"""Features that are converted to float64 at a time: 32 MB."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The rows as they are solved: X itself, or with fewer rows than features their coordinates in their own span."""
+
+    rows: Features
+    basis: Matrix | None
+    centre: Matrix | None
+
+    @classmethod
+    def of(cls, X: Features) -> "Coordinates":
+        """Those of X (n, d); float64 is used where n < d. Raises InputError if X is not finite."""
+        n, d = X.shape
+        if n >= d:
+            return cls(X, None, None)
+        centre = X.mean(axis=0, dtype=np.float64)
+        if not np.isfinite(centre).all():
+            raise not_finite()
+        gram = np.zeros((n, n))
+        # float64, because a Gram matrix squares the condition, and these coordinates are the problem itself.
+        for part in _feature_blocks(n, d):
+            block = X[:, part].astype(np.float64) - centre[part]
+            gram += block @ block.T
+        square, vectors = np.linalg.eigh(gram)
+        kept = square > n * np.finfo(np.float64).eps * max(square.max(initial=0.0), np.finfo(np.float64).tiny)
+        kept[-1] = True  # at least one coordinate, if it is 0 for all rows
+        length = np.sqrt(np.maximum(square[kept], 0.0))
+        rows = (vectors[:, kept] * length).astype(np.result_type(X.dtype, np.float32))
+        basis = np.zeros((d, len(length)))
+        scaled = np.divide(vectors[:, kept], length, out=np.zeros_like(vectors[:, kept]), where=length > 0)
+        for part in _feature_blocks(n, d):
+            basis[part] = (X[:, part].astype(np.float64) - centre[part]).T @ scaled
+        return cls(rows, basis, centre)
+
+    def back(self, w: Matrix) -> Matrix:
+        """Weights (..., r) of the coordinates as weights (..., d) of the features."""
+        return w if self.basis is None else w @ self.basis.T
+
+    def original(self, centre: Matrix) -> Matrix:
+        """Centres (..., r) of the coordinates as centres (..., d) of the features."""
+        return centre if self.centre is None else self.centre + self.back(centre)
+
+
+def _feature_blocks(n: int, d: int) -> Iterator[slice]:
+    step = max(1, _BLOCK_VALUES // n)
+    for start in range(0, d, step):
+        yield slice(start, start + step)
+
+
+def not_finite() -> InputError:
+    """What a solver says of NaN and infinite features."""
+    return InputError(
+        "the features hold NaN or infinite values, and this probe needs finite ones; leave out such rows."
+    )

@@ -1,0 +1,40 @@
+"""The passes over the rows on a device: the same lines as `rows`, run by torch. The only file of this room with torch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedcache.errors import InputError
+from embedcache.probes.rows import Rows
+
+
+def rows_on(device: str) -> type[Rows]:
+    """The class whose rows work on `device`, as torch calls it. Raises InputError if torch does not know or have it."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r}: {str(error).splitlines()[0]}; take cpu, or what torch has.") from None
+
+    class RowsOnDevice(Rows):
+        xp: Any = torch
+
+        def load(self, values: Any) -> Any:
+            made = torch.from_numpy(np.ascontiguousarray(values))
+            return made.to(device=device, dtype=_DTYPES[self.dtype.name])
+
+        def unload(self, values: Any) -> Any:
+            return values.to(dtype=torch.float64, device="cpu").numpy()
+
+        def hold(self, X: Any) -> Any:
+            """On the device as it is stored, float16 too: there is room for it where there is a device."""
+            return torch.from_numpy(np.ascontiguousarray(X)).to(device)
+
+        def take(self, rows: slice) -> Any:
+            block = self.held[rows].to(_DTYPES[self.dtype.name])
+            return block if self._shift is None else block - self._shift
+
+    return RowsOnDevice
+
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}

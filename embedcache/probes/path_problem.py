@@ -1,0 +1,161 @@
+"""The columns of a logistic path, one per fit and C, and the two stages that solve them; see `logistic_path`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from embedcache.probes.base import Features, Matrix
+from embedcache.probes.batched_lbfgs import MEMORY, Columns, Solution, minimize_all
+from embedcache.probes.coordinates import not_finite
+from embedcache.probes.eigenbasis import Eigenbasis, Metric
+from embedcache.probes.rows import Rows, Targets
+
+STATE_BYTES = 1.5e9
+"""What columns at work may take together."""
+STATE_NUMBERS = 2 * MEMORY + 8
+"""float64 per coefficient of a column at work."""
+_FIRST = 8
+"""Iterations of the first stage; what needs more is cheaper along the path."""
+_AHEAD, _LATER = 6, 10
+"""Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
+_ROUNDING = {"float32": 1e-7, "float64": 1e-14}
+"""Share of a mean loss that may be noise."""
+
+
+@dataclass(frozen=True)
+class PathProblem:
+    """The columns of a group of fits: fit by fit, C ascending within each."""
+
+    rows: Rows
+    prior: Matrix
+    """(n_fits,): share of positives; of a softmax (n_classes,)."""
+    label: Columns
+    """(m,): the fit of each column."""
+    penalty: Matrix
+    """(m,): 1 / (C · Σ s)."""
+
+    @classmethod
+    def over(
+        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows]
+    ) -> "PathProblem":
+        """Every fit at every C (ascending); total (n_fits,) are the sums of weights. Raises InputError if X is not finite."""
+        rows = on(X, targets)
+        if not np.isfinite(rows.centre).all():
+            raise not_finite()
+        return cls(rows, prior, np.repeat(np.arange(len(total)), len(C)), 1 / (total[:, None] * C).ravel())
+
+    def solve(self, tol: float, max_iter: int) -> tuple[Solution, int]:
+        """The solution of every column, and how many Gram matrices it took."""
+        state, grams = self._start(), 1
+        metrics = self._first_metrics()
+        for part in self._parts():
+            self._minimize(state, part, metrics, tol, min(_FIRST, max_iter))
+            path = self
+            for _ in range(1000):
+                left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
+                if not len(left):
+                    break
+                batch = []
+                for fit in np.unique(self.label[left]):
+                    todo = left[self.label[left] == fit][:_AHEAD]
+                    metrics[fit] = path._renew(state, todo)
+                    grams += 1
+                    batch.append(todo)
+                columns = np.concatenate(batch)
+                if path is not self:
+                    path._evaluate_again(state, columns)
+                before = state.value[columns].copy()
+                path._minimize(state, columns, metrics, tol, _LATER)
+                gained = before - state.value[columns] > tol / 100 * np.abs(before)
+                if not (gained | state.converged[columns]).any():
+                    if path.rows.dtype == np.float64:
+                        break
+                    path = replace(self, rows=self.rows.in_float64())
+        return state, grams
+
+    def _parts(self) -> Iterator[Columns]:
+        """Columns whose state fits in memory together; where not all do, the smaller C come first."""
+        numbers = self.rows.heads * (self.rows.d + 1)
+        at_once = max(1, int(STATE_BYTES // (STATE_NUMBERS * 8 * numbers)))
+        columns = np.arange(len(self.label))
+        for start in range(0, len(columns), at_once):
+            yield columns[start : start + at_once]
+
+    def _minimize(self, state: Solution, columns: Columns, metrics: list[Metric], tol: float, max_iter: int) -> None:
+        precondition = partial(self._precondition, metrics)
+        rounding = _ROUNDING[self.rows.dtype.name]
+        minimize_all(self._evaluate, precondition, state, columns, tol=tol, max_iter=max_iter, rounding=rounding)
+
+    def _evaluate(self, points: Matrix, columns: Columns) -> tuple[Matrix, Matrix, Matrix]:
+        split = points.reshape(len(points), self.rows.heads, -1)
+        w = split[..., :-1]
+        penalty = self.penalty[columns]
+        value, slope, slope_b, curvature = self.rows.evaluate(w, split[..., -1], self.label[columns])
+        value += penalty / 2 * np.einsum("mhd,mhd->m", w, w)
+        slope += penalty[:, None, None] * w
+        return value, np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(points.shape), curvature
+
+    def _precondition(self, metrics: list[Metric], gradient: Matrix, columns: Columns, curvature: Matrix) -> Matrix:
+        result = np.empty_like(gradient)
+        label = self.label[columns]
+        for fit in np.unique(label):
+            mine = slice(int(np.searchsorted(label, fit)), int(np.searchsorted(label, fit, side="right")))
+            result[mine] = metrics[fit].solve(gradient[mine], self.penalty[columns[mine]], curvature[mine])
+        return result
+
+    def _start(self) -> Solution:
+        """Every column at w = 0; those of one fit share value and gradient."""
+        rows, n_fits = self.rows, int(self.label[-1]) + 1
+        points = np.zeros((n_fits, rows.heads, rows.d + 1))
+        logs = np.log(self.prior)
+        points[:, :, -1] = logs - logs.mean() if rows.softmax else (logs - np.log1p(-self.prior))[:, None]
+        value, slope, slope_b, curvature = rows.evaluate(points[..., :-1], points[..., -1], np.arange(n_fits))
+        gradient = np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(n_fits, -1)
+        m = len(self.label)
+        return Solution(
+            points.reshape(n_fits, -1)[self.label],
+            value[self.label],
+            gradient[self.label],
+            curvature[self.label],
+            np.zeros(m, dtype=np.int64),
+            np.zeros(m, dtype=bool),
+            evaluations=n_fits,
+        )
+
+    def _first_metrics(self) -> list[Metric]:
+        """One basis for all fits, of the rows under the mean of their weights."""
+        rows = self.rows
+        mean, gram = rows.gram(rows.weight.mean(0))
+        basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype)
+        one = np.diag(self.prior) - np.outer(self.prior, self.prior) if rows.softmax else np.ones((1, 1))
+        return [Metric.of(basis, np.zeros(rows.d), one) for _ in range(int(self.label[-1]) + 1)]
+
+    def _renew(self, state: Solution, todo: Columns) -> Metric:
+        """The metric at the best point known for the first of `todo`; the others start there where it is better."""
+        rows, first = self.rows, int(todo[0])
+        fit = self.label[first]
+        base = first - 1 if first and self.label[first - 1] == fit else first
+        w = state.point[base].reshape(rows.heads, -1)[:, :-1]
+        square = float((w**2).sum())
+        loss = state.value[base] - self.penalty[base] / 2 * square
+        for column in todo:
+            value = loss + self.penalty[column] / 2 * square
+            if value < state.value[column]:
+                state.point[column], state.value[column] = state.point[base], value
+                state.curvature[column] = state.curvature[base]
+                gradient = state.gradient[base].reshape(rows.heads, -1).copy()
+                gradient[:, :-1] += (self.penalty[column] - self.penalty[base]) * w
+                state.gradient[column] = gradient.ravel()
+        point = state.point[first].reshape(rows.heads, -1)
+        weight, curvature = rows.curvature(point[:, :-1], point[:, -1], int(fit))
+        mean, gram = rows.gram(weight)
+        return Metric.of(Eigenbasis.of(gram, mean + rows.shift, rows.dtype), mean - rows.relative[fit], curvature)
+
+    def _evaluate_again(self, state: Solution, columns: Columns) -> None:
+        """What float32 said of the points of `columns`, in float64."""
+        state.value[columns], state.gradient[columns], state.curvature[columns] = self._evaluate(
+            state.point[columns], columns
+        )
+        state.evaluations += len(columns)

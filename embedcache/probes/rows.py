@@ -1,0 +1,210 @@
+"""Passes over the training rows, block by block: weighted means, the Gram matrix, and the logistic loss with its slope.
+
+Everything here sees rows as (x - centre of the label) without ever holding them so: the centre enters as a correction of
+rank one. Only where a feature's mean dwarfs its deviation, and the correction would cost digits, is a block copied and
+shifted before it is used. Products run in the rows' own precision (at least float32), sums over blocks in float64.
+
+numpy does the work here; `on_torch` runs the same lines on a device.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedcache.probes.base import Features, Matrix
+
+_BLOCK_VALUES = 6_000_000
+"""Features and scores of a block of rows: 24 MB in float32."""
+_FAR = 3.0
+"""Deviations between a feature's mean and 0 from which blocks are shifted."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the columns of scores should be, and how much each row counts."""
+
+    sign: Features
+    """(n_labels, n): 1 or -1, any where the weight is 0. Of a softmax: (n_classes, n), 1 in the row's class, else 0."""
+    weight: Features
+    """(n_labels, n), each summing to 1; 0 leaves a row out. Of a softmax: (1, n)."""
+    softmax: bool = False
+
+    @property
+    def heads(self) -> int:
+        """Scores that are fitted together: the classes of a softmax, else 1."""
+        return len(self.sign) if self.softmax else 1
+
+
+class Rows:
+    """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary."""
+
+    xp: Any = np
+
+    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None) -> None:
+        self.X, self.targets, self.held = X, targets, self.hold(X)
+        self.softmax, self.heads = targets.softmax, targets.heads
+        self.n, self.d = X.shape
+        self.dtype = np.dtype(np.result_type(X.dtype, np.float32)) if dtype is None else dtype
+        self.sign, self.weight = self.load(targets.sign), self.load(targets.weight)
+        sample = X[:: max(1, self.n // 2000)].astype(np.float64)
+        middle = sample.mean(axis=0)
+        far = bool((np.abs(middle) > _FAR * sample.std(axis=0)).any())
+        self._shift = self.load(middle) if far else None
+        """Subtracted from each block: (d,), or nothing."""
+        self.shift = self.unload(self._shift) if far else np.zeros(self.d)
+        self.relative = self._means()
+        """(n_labels, d): weighted mean of each label's rows, less the shift."""
+        self.centre: Matrix = self.relative + self.shift
+
+    def in_float64(self) -> "Rows":
+        """The same rows for work in float64; X stays as it is, its blocks are converted."""
+        return type(self)(self.X, self.targets, np.dtype(np.float64))
+
+    def load(self, values: Any) -> Any:
+        """`values` in the working precision, where the work is done."""
+        return np.ascontiguousarray(values, dtype=self.dtype)
+
+    def hold(self, X: Features) -> Any:
+        """X where the work is done: here, as the caller holds it."""
+        return X
+
+    def unload(self, values: Any) -> Matrix:
+        """float64 for the solver."""
+        return np.asarray(values, dtype=np.float64)
+
+    def take(self, rows: slice) -> Any:
+        """Rows of X in the working precision: a view where neither precision nor shift asks for a copy."""
+        block = self.held[rows].astype(self.dtype, copy=False)
+        return block if self._shift is None else block - self._shift
+
+    def blocks(self, columns: int) -> Iterator[tuple[slice, Any]]:
+        """Blocks of rows beside which a block of `columns` scores still fits."""
+        step = int(np.clip(_BLOCK_VALUES // (self.d + columns), 64, 8192))
+        for start in range(0, self.n, step):
+            rows = slice(start, min(start + step, self.n))
+            yield rows, self.take(rows)
+
+    def _means(self) -> Matrix:
+        total = np.zeros((len(self.weight), self.d))
+        for rows, x in self.blocks(len(self.weight)):
+            total += self.unload(self.weight[:, rows] @ x)
+        return total
+
+    def gram(self, weight: Any) -> tuple[Matrix, Matrix]:
+        """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1. One pass."""
+        plain = bool((weight == weight[0]).all())
+        mean, total = np.zeros(self.d), np.zeros((self.d, self.d))
+        for rows, x in self.blocks(0):
+            part = x if plain else x * self.xp.sqrt(weight[rows])[:, None]
+            mean += self.unload(weight[rows] @ x)
+            total += self.unload(part.T @ part)
+        if plain:
+            total *= float(weight[0])
+        total -= np.outer(mean, mean)
+        return mean, total
+
+    def curvature(self, coef: Matrix, intercept: Matrix, label: int) -> tuple[Any, Matrix]:
+        """How much each row bends the loss of one fit, (n,), summing to 1, and the mean curvature (heads, heads)."""
+        offset = self.load((intercept - coef @ self.relative[label])[:, None])
+        W = self.load(coef)
+        each, total = [], np.zeros((self.heads, self.heads))
+        for rows, x in self.blocks(self.heads):
+            scores = W @ x.T + offset
+            weight = self.weight[label, rows]
+            if self.softmax:
+                shares = _softmax(self.xp, scores)
+                weighted = shares * weight
+                each.append((weighted * (1 - shares)).sum(0))
+                total += np.diag(self.unload(weighted.sum(1))) - self.unload(weighted @ shares.T)
+            else:
+                small = self.xp.exp(-abs(scores[0]))
+                each.append(small / (1 + small) ** 2 * weight)
+                total += self.unload(each[-1].sum(0))
+        bend = self.xp.concatenate(each)
+        return bend / bend.sum(0), total
+
+    def evaluate(self, coef: Matrix, intercept: Matrix, label: Any) -> tuple[Matrix, Matrix, Matrix, Matrix]:
+        """Mean loss (m,), its slopes (m, heads, d) and (m, heads), and the mean curvature (m,) of m columns. One pass.
+
+        coef (m, heads, d); intercept (m, heads) is that of centred rows; label (m,), ascending: which target each has.
+        """
+        m, heads, d = coef.shape
+        relative = self.relative[label]
+        offset = self.load((intercept - np.einsum("mhd,md->mh", coef, relative)).reshape(-1, 1))
+        W = self.load(coef.reshape(m * heads, d))
+        loss, curvature = np.zeros(m), np.zeros(m)
+        slope, slope_b = np.zeros((m * heads, d)), np.zeros(m * heads)
+        runs = _runs(label)
+        for rows, x in self.blocks(2 * m * heads):
+            scores = W @ x.T
+            scores += offset
+            if self.softmax:
+                parts = softmax_loss(self.xp, scores.reshape(m, heads, -1), self.sign[:, rows], self.weight[0, rows])
+                loss += self.unload(parts[0])
+                curvature += self.unload(parts[1])
+            else:
+                for which, columns in runs:
+                    parts = binary_loss(self.xp, scores[columns], self.sign[which, rows], self.weight[which, rows])
+                    loss[columns] += self.unload(parts[0])
+                    curvature[columns] += self.unload(parts[1])
+            # The scores have been replaced by the derivatives of the loss.
+            slope += self.unload(scores @ x)
+            slope_b += self.unload(scores.sum(1))
+        slope_b = slope_b.reshape(m, heads)
+        slope = slope.reshape(m, heads, d)
+        slope -= slope_b[:, :, None] * relative[:, None, :]
+        return loss, slope, slope_b, curvature
+
+
+def _runs(label: Any) -> list[tuple[int, slice]]:
+    edges = np.flatnonzero(np.diff(label)) + 1
+    starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(label)]
+    return [(int(label[a]), slice(a, b)) for a, b in zip(starts, stops, strict=True)]
+
+
+def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]:
+    """Weighted sums of log(1 + exp(-sign·score)) and of p·(1 - p), each (m,); scores (m, b) become the derivatives.
+
+    Written so that neither a large margin nor a large mistake loses digits.
+    """
+    scores *= sign
+    small = xp.exp(-abs(scores))
+    loss = xp.log1p(small)
+    loss -= xp.minimum(scores, 0 * small[:1, :1])
+    wrong = xp.where(scores > 0, small, 1)
+    small += 1
+    wrong /= small  # the probability of the other answer
+    scores[...] = wrong * -(sign * weight)
+    return loss @ weight, (wrong - wrong * wrong) @ weight
+
+
+def _softmax(xp: Any, scores: Any) -> Any:
+    """Over the first axis of (heads, b)."""
+    shares = xp.exp(scores - scores.max())
+    return shares / shares.sum(0)
+
+
+def softmax_loss(xp: Any, scores: Any, target: Any, weight: Any) -> tuple[Any, Any]:
+    """Weighted sums of -log p(class) and of Σ p·(1 - p), each (m,); scores (m, heads, b) become the derivatives.
+
+    target (heads, b) of 0 and 1. The loss is log(1 + Σ over the other classes of exp(score - score of the class)).
+    """
+    own = (scores * target).sum(1)
+    scores -= own[:, None, :]
+    top = scores.max(1) if xp is np else scores.max(1).values
+    shares = xp.exp(scores - top[:, None, :])
+    total = shares.sum(1)
+    # The row's own class gives exp(0 - top); the rest is summed apart, so that a confident row keeps its small loss.
+    others = (shares * (1 - target)).sum(1)
+    loss = top + xp.log(total)
+    confident = top <= 0
+    loss = xp.where(confident, xp.log1p(xp.where(confident, others, 0 * others)), loss)
+    shares /= total[:, None, :]
+    curvature = ((shares - shares * shares).sum(1)) @ weight
+    shares -= target
+    # p - 1 of the own class, from the rest: exact where p rounds to 1.
+    wrong = (others / total)[:, None, :]
+    scores[...] = xp.where(target > 0, -wrong, shares) * weight
+    return loss @ weight, curvature
