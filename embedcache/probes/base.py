@@ -114,8 +114,8 @@ def label_matrix(y: Features, kind: ProbeKind, n_classes: int) -> Matrix:
     return np.asarray(y, dtype=np.float64).reshape(len(y), n_classes)
 
 
-_BLOCK_VALUES = 1 << 20
-"""Values worked on at a time in float64: 8 MB, which a core's cache holds in part."""
+_BLOCK_VALUES = 1 << 18
+"""Values worked on at a time in float64: 2 MB stay in a core's cache, where 8 MB take four times as long."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,16 @@ class Standardizer:
     @classmethod
     def fit(cls, X: Features) -> "Standardizer":
         """Mean and standard deviation (divided by n) of the rows of X (n, d), in float64."""
-        mean = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(X)), np.zeros(X.shape[1])) / len(X)
-        squares = np.zeros(X.shape[1])
+        # about the first rows' mean, near enough to the true one that the difference of two sums loses no digits
+        middle = X[: max(1, _BLOCK_VALUES // max(1, X.shape[1]))].mean(axis=0, dtype=np.float64)
+        total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
         for _, block in _blocks(X):
-            deviation = block - mean
+            deviation = block - middle
+            total += deviation.sum(axis=0)
             squares += np.einsum("ij,ij->j", deviation, deviation)
-        std = np.sqrt(squares / len(X))
+        shift = total / len(X)
+        mean = middle + shift
+        std = np.sqrt(np.maximum(squares / len(X) - shift**2, 0.0))
         # Rounding leaves a constant column of float32 with a std of about 1e-7 of its size, which must not be blown up.
         constant = std <= 1e-6 * np.abs(mean)
         return cls(mean, np.where(constant | (std == 0), 1.0, std))
@@ -143,9 +147,7 @@ class Standardizer:
         scaled = np.empty(X.shape, dtype=np.float32)
         for rows, block in _blocks(X):
             # in float64 until the end: a mean that is large beside the deviation would cost digits
-            deviation = block - self.mean
-            deviation /= self.std
-            scaled[rows] = deviation
+            np.divide(block - self.mean, self.std, out=scaled[rows], casting="same_kind")
         return scaled
 
 

@@ -17,6 +17,17 @@ def test_standardised_training_rows_have_mean_0_and_std_1() -> None:
     np.testing.assert_allclose(Z.std(axis=0), 1, atol=1e-4)
 
 
+def test_the_scale_of_many_rows_is_numpys() -> None:
+    """Several blocks of rows, whose mean drifts far from the first ones'."""
+    random = np.random.default_rng(0)
+    X = (random.normal(size=(3000, 500)) + np.linspace(0, 50, 3000)[:, None] + 1000).astype(np.float32)
+    scale = Standardizer.fit(X)
+    np.testing.assert_allclose(scale.mean, X.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(scale.std, X.std(axis=0, dtype=np.float64), rtol=1e-10)
+    expected = ((X.astype(np.float64) - scale.mean) / scale.std).astype(np.float32)
+    np.testing.assert_array_equal(scale.apply(X), expected)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.567, -3e-5])
 def test_a_constant_feature_is_centred_and_not_blown_up(value: float) -> None:
     X = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
