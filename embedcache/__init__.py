@@ -13,6 +13,7 @@ _PUBLIC = {
     "ArraySpec": "embedcache.types",
     "Audit": "embedcache.datasets.audit",
     "BackboneInfo": "embedcache.types",
+    "ComparedResults": "embedcache.evaluation.compare",
     "DatasetEntry": "embedcache.datasets.catalogue",
     "DatasetInfo": "embedcache.types",
     "DatasetOptions": "embedcache.datasets.base",
@@ -34,12 +35,14 @@ _PUBLIC = {
     "Samples": "embedcache.types",
     "ShownSplit": "embedcache.evaluation.split_show",
     "Split": "embedcache.types",
+    "SubgroupTable": "embedcache.evaluation.by_column",
     "Task": "embedcache.types",
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
     "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
+    "compare_results": "embedcache.evaluation.compare",
     "config_like": "embedcache.extraction.like",
     "describe_backbone": "embedcache.backbones",
     "describe_backbones": "embedcache.backbones.catalogue",
@@ -48,8 +51,8 @@ _PUBLIC = {
     "doctor": "embedcache.extraction.doctor",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
-    "explain_backbone": "embedcache.backbones.catalogue",
     "embed": "embedcache.extraction.embed",
+    "explain_backbone": "embedcache.backbones.catalogue",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
@@ -61,6 +64,7 @@ _PUBLIC = {
     "list_results": "embedcache.evaluation.results",
     "list_stores": "embedcache.store.catalog",
     "make_splits": "embedcache.evaluation.split_files",
+    "measure_subgroups": "embedcache.evaluation.by_column",
     "open_dataset": "embedcache.datasets",
     "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
@@ -86,6 +90,7 @@ __all__ = [
     "ArraySpec",
     "Audit",
     "BackboneInfo",
+    "ComparedResults",
     "DatasetEntry",
     "DatasetInfo",
     "DatasetOptions",
@@ -107,6 +112,7 @@ __all__ = [
     "Samples",
     "ShownSplit",
     "Split",
+    "SubgroupTable",
     "Task",
     "Volume",
     "Window",
@@ -114,6 +120,7 @@ __all__ = [
     "audit_dataset",
     "check_weights",
     "collect_garbage",
+    "compare_results",
     "config_like",
     "describe_backbone",
     "describe_backbones",
@@ -135,6 +142,7 @@ __all__ = [
     "list_results",
     "list_stores",
     "make_splits",
+    "measure_subgroups",
     "open_dataset",
     "plan",
     "probe",
@@ -170,6 +178,8 @@ if TYPE_CHECKING:
     from embedcache.datasets.relocate import relocate
     from embedcache.datasets.reveal import reveal
     from embedcache.errors import EmbedcacheError
+    from embedcache.evaluation.by_column import SubgroupTable, measure_subgroups
+    from embedcache.evaluation.compare import ComparedResults, compare_results
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.leaks import find_leaks
     from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import (
     backbones,
+    compare,
     datasets,
     demo,
     doctor,
@@ -32,6 +33,7 @@ from embedcache_cli import (
     rm,
     show,
     splits,
+    subgroups,
     verify,
     weights,
 )
@@ -56,7 +58,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, doctor, demo):
+ALONE = (
+    plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, compare, subgroups, doctor, demo,
+)  # fmt: skip
+for module in ALONE:
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)

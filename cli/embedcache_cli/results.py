@@ -23,7 +23,9 @@ def command(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Only backbones whose name has this in it.")] = None,
     label: Annotated[str | None, typer.Option(help="A class, in place of the macro average.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="These columns, with commas; all for every one that there is.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="These columns, with commas; all for every one that there is.")
+    ] = None,
     csv: Annotated[str | None, typer.Option(help="Write the table to this CSV file too, intervals in columns.")] = None,
     json: Json = False,
 ) -> int:

@@ -68,8 +68,9 @@ def roc_curves(axes: "Axes", test: Predictions, chosen: Sequence[Metric], style:
         j = test.classes.index(m.label)
         colour, line = style[m.label]
         if place < MOST_BANDS:
-            grid, _, low, high = roc_band(test.label[:, j], test.score[:, j], test.patient)
-            axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
+            band = roc_band(test.label[:, j], test.score[:, j], test.patient)
+            if band is not None:
+                axes.fill_between(band.false_positive_rate, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         false, true = roc_curve(test.label[:, j], test.score[:, j])
         axes.plot(false, true, color=colour, linestyle=line, linewidth=1.6, label=m.label)
     axes.set_xlim(0, 1)
@@ -93,9 +94,14 @@ def reliability_curves(
         colour, line = style[m.label]
         curve = reliability(test.label[:, j], probability[:, j], test.patient)
         axes.fill_between(curve.predicted, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(
-            curve.predicted, curve.observed, color=colour, linestyle=line, marker="o", markersize=3.5, linewidth=1.4, label=m.label
-        )
+        points: dict[str, Any] = {
+            "color": colour,
+            "linestyle": line,
+            "marker": "o",
+            "markersize": 3.5,
+            "linewidth": 1.4,
+        }
+        axes.plot(curve.predicted, curve.observed, label=m.label, **points)
         most = float(np.nanmax([most, *curve.predicted, *curve.high, *curve.observed]))
     side = min(1.0, 1.05 * most) or 1.0
     axes.plot([0, side], [0, side], color=PALE, linewidth=1, linestyle=":")
@@ -121,7 +127,8 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
         axes.plot(values[order], scores[order], color=colour, marker="o", markersize=3, linewidth=1.4, label=name)
         if name == features:
             at = int(np.argmin(np.abs(values - value)))
-            axes.plot(values[at], scores[at], marker="o", markersize=10, color=colour, markerfacecolor="none", markeredgewidth=1.8)
+            ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8}
+            axes.plot(values[at], scores[at], color=colour, **ring)
             axes.annotate(f" {parameter} = {value:.3g}", (values[at], scores[at]), fontsize=9, color=INK, va="bottom")
     axes.set_xscale("log")
     axes.set_xlabel(parameter)
@@ -136,7 +143,8 @@ def predicted_against_measured(axes: "Axes", test: Predictions) -> None:
     measured, predicted = test.label[:, 0], test.score[:, 0]
     known = ~(np.isnan(measured) | np.isnan(predicted))
     axes.scatter(measured[known], predicted[known], s=10, color=COLOURS[0], alpha=0.5, linewidths=0)
-    ends = [float(np.min([measured[known].min(), predicted[known].min()])), float(np.max([measured[known].max(), predicted[known].max()]))]
+    both = np.concatenate([measured[known], predicted[known]])
+    ends = [float(both.min(initial=np.inf)), float(both.max(initial=-np.inf))]
     axes.plot(ends, ends, color=PALE, linewidth=1, linestyle=":")
     axes.set_xlabel("Measured")
     axes.set_ylabel("Predicted")

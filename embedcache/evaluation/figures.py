@@ -43,7 +43,9 @@ def probe_figure(result: Result, predictions: Predictions, path: Path) -> Path:
     FigureCanvasAgg(figure)
     notes = _numbers(figure, result, test) if numeric else _classes(figure, result, test)
     name = result.task.name.replace("_", " ")
-    figure.suptitle(f"{result.probe} probe on {name}", fontsize=14, fontweight="bold", color=panels.INK, x=0.01, ha="left")
+    figure.suptitle(
+        f"{result.probe} probe on {name}", fontsize=14, fontweight="bold", color=panels.INK, x=0.01, ha="left"
+    )
     rows = f"{len(test.sample):,} rows of {result.counts.get('test_patients', 0):,} patients"
     notes = [f"{result.chosen.get('features', '')} features, {choice_of(result)}; test: {rows}", *notes]
     figure.supxlabel("\n".join(notes), fontsize=9, color=panels.PALE, x=0.01, ha="left")
@@ -69,7 +71,9 @@ def _classes(figure: "Figure", result: Result, test: Predictions) -> list[str]:
     lower = probable or bool(result.selection)
     top = max(4.6, 2.4 + 0.36 * len(shown))
     figure.set_size_inches(11, top + (4.4 if lower else 0))
-    axes = figure.subplots(1 + lower, 2, width_ratios=(1.15, 1), squeeze=False, height_ratios=(top, 4.4) if lower else (1,))
+    axes = figure.subplots(
+        1 + lower, 2, width_ratios=(1.15, 1), squeeze=False, height_ratios=(top, 4.4) if lower else (1,)
+    )
     panels.intervals(axes[0, 0], shown, style)
     panels.roc_curves(axes[0, 1], test, commonest, style)
     if lower:
@@ -84,7 +88,10 @@ def _numbers(figure: "Figure", result: Result, test: Predictions) -> list[str]:
     panels.predicted_against_measured(left, test)
     _path(right, result)
     r2 = result.metric("r2", result.task.name)
-    return [f"R2 {r2.value:.3f}" + (f" ({r2.low:.3f} to {r2.high:.3f})" if r2.low is not None else "")] if r2.value is not None else []
+    if r2.value is None:
+        return []
+    interval = "" if r2.low is None else f" ({r2.low:.3f} to {r2.high:.3f})"
+    return [f"R2 {r2.value:.3f}{interval}"]
 
 
 def _path(axes: Any, result: Result) -> None:

@@ -33,8 +33,8 @@ class Predictions:
     before: Matrix
     """(n, n_classes): test rows' scores by the model before refitting, which a threshold from validation belongs to."""
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
-        """The rows of `mask`."""
+    def take(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Predictions":
+        """The rows of a mask, or at these places."""
         return Predictions(
             self.sample[mask],
             self.slice[mask],

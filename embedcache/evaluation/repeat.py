@@ -95,7 +95,7 @@ def config_of(
         raise InputError(f"the split of {name} does not lie beside it; give it with --split FILE.")
     return ProbeConfig(
         probe=result.probe,
-        store=Path(store) if store is not None else _find_store(result),
+        store=Path(store) if store is not None else find_store(result),
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
         layers=tuple(asked["layers"]) or "last",
@@ -112,7 +112,7 @@ def config_of(
     )
 
 
-def _find_store(result: Result) -> Path:
+def find_store(result: Result) -> Path:
     """The store of a result: in the cache whose folder of results it lies in, or beside that folder."""
     above = Path(result.path).absolute().parent.parent
     name = result.source.get("store") or f"{result.inputs['store'][:_DIGEST_SHOWN]}.zarr"

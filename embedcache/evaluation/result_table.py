@@ -61,10 +61,9 @@ def tabulate_results(
 ) -> ResultTable:
     """The results in `folder` (a cache, or a folder of results) that match, in the order of dataset, task, backbone and probe.
 
-    `label`: a class instead of the macro average. `metrics`: these columns, ("all",) for every one that there is; None for those of
-    `SHOWN`. `backbone` matches a part of the name. A file
-    that can not be read is told of, and the others are listed. Raises InputError if there is no such folder, UnknownNameError
-    for a probe, task, dataset, class or metric that no result has.
+    `label`: a class instead of the macro average. `metrics`: these columns, ("all",) for every one that there is; None for those
+    of `SHOWN`. `backbone` matches a part of the name. A file that can not be read is told of, and the others are listed. Raises
+    InputError if there is no such folder, UnknownNameError for a probe, task, dataset, class or metric that no result has.
     """
     found, unreadable = _read(Path(folder))
     for name, what, has in (

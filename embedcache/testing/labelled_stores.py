@@ -55,6 +55,7 @@ class LabelledStore:
 def long_labels(
     task: Task, samples: list[str], patients: list[str], y: npt.NDArray[np.float64], splits: list[str]
 ) -> Labels:
+    """Labels of one task, a row per sample and class: y (samples, classes), one-hot for multiclass."""
     rows = [
         (s, p, c, y[i, j], splits[i])
         for i, (s, p) in enumerate(zip(samples, patients, strict=True))

@@ -7,7 +7,8 @@ from PIL import Image
 from sklearn.metrics import roc_curve as reference_curve
 
 from embedcache.errors import InputError
-from embedcache.evaluation.figures import draw_result, probe_figure, roc_curve
+from embedcache.evaluation.figure_panels import roc_curve
+from embedcache.evaluation.figures import draw_result, probe_figure
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 

@@ -1,0 +1,155 @@
+"""`compare A B`: results on the same test rows against each other, by paired tests that know that patients repeat.
+
+With more than two results every pair is tested; within one column (a metric of a class) Holm's method corrects for all pairs,
+and the best is a set: those that are not shown to be worse than any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.errors import InputError, suggest
+from embedcache.evaluation.holm import best_set, holm
+from embedcache.evaluation.measured import Measured, read_measured, titles_of
+from embedcache.evaluation.metrics import HIGHER_IS_BETTER
+from embedcache.evaluation.paired import RESAMPLES, Comparison, compare_scores
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one class over all results."""
+
+    metric: str
+    label: str
+    values: tuple[float, ...]
+    """By result."""
+    pairs: tuple[Comparison, ...]
+    """Every pair of results, in order: (0, 1), (0, 2) … (1, 2) …; p as it comes."""
+    adjusted: tuple[float | None, ...]
+    """p of the pairs after Holm's correction over all pairs of this column; None where there is no test."""
+    best: tuple[str, ...]
+    """Names of the results that are not shown to be worse than another one, at 5% after the correction."""
+
+
+@dataclass(frozen=True)
+class ComparedResults:
+    """Results against each other on the same test rows."""
+
+    names: tuple[str, ...]
+    """What tells them apart."""
+    files: tuple[str, ...]
+    task: str
+    level: str
+    rows: int
+    patients: int
+    columns: tuple[Column, ...]
+
+    def column(self, metric: str, label: str = "macro") -> Column:
+        """The column of `metric` for `label`."""
+        for column in self.columns:
+            if (column.metric, column.label) == (metric, label):
+                return column
+        raise InputError(f"the results have no {metric} for {label!r} in common.")
+
+
+def compare_results(
+    results: Sequence[str | Path],
+    *,
+    label: str | None = None,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> ComparedResults:
+    """Test every pair of two or more results (their JSONs) that were measured on the same test rows with the same labels.
+
+    label: only this class (`macro` is one); metrics: only these. AUROC of a class by Obuchowski's clustered covariance, all else
+    by a paired bootstrap over patients. Raises InputError where results can not be compared, saying what differs, and
+    UnknownNameError for a class or metric that they have not in common.
+    """
+    if len(results) < 2:
+        raise InputError(f"a comparison takes two results or more. Got {len(results)}.")
+    read = [read_measured(path) for path in results]
+    for other in read[1:]:
+        _check_alike(read[0], other)
+    names = titles_of([one.result for one in read])
+    pairs = list(combinations(range(len(read)), 2))
+    found = [{(c.metric, c.label): c for c in _compare(read[a], read[b], resamples, seed)} for a, b in pairs]
+    shared = [key for key in found[0] if all(key in pair for pair in found)]
+    for what, asked, known in (
+        ("class in both results", [label] if label else [], {key[1] for key in shared}),
+        ("metric in both results", metrics or [], {key[0] for key in shared}),
+    ):
+        for name in asked:
+            if name not in known:
+                raise suggest(what, name, known)
+    kept = [k for k in shared if (label is None or k[1] == label) and (metrics is None or k[0] in metrics)]
+    first = read[0]
+    return ComparedResults(
+        names,
+        tuple(one.file for one in read),
+        first.result.task.name,
+        first.result.level,
+        len(first.test.sample),
+        len(np.unique(first.test.patient.astype(str))),
+        tuple(_column(key, names, pairs, tuple(pair[key] for pair in found)) for key in kept),
+    )
+
+
+def _compare(a: Measured, b: Measured, resamples: int, seed: int) -> tuple[Comparison, ...]:
+    return compare_scores(
+        a.test.label,
+        a.test.score,
+        b.test.score,
+        a.test.patient,
+        a.kind,
+        a.test.classes,
+        (a.threshold, b.threshold),
+        (a.score_name, b.score_name),
+        before=(a.before, b.before) if a.before is not None and b.before is not None else None,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _column(
+    key: tuple[str, str], names: tuple[str, ...], pairs: list[tuple[int, int]], compared: tuple[Comparison, ...]
+) -> Column:
+    metric, label = key
+    values = np.full(len(names), np.nan)
+    p = np.full((len(names), len(names)), np.nan)
+    for (i, j), c in zip(pairs, compared, strict=True):
+        values[i], values[j] = c.a, c.b
+        p[i, j] = np.nan if c.p is None else c.p
+    adjusted = holm([p[pair] for pair in pairs])
+    best = best_set(names, values, p, ALPHA, higher_is_better=HIGHER_IS_BETTER[metric])
+    told = tuple(None if np.isnan(value) else float(value) for value in adjusted)
+    return Column(metric, label, tuple(values.tolist()), compared, told, best)
+
+
+def _check_alike(a: Measured, b: Measured) -> None:
+    """Raise InputError unless both tested the same rows of the same labels."""
+
+    def refuse(what: str) -> None:
+        raise InputError(f"{a.file} and {b.file} can not be compared: {what}.")
+
+    if (a.result.task.name, a.kind) != (b.result.task.name, b.kind):
+        refuse(f"they answer tasks {a.result.task.name!r} and {b.result.task.name!r}")
+    if a.test.classes != b.test.classes:
+        refuse(f"their classes are {', '.join(a.test.classes)} and {', '.join(b.test.classes)}")
+    if a.result.level != b.result.level:
+        refuse(f"one scores a {a.result.level}, the other a {b.result.level}; give both the same --pool")
+    ours, theirs = (set(zip(t.sample.tolist(), t.slice.tolist(), strict=True)) for t in (a.test, b.test))
+    if ours != theirs:
+        refuse(
+            f"they tested other rows ({len(ours)} and {len(theirs)}, {len(ours & theirs)} of them in both); "
+            "give both the same --split"
+        )
+    if a.test.patient.tolist() != b.test.patient.tolist():
+        refuse("they name other patients for the same samples")
+    if not np.array_equal(a.test.label, b.test.label, equal_nan=True):
+        refuse("the labels of the same rows are not the same; run the older one again")

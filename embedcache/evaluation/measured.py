@@ -1,0 +1,81 @@
+"""What a written result was measured with, for those who measure its test rows again: subgroups and comparisons."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from embedcache.errors import InputError
+from embedcache.evaluation.predictions import Predictions, read_predictions
+from embedcache.evaluation.results import read_result
+from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.probes.base import ProbeKind
+from embedcache.types import Result
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A result with its test rows, in the order of sample and slice."""
+
+    result: Result
+    kind: ProbeKind
+    test: Predictions
+    threshold: float
+    """The probe's own, above which a score says positive."""
+    score_name: str
+    before: BeforeRefit | None
+    """What thresholds came from; None in a result of version 1."""
+
+    @property
+    def file(self) -> str:
+        """Name of the result's JSON."""
+        return Path(self.result.path).name
+
+
+def read_measured(path: str | Path) -> Measured:
+    """The result in a JSON and its predictions. Raises InputError where its rows can not be measured again."""
+    result = read_result(Path(path))
+    name = Path(result.path).name
+    kinds = [kind for kind in get_args(ProbeKind) if kind == result.task.kind]
+    if not kinds:
+        raise InputError(
+            f"{name} is of a {result.task.kind} task; only results of classes and of numbers are measured again."
+        )
+    predictions = read_predictions(result)
+    test, validation = predictions.of("test"), predictions.of("validation")
+    if (test.patient == "").any():
+        raise InputError(f"{name} does not say whose rows it tested; run the probe again with --force.")
+    order = np.lexsort((test.slice, test.sample.astype(str))).astype(np.int64)
+    test = test.take(order)
+    before = BeforeRefit(validation.label, validation.score, test.before)
+    scores_are = result.chosen.get("scores_are", "")
+    return Measured(
+        result,
+        kinds[0],
+        test,
+        0.5 if scores_are in ("vote share", "probability") else 0.0,
+        scores_are,
+        None if np.isnan(test.before).all() else before,
+    )
+
+
+def titles_of(results: list[Result]) -> tuple[str, ...]:
+    """What tells results apart: backbone, probe, features, layers, split and file, as many of those that differ as it takes."""
+    told = [
+        (
+            r.source.get("backbone", ""),
+            r.probe,
+            r.chosen.get("features", ""),
+            "layer " + ",".join(str(n) for n in r.chosen.get("layers", [])),
+            f"split {r.inputs['split'][:8]}",
+            Path(r.path).stem,
+        )
+        for r in results
+    ]
+    differing = [i for i in range(len(told[0])) if len({words[i] for words in told}) > 1]
+    for count in range(1, len(differing) + 1):
+        titles = tuple(", ".join(words[i] for i in differing[:count]) for words in told)
+        if len(set(titles)) == len(results):
+            return titles
+    return tuple(Path(r.path).stem for r in results)

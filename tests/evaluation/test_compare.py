@@ -1,0 +1,129 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedcache.errors import InputError, UnknownNameError
+from embedcache.evaluation.compare import compare_results
+from embedcache.evaluation.measured import read_measured, titles_of
+from embedcache.evaluation.paired import compare_scores
+from embedcache.evaluation.predictions import encode_predictions, read_predictions
+from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.results import encode_result
+from embedcache.types import Result, Task
+
+
+def probed(made: Any, probe: str = "knn", **changes: Any) -> Result:
+    return run_probe(ProbeConfig(probe, made.store, resamples=50, **changes))
+
+
+@pytest.fixture
+def made(make: Any) -> Any:
+    """400 samples of 200 patients: 40 of them test."""
+    return make(n=400)
+
+
+def test_two_results_are_compared_as_their_scores_are(made: Any) -> None:
+    a, b = probed(made), probed(made, features="mean")
+    found = compare_results([a.path, b.path], resamples=200)
+    assert found.names == (a.chosen["features"], "mean")
+    assert (found.rows, found.patients) == (a.counts["test_samples"], a.counts["test_patients"])
+    for result, i in ((a, 0), (b, 1)):
+        for metric in ("auroc", "average_precision", "f1", "brier"):
+            assert found.column(metric).values[i] == pytest.approx(result.metric(metric).value, rel=1e-9), metric
+            assert found.column(metric, "Mass").values[i] == pytest.approx(
+                result.metric(metric, "Mass").value, rel=1e-9
+            )
+    one, two = read_measured(a.path), read_measured(b.path)
+    expected = compare_scores(
+        one.test.label, one.test.score, two.test.score, one.test.patient, "multilabel", one.test.classes,
+        (0.5, 0.5), ("vote share",) * 2, before=(one.before, two.before), resamples=200,
+    )  # fmt: skip
+    (pair,) = found.column("auroc", "Mass").pairs
+    assert pair == next(c for c in expected if (c.metric, c.label) == ("auroc", "Mass"))
+    assert found.column("auroc", "Mass").adjusted == (pytest.approx(pair.p),)
+
+
+def test_a_result_against_itself_differs_in_nothing(made: Any) -> None:
+    a = probed(made)
+    b = run_probe(ProbeConfig("knn", made.store, resamples=50, force=True))
+    found = compare_results([a.path, b.path], resamples=100)
+    for column in found.columns:
+        (pair,) = column.pairs
+        assert pair.difference == 0
+        assert pair.p == 1
+        assert len(column.best) == 2
+
+
+def test_with_three_the_best_is_a_set_after_holm(make: Any) -> None:
+    made = make(n=1000, signal=1.2)
+    good, worse = (
+        probed(made, "logistic", C=(0.1,), features="cls"),
+        probed(made, "logistic", C=(0.1,), features="mean"),
+    )
+    again = probed(made, "logistic", C=(0.11,), features="cls")
+    found = compare_results([good.path, worse.path, again.path], metrics=["auroc"], label="macro", resamples=400)
+    (column,) = found.columns
+    assert len(set(found.names)) == 3
+    assert [round(v, 3) for v in column.values][0] > round(column.values[1], 3)
+    assert found.names[1] not in column.best
+    assert {found.names[0], found.names[2]} <= set(column.best)
+    raw = [pair.p for pair in column.pairs]
+    assert all(p <= q for p, q in zip(raw, column.adjusted, strict=True))  # type: ignore[operator]
+
+
+def test_results_are_asked_for_what_they_have_in_common(made: Any) -> None:
+    paths = [probed(made).path, probed(made, features="mean").path]
+    with pytest.raises(UnknownNameError, match="did you mean 'Mass'"):
+        compare_results(paths, label="Masse", resamples=20)
+    with pytest.raises(UnknownNameError, match="auroc"):
+        compare_results(paths, metrics=["auc"], resamples=20)
+    with pytest.raises(InputError, match="two results or more"):
+        compare_results(paths[:1])
+
+
+def test_what_can_not_be_compared_is_refused_by_what_differs(make: Any, made: Any, tmp_path: Path) -> None:
+    a = probed(made)
+    for change, says in (
+        ({"seed": 3}, "they tested other rows"),
+        ({"classes": ("Mass",)}, "their classes are"),
+        ({"pool": None}, "--pool"),
+    ):
+        with pytest.raises(InputError, match=says):
+            compare_results([a.path, probed(made, **change).path])
+    y = made.y.copy()
+    y[:, 0] = 1 - y[:, 0]
+    made.relabel(y)
+    with pytest.raises(InputError, match="labels of the same rows"):
+        compare_results([a.path, probed(made).path])
+    made.label(made.store.parents[1], Task("other", "binary", ("yes",)), made.y[:, :1])
+    with pytest.raises(InputError, match="answer tasks 'findings' and 'other'"):
+        compare_results([a.path, probed(made, task="other").path])
+
+
+def test_the_order_of_rows_in_a_file_decides_nothing(made: Any, tmp_path: Path) -> None:
+    a, b = probed(made), probed(made, features="mean")
+    before = compare_results([a.path, b.path], resamples=50)
+    rows = read_predictions(b)
+    turned = rows.take(np.arange(len(rows.sample))[::-1])
+    Path(b.path).with_suffix(".parquet").write_bytes(encode_predictions(turned))
+    assert compare_results([a.path, b.path], resamples=50) == before
+
+
+def test_predictions_without_patients_are_refused(made: Any) -> None:
+    a = probed(made)
+    rows = read_predictions(a)
+    Path(a.path).with_suffix(".parquet").write_bytes(
+        encode_predictions(replace(rows, patient=np.full(len(rows.sample), "")))
+    )
+    with pytest.raises(InputError, match="--force"):
+        read_measured(a.path)
+
+
+def test_results_that_differ_in_nothing_but_their_files_are_called_by_those(made: Any) -> None:
+    a = probed(made)
+    b = replace(a, path=str(Path(a.path).with_name("other.json")))
+    Path(b.path).write_text(encode_result(b))
+    assert titles_of([a, b]) == (Path(a.path).stem, "other")
