@@ -95,7 +95,7 @@ def compare_results(
         first.result.task.name,
         first.result.level,
         len(first.test.sample),
-        len(np.unique(first.test.patient.astype(str))),
+        len(set(first.test.patient.tolist())),
         tuple(_column(key, names, pairs, tuple(pair[key] for pair in found)) for key in kept),
     )
 

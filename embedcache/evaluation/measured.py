@@ -46,7 +46,7 @@ def read_measured(path: str | Path) -> Measured:
     test, validation = predictions.of("test"), predictions.of("validation")
     if (test.patient == "").any():
         raise InputError(f"{name} does not say whose rows it tested; run the probe again with --force.")
-    order = np.lexsort((test.slice, test.sample.astype(str))).astype(np.int64)
+    order = np.lexsort((test.slice, np.array(test.sample.tolist()))).astype(np.int64)
     test = test.take(order)
     before = BeforeRefit(validation.label, validation.score, test.before)
     scores_are = result.chosen.get("scores_are", "")

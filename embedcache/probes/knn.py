@@ -1,50 +1,102 @@
-"""Weighted nearest neighbours: L2-normalised features, cosine, votes weighted by softmax(similarity / 0.07)."""
+"""Nearest neighbours by cosine, all k from one search: votes weighted by softmax(similarity / 0.07), or ML-kNN."""
 
-import importlib.util
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
-from embedcache.errors import InputError
+from embedcache.errors import InputError, suggest
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
+from embedcache.probes.ml_knn import LabelCounts, count_labels, posterior
+from embedcache.probes.neighbours import Codes, Found, Neighbours, Search, normalized
 
 K_GRID: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
+Votes = Literal["softmax", "ml-knn"]
+VOTES: tuple[Votes, ...] = ("softmax", "ml-knn")
 _BLOCK = 1024
-"""Queries searched at a time on the numpy path: a block of similarities stays within some 100 MB."""
+"""Queries whose votes are counted at a time: some 25 MB for 200 neighbours and 14 labels."""
 
 
 @dataclass(frozen=True)
 class FittedNeighbours:
-    """The training rows, normalised, and their labels."""
+    """The training rows that have a label, normalised, and their labels."""
 
     values: tuple[float, ...]
-    rows: npt.NDArray[np.float32]
-    """(n_train, d), each of length 1."""
+    neighbours: Neighbours
     labels: Matrix
-    """(n_train, n_classes) of 0, 1 and NaN."""
+    """(n_rows, n_classes) of 0, 1 and NaN."""
+    group: Codes
+    """(n_rows,): number of each row's patient; of each row its own, where no patients were given."""
+    trained: Features
+    """(n_train, d), as given, and below the number of each one's patient and row: what `left_out_scores` scores."""
+    trained_group: Codes
+    kept: Codes
+    """(n_rows,): which of the training rows are searched."""
     temperature: float
-    faiss: bool
+    tables: tuple[LabelCounts, ...]
+    """Of ML-kNN, one for each of `values`; () for weighted votes."""
     diagnostics: Diagnostics
 
     threshold = 0.5
-    score_name = "vote share"
+
+    @property
+    def score_name(self) -> str:
+        """Both are from 0 to 1."""
+        return "probability" if self.tables else "vote share"
 
     def scores(self, X: Features, exclude: npt.NDArray[np.int64] | None = None) -> Matrix:
-        """Share of the weighted votes for each label, shape (n_values, n, n_classes), all k from one search.
+        """Share of the weighted votes, or probability, of each label: (n_values, n, n_classes), all k from one search.
 
         `exclude` (n,): a training row that is no neighbour of query i (itself, for leave-one-out), -1 for none.
         Neighbours whose label is missing do not vote on it; where none votes, the share is the training rows' own.
         """
-        available = len(self.rows) - (exclude is not None)
-        if available < 1:
-            raise InputError("kNN has no training row left to be a neighbour; it needs at least one other row.")
-        most = min(int(max(self.values)), available)
-        similarity, neighbour = self._search(normalized(X), most, exclude)
-        prior = _prior(self.labels)
-        result = np.empty((len(self.values), len(X), self.labels.shape[1]))
-        for start in range(0, len(X), _BLOCK):
+        queries = normalized(X)
+        if exclude is None:
+            found = self.neighbours.nearest(queries, min(self._most, len(self.neighbours.rows)))
+        else:
+            row = np.full(len(self.trained_group) + 1, -1)
+            row[self.kept] = np.arange(len(self.kept))
+            found = self.neighbours.nearest_of_others(queries, self._most, np.arange(len(self.kept)), row[exclude])
+        if self.tables:
+            return self._without_unfitted(expit(posterior(self.tables, self.labels, found[1])))
+        return self._without_unfitted(self._votes(found, np.broadcast_to(_share(self.labels), (len(X), self._wide))))
+
+    def left_out_scores(self, by: Literal["row", "patient"]) -> Matrix:
+        """(n_values, n_train, n_classes): each training row scored as if it, or its patient, had not been there.
+
+        Exact for weighted votes: NaN for a label that has one class without them. Raises InputError for ML-kNN, whose tables
+        are counted over all rows.
+        """
+        if self.tables:
+            raise InputError(
+                "ML-kNN counts its tables over all rows, so it can not leave some out; choose k by validation."
+            )
+        own = np.arange(len(self.trained_group)) if by == "row" else self.trained_group
+        queries = normalized(self.trained)
+        found = self.neighbours.nearest_of_others(queries, self._most, own[self.kept], own)
+        return self._votes(found, _share_of_others(self.labels, own[self.kept], own))
+
+    def only(self, value: float) -> "FittedNeighbours":
+        """The vote of one k alone."""
+        at = self.values.index(value)
+        return replace(self, values=(value,), tables=self.tables[at : at + 1])
+
+    @property
+    def _most(self) -> int:
+        return max(int(k) for k in self.values)
+
+    @property
+    def _wide(self) -> int:
+        return self.labels.shape[1]
+
+    def _votes(self, found: Found, share: Matrix) -> Matrix:
+        """share (n, n_classes): what is said where no neighbour votes; NaN in it stays NaN."""
+        similarity, neighbour = found
+        most = neighbour.shape[1]
+        result = np.empty((len(self.values), len(neighbour), self._wide))
+        for start in range(0, len(neighbour), _BLOCK):
             rows = slice(start, start + _BLOCK)
             # The nearest comes first, so subtracting its similarity keeps every exponent below 0.
             weight = np.exp((similarity[rows] - similarity[rows, :1]).astype(np.float64) / self.temperature)
@@ -54,39 +106,38 @@ class FittedNeighbours:
             yes = np.cumsum(weight[:, :, None] * np.where(known, label, 0.0), axis=1)
             for i, k in enumerate(self.values):
                 cast, for_it = votes[:, min(int(k), most) - 1], yes[:, min(int(k), most) - 1]
-                result[i, rows] = np.divide(for_it, cast, out=np.broadcast_to(prior, cast.shape).copy(), where=cast > 0)
-        result[..., np.isnan(prior)] = np.nan
+                result[i, rows] = np.divide(for_it, cast, out=share[rows].copy(), where=cast > 0)
+        result[:, np.isnan(share)] = np.nan
         return result
 
-    def only(self, value: float) -> "FittedNeighbours":
-        """The vote of one k alone."""
-        return replace(self, values=(value,))
-
-    def _search(
-        self, queries: npt.NDArray[np.float32], k: int, exclude: npt.NDArray[np.int64] | None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Similarities and rows of the k nearest, both (n, k), nearest first."""
-        wanted = k + (exclude is not None)
-        search = _faiss_search if self.faiss else _numpy_search
-        similarity, neighbour = search(self.rows, queries, wanted)
-        if exclude is None:
-            return similarity, neighbour
-        keep = neighbour != exclude[:, None]
-        keep[keep.all(axis=1), -1] = False  # nothing to leave out among them: drop the farthest, k stay
-        return similarity[keep].reshape(-1, k), neighbour[keep].reshape(-1, k)
+    def _without_unfitted(self, scores: Matrix) -> Matrix:
+        scores[..., np.isnan(_share(self.labels))] = np.nan
+        return scores
 
 
 @dataclass(frozen=True)
 class NearestNeighbourProbe:
-    """kNN by k. `faiss` None takes FAISS if it is installed; either search finds the same rows up to rounding."""
+    """kNN by k."""
 
     k: tuple[int, ...] = K_GRID
     temperature: float = 0.07
-    faiss: bool | None = None
+    """Of the weighted votes."""
+    votes: Votes = "softmax"
+    """`softmax`: weighted by similarity; `ml-knn`: the posterior of how many neighbours have the label."""
+    search: Search = "auto"
+    """All searches are exact: they find the same rows but for the rounding of similarities."""
 
     parameter = "k"
-    answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = False
+
+    def __post_init__(self) -> None:
+        if self.votes not in VOTES:
+            raise suggest("way to vote", self.votes, VOTES)
+
+    @property
+    def answers(self) -> tuple[ProbeKind, ...]:
+        """ML-kNN judges each label by itself, so it has no answer for classes that exclude each other."""
+        return ("binary", "multilabel") if self.votes == "ml-knn" else ("binary", "multilabel", "multiclass")
 
     def grid(self, n_train: int) -> tuple[float, ...]:
         """All k, at most `n_train`, descending: a larger k is the smoother model."""
@@ -101,57 +152,47 @@ class NearestNeighbourProbe:
         n_classes: int,
         groups: Groups | None = None,
     ) -> FittedNeighbours:
-        """Keep the normalised rows; a label without both classes gets NaN for scores."""
-        if not len(X):
-            raise InputError("kNN has no training row; it needs at least one.")
-        faiss = importlib.util.find_spec("faiss") is not None if self.faiss is None else self.faiss
+        """Keep the rows that have a label; a label without both classes gets NaN for scores.
+
+        ML-kNN searches the rows among themselves, where the rows of one patient (`groups`) are no neighbours of each other: they
+        would tell a row its label, as none in the test part can.
+        """
         labels = label_matrix(y, kind, n_classes)
+        kept = np.flatnonzero(~np.isnan(labels).all(axis=1))
+        if not len(kept):
+            raise InputError("kNN has no training row; it needs at least one with a label.")
+        neighbours = Neighbours.of(X[kept], self.search)
+        group = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        tables: tuple[LabelCounts, ...] = ()
+        if self.votes == "ml-knn":
+            rows = neighbours.rows
+            _, near = neighbours.nearest_of_others(rows, int(max(values)), group[kept], group[kept])
+            tables = count_labels(labels[kept], near, [int(k) for k in values])
+        told = Diagnostics(software={"search": neighbours.software})
         return FittedNeighbours(
-            values, normalized(X), labels, self.temperature, faiss, Diagnostics(software={"search": _searcher(faiss)})
+            values, neighbours, labels[kept], group[kept], X, group, kept, self.temperature, tables, told
         )
 
 
-def normalized(X: Features) -> npt.NDArray[np.float32]:
-    """Rows of length 1, float32; a row of zeros stays zero."""
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return np.ascontiguousarray(X / np.where(length > 0, length, 1.0), dtype=np.float32)
-
-
-def _prior(labels: Matrix) -> Matrix:
+def _share(labels: Matrix) -> Matrix:
     """Share of positives among the known labels of each column; NaN where they are all one, or none is known."""
-    known = ~np.isnan(labels)
-    count, positives = known.sum(axis=0), np.where(known, labels, 0.0).sum(axis=0)
-    return np.where((positives > 0) & (positives < count), positives / np.maximum(count, 1), np.nan)
+    known = (~np.isnan(labels)).sum(axis=0)
+    return _share_or_nan((labels == 1).sum(axis=0), known)
 
 
-def _searcher(faiss: bool) -> str:
-    if not faiss:
-        return f"numpy {np.__version__}"
-    import faiss as library  # an optional package
-
-    return f"faiss {library.__version__} IndexFlatIP"
-
-
-def _faiss_search(
-    rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    import faiss  # an optional package
-
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    similarity, neighbour = index.search(queries, k)
-    return similarity, neighbour
+def _share_of_others(labels: Matrix, group: Codes, query_group: Codes) -> Matrix:
+    """(n, n_classes): the share among the rows that are not of the query's group."""
+    n_groups = int(query_group.max()) + 1
+    result = np.empty((len(query_group), labels.shape[1]))
+    for j in range(labels.shape[1]):
+        known, positive = ~np.isnan(labels[:, j]), labels[:, j] == 1
+        of_known = np.bincount(group[known], minlength=n_groups)
+        of_positive = np.bincount(group[positive], minlength=n_groups)
+        share = _share_or_nan(positive.sum() - of_positive, known.sum() - of_known)
+        result[:, j] = share[query_group]
+    return result
 
 
-def _numpy_search(
-    rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    similarity = np.empty((len(queries), k), dtype=np.float32)
-    neighbour = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), _BLOCK):
-        block = queries[start : start + _BLOCK] @ rows.T
-        near = np.argpartition(-block, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(block, near, 1), axis=1, kind="stable"), 1)
-        similarity[start : start + _BLOCK] = np.take_along_axis(block, near, 1)
-        neighbour[start : start + _BLOCK] = near
-    return similarity, neighbour
+def _share_or_nan(positives: npt.ArrayLike, count: npt.ArrayLike) -> Matrix:
+    part, whole = np.asarray(positives, dtype=np.float64), np.asarray(count, dtype=np.float64)
+    return np.where((part > 0) & (part < whole), part / np.maximum(whole, 1), np.nan)

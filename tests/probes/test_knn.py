@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedcache.errors import InputError
 from embedcache.probes.base import ProbeKind
 from embedcache.probes.knn import NearestNeighbourProbe
+from embedcache.probes.neighbours import Neighbours, Search, normalized
 
 ROUNDING = 1e-4
 """Similarities are float32: 6e-8, times up to sqrt(d), divided by the temperature .07."""
-EITHER = pytest.mark.parametrize("faiss", [False, True], ids=["numpy", "faiss"])
+EITHER = pytest.mark.parametrize("search", ["numpy", "faiss"])
 
 
 @pytest.fixture(autouse=True)
 def _faiss(request: pytest.FixtureRequest) -> None:
-    if "faiss" in request.fixturenames and request.getfixturevalue("faiss"):
+    if "search" in request.fixturenames and request.getfixturevalue("search") == "faiss":
         pytest.importorskip("faiss")
 
 
@@ -38,10 +41,10 @@ def brute(X: np.ndarray, labels: np.ndarray, query: np.ndarray, k: int, without:
 
 
 @EITHER
-def test_all_k_are_the_brute_force_votes(faiss: bool) -> None:
+def test_all_k_are_the_brute_force_votes(search: Search) -> None:
     X, y = data()
     new = data(seed=1)[0][:20]
-    fitted = NearestNeighbourProbe(faiss=faiss).fit_path(X, y, "multilabel", (50.0, 5.0, 1.0), 3)
+    fitted = NearestNeighbourProbe(search=search).fit_path(X, y, "multilabel", (50.0, 5.0, 1.0), 3)
     scores = fitted.scores(new)
     for i, k in enumerate((50, 5, 1)):
         expected = [brute(X, y, q, k) for q in new]
@@ -49,9 +52,9 @@ def test_all_k_are_the_brute_force_votes(faiss: bool) -> None:
 
 
 @EITHER
-def test_a_row_that_is_excluded_is_no_neighbour_of_itself(faiss: bool) -> None:
+def test_a_row_that_is_excluded_is_no_neighbour_of_itself(search: Search) -> None:
     X, y = data()
-    fitted = NearestNeighbourProbe(faiss=faiss).fit_path(X, y, "multilabel", (1.0, 7.0), 3)
+    fitted = NearestNeighbourProbe(search=search).fit_path(X, y, "multilabel", (1.0, 7.0), 3)
     own = fitted.scores(X, exclude=np.arange(len(X)))
     np.testing.assert_allclose(fitted.scores(X)[0], y)  # k = 1: itself
     for i, k in enumerate((1, 7)):
@@ -59,10 +62,10 @@ def test_a_row_that_is_excluded_is_no_neighbour_of_itself(faiss: bool) -> None:
 
 
 @EITHER
-def test_excluding_nothing_is_as_not_excluding(faiss: bool) -> None:
+def test_excluding_nothing_is_as_not_excluding(search: Search) -> None:
     X, y = data()
     new = data(seed=1)[0]
-    fitted = NearestNeighbourProbe(faiss=faiss).fit_path(X, y, "multilabel", (5.0, 79.0), 3)
+    fitted = NearestNeighbourProbe(search=search).fit_path(X, y, "multilabel", (5.0, 79.0), 3)
     np.testing.assert_allclose(fitted.scores(new, exclude=np.full(80, -1)), fitted.scores(new), atol=ROUNDING)
 
 
@@ -71,17 +74,18 @@ def test_missing_labels_do_not_vote() -> None:
     y[np.random.default_rng(2).random(y.shape) < 0.5] = np.nan
     new = data(seed=1)[0]
     scores = NearestNeighbourProbe().fit_path(X, y, "multilabel", (2.0, 10.0), 3).scores(new)
+    some = ~np.isnan(y).all(axis=1)  # a row without any label is no training row
     for i, k in enumerate((2, 10)):
-        np.testing.assert_allclose(scores[i], [brute(X, y, q, k) for q in new], atol=ROUNDING)
+        np.testing.assert_allclose(scores[i], [brute(X[some], y[some], q, k) for q in new], atol=ROUNDING)
     assert np.isfinite(scores).all()
 
 
 @EITHER
-def test_length_of_a_feature_vector_does_not_count(faiss: bool) -> None:
+def test_length_of_a_feature_vector_does_not_count(search: Search) -> None:
     X, y = data()
     new = data(seed=1)[0]
     scale = np.random.default_rng(0).uniform(0.1, 10, (80, 1)).astype(np.float32)
-    probe = NearestNeighbourProbe(faiss=faiss)
+    probe = NearestNeighbourProbe(search=search)
     plain = probe.fit_path(X, y, "multilabel", (10.0,), 3).scores(new)
     scaled = probe.fit_path(X * scale, y, "multilabel", (10.0,), 3).scores(new * scale)
     np.testing.assert_allclose(scaled, plain, atol=ROUNDING)
@@ -121,13 +125,13 @@ def test_fewer_rows_than_k_all_vote() -> None:
 def test_more_queries_than_a_block() -> None:
     X, y = data()
     new = np.tile(X, (30, 1))
-    scores = NearestNeighbourProbe(faiss=False).fit_path(X, y, "multilabel", (5.0,), 3).scores(new)
+    scores = NearestNeighbourProbe(search="numpy").fit_path(X, y, "multilabel", (5.0,), 3).scores(new)
     np.testing.assert_allclose(scores[0], np.tile(scores[0, :80], (30, 1)), atol=ROUNDING)
 
 
 def test_the_search_that_was_used_is_named() -> None:
     X, y = data()
-    named = NearestNeighbourProbe(faiss=False).fit_path(X, y, "multilabel", (5.0,), 3).diagnostics.software["search"]
+    named = NearestNeighbourProbe(search="numpy").fit_path(X, y, "multilabel", (5.0,), 3).diagnostics.software["search"]
     assert named.startswith("numpy")
 
 
@@ -137,3 +141,72 @@ def test_no_row_is_one_clear_line() -> None:
     one = NearestNeighbourProbe().fit_path(np.ones((1, 3), np.float32), np.ones((1, 1)), "multilabel", (1.0,), 1)
     with pytest.raises(InputError, match="at least one other"):
         one.scores(np.ones((1, 3), np.float32), exclude=np.array([0]))
+
+
+# --- leaving rows out -----------------------------------------------------------------------------
+
+
+def patients(n: int = 80, largest: int = 25) -> np.ndarray:
+    """Patients of many sizes, one of them with a third of all rows, in no order."""
+    groups = np.concatenate([np.zeros(largest, dtype=int), 1 + np.arange(n - largest) // 3])
+    return np.array([f"p{g}" for g in np.random.default_rng(5).permutation(groups)])
+
+
+@EITHER
+@pytest.mark.parametrize("by", ["row", "patient"])
+def test_scores_without_a_row_or_its_patient_are_those_of_a_fit_without_them(search: Search, by: str) -> None:
+    X, y = data()
+    y[np.random.default_rng(2).random(y.shape) < 0.2] = np.nan
+    y[3] = np.nan  # a row without any label is scored, and is no neighbour
+    groups = patients()
+    values = (60.0, 7.0, 1.0)
+    probe = NearestNeighbourProbe(search=search)
+    found = probe.fit_path(X, y, "multilabel", values, 3, groups).left_out_scores(by)  # type: ignore[arg-type]
+    assert found.shape == (3, 80, 3)
+    for i in range(80):
+        others = np.arange(80) != i if by == "row" else groups != groups[i]
+        expected = probe.fit_path(X[others], y[others], "multilabel", values, 3).scores(X[i : i + 1])
+        np.testing.assert_allclose(found[:, i], expected[:, 0], atol=ROUNDING)
+
+
+def test_without_groups_each_row_is_its_own_patient() -> None:
+    X, y = data()
+    fitted = NearestNeighbourProbe().fit_path(X, y, "multilabel", (5.0,), 3)
+    np.testing.assert_array_equal(fitted.left_out_scores("patient"), fitted.left_out_scores("row"))
+
+
+def test_one_patient_alone_can_not_be_left_out() -> None:
+    X, y = data()
+    fitted = NearestNeighbourProbe().fit_path(X, y, "multilabel", (5.0,), 3, np.zeros(80))
+    with pytest.raises(InputError, match="of another patient"):
+        fitted.left_out_scores("patient")
+    assert np.isfinite(fitted.left_out_scores("row")).all()
+
+
+def test_rows_without_a_label_are_no_neighbours() -> None:
+    X, y = data(labels=1)
+    y[::4] = np.nan
+    known = ~np.isnan(y[:, 0])
+    values = (9.0,)
+    with_them = NearestNeighbourProbe().fit_path(X, y[:, 0], "binary", values, 1).scores(X)
+    without = NearestNeighbourProbe().fit_path(X[known], y[known, 0], "binary", values, 1).scores(X)
+    np.testing.assert_array_equal(with_them, without)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 30), st.integers(1, 40))
+def test_both_searches_find_the_same_rows(seed: int, n: int, k: int) -> None:
+    pytest.importorskip("faiss")
+    random = np.random.default_rng(seed)
+    rows, queries = random.normal(size=(n, 5)), random.normal(size=(7, 5))
+    group, own = random.integers(0, 4, n), random.integers(-1, 4, 7)
+    own[np.isin(own, group[:1]) & (np.ptp(group) == 0)] = -1  # one group alone leaves nothing
+    a, b = (
+        Neighbours.of(rows, name).nearest_of_others(normalized(queries), k, group, own) for name in ("numpy", "faiss")
+    )
+    np.testing.assert_allclose(a[0], b[0], atol=1e-6)
+    for i in range(7):
+        assert set(a[1][i].tolist()) == set(b[1][i].tolist())
+        foreign = [r for r in a[1][i].tolist() if r >= 0]
+        assert len(foreign) == min(k, int((group != own[i]).sum()) if own[i] >= 0 else n)
+        assert all(own[i] < 0 or group[r] != own[i] for r in foreign)
