@@ -65,7 +65,7 @@ def calibration_error(y: Matrix, probability: Matrix, bins: int = BINS) -> float
     return float(np.abs(calibration_sums(y, probability, all_one, bins)).sum() / known.sum())
 
 
-def calibration_interval(off: Matrix, drawn: Matrix, few: int) -> Interval:
+def calibration_interval(off: Matrix, drawn: Matrix, few: float) -> Interval:
     """Interval of a calibration error, by inverting a test.
 
     off (bins,): how far each bin is off, as a share of all rows, signed; drawn (bins, resamples): the same on resamples of

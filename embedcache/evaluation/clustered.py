@@ -1,8 +1,8 @@
 """AUROC's variance and covariance where the rows of one patient belong together.
 
 Obuchowski (Biometrics 1997): the structural components of DeLong (1988), summed per patient. With one row per patient it is
-DeLong's own. Intervals are on the logit scale. Macro AUROC: the same components summed per patient over the labels.
-A difference of two scores on the same rows has the difference of their components.
+DeLong's own. Macro AUROC: the same components summed per patient over the labels. A difference of two scores on the same
+rows has the difference of their components. Intervals are on the logit scale, with Student's quantile (see `quantile`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from embedcache.evaluation.metrics import Ranking
-from embedcache.evaluation.statistics import LOGIT, Interval, Patients, Z, degenerate_interval
+from embedcache.evaluation.statistics import LOGIT, Interval, Patients, degenerate_interval, patients_together, quantile
 from embedcache.probes.base import Matrix
 
 
@@ -68,7 +68,7 @@ def auroc_interval(ranking: Ranking, patients: Patients) -> Interval:
     parts = Clustered.of(ranking, patients)
     if parts.smaller < 2:
         return Interval(None, None, LOGIT, "no interval: one patient in a class")
-    return _logit_interval(parts.value, parts.variance(), parts.smaller)
+    return _logit_interval(parts.value, parts.variance(), parts.influence(), parts.smaller)
 
 
 def macro_auroc_interval(rankings: Sequence[Ranking], patients: Patients) -> Interval:
@@ -77,9 +77,11 @@ def macro_auroc_interval(rankings: Sequence[Ranking], patients: Patients) -> Int
     if len(parts) == 1:
         return auroc_interval(rankings[0], patients)
     summed = np.sum([part.influence() for part in parts], axis=0) / len(parts)
-    smaller = min(part.smaller for part in parts)
-    interval = _logit_interval(float(np.mean([part.value for part in parts])), float(summed @ summed), smaller)
-    if smaller < 2:
+    together = patients_together(np.array([part.variance() for part in parts]), [part.smaller for part in parts])
+    if together < 2:
+        return Interval(None, None, LOGIT, "no interval: one patient in a class")
+    interval = _logit_interval(float(np.mean([part.value for part in parts])), float(summed @ summed), summed, together)
+    if min(part.smaller for part in parts) < 2:
         return Interval(interval.low, interval.high, interval.method, "too narrow: one patient in a class of a label")
     return interval
 
@@ -89,10 +91,10 @@ def _factor(clusters: int) -> float:
     return clusters / (clusters - 1) if clusters > 1 else 1.0
 
 
-def _logit_interval(value: float, variance: float, smaller: int) -> Interval:
+def _logit_interval(value: float, variance: float, influence: Matrix, smaller: float) -> Interval:
     # The rounding of a mean of placements leaves a variance of 1e-32 where it is 0.
     if variance < 1e-24:
         return degenerate_interval(value, smaller, LOGIT)
-    half = Z * np.sqrt(variance) / (value * (1 - value))
+    half = quantile(influence, smaller) * np.sqrt(variance) / (value * (1 - value))
     centre = logit(value)
     return Interval(float(expit(centre - half)), float(expit(centre + half)), LOGIT)

@@ -1,27 +1,18 @@
-"""Every figure of a scored test part with its bootstrap distribution: what intervals and paired tests are made from."""
+"""The nouns of a scored test part: its labels, and each figure with its bootstrap distribution."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.evaluation import thresholds
-from embedcache.evaluation.bootstrap import Figures, Resampled, Sums, bootstrap
-from embedcache.evaluation.calibration import calibration_interval, calibration_sums, probabilities
-from embedcache.evaluation.metrics import Ranking, macro, ratio
-from embedcache.evaluation.ranks import Ranks
-from embedcache.evaluation.statistics import FEW_PATIENTS, Interval, Patients, bca_interval
-from embedcache.evaluation.thresholds import SPECIFICITIES, BeforeRefit, confusion
-from embedcache.probes.base import Matrix, ProbeKind
+from embedcache.evaluation.calibration import calibration_interval
+from embedcache.evaluation.metrics import Ranking
+from embedcache.evaluation.statistics import FEW_PATIENTS, Interval, Patients, bca_interval, widened
+from embedcache.probes.base import Matrix
 
 ALL = "all"
 """The label of a multiclass figure of all classes together, which is not their macro average."""
 MACRO = "macro"
-RANKED = ("auroc", "average_precision")
-DECIDED = ("accuracy", "balanced_accuracy")
-AT_SPECIFICITY = tuple(f"{what}_at_{s}_specificity" for s in SPECIFICITIES for what in ("sensitivity", "specificity"))
-CALIBRATED = ("brier", "calibration_error")
 
 
 @dataclass(frozen=True)
@@ -73,8 +64,8 @@ class Estimate:
     """(resamples,)."""
     left_out: Matrix
     """(patients,)."""
-    patients: int
-    """Of the class, or of both, that the figure speaks of: the smaller number."""
+    patients: float
+    """Of the class, or of both, that the figure speaks of: the smaller number. Of a mean: how many it rests on."""
     note: str = ""
     off: Matrix | None = None
     """Of a calibration error, how far each bin is off: (bins,), and `off_drawn` (bins, resamples)."""
@@ -84,7 +75,8 @@ class Estimate:
         """By resampling patients."""
         if self.off is not None and self.off_drawn is not None:
             return calibration_interval(self.off, self.off_drawn, self.patients)
-        return bca_interval(self.value, self.drawn, self.left_out, self.patients, error=self.name == "brier")
+        z = widened(self.left_out, self.patients)
+        return bca_interval(self.value, self.drawn, self.left_out, self.patients, error=self.name == "brier", z=z)
 
 
 @dataclass(frozen=True)
@@ -102,202 +94,6 @@ class Estimates:
     def per_label(self, name: str) -> bool:
         """Whether any single label has the figure."""
         return any((name, label.name) in self.found for label in self.labels)
-
-
-def estimate(
-    truth: Matrix,
-    scores: Matrix,
-    patients: Patients,
-    kind: ProbeKind,
-    classes: tuple[str, ...],
-    threshold: float,
-    score_name: str,
-    before: BeforeRefit | None,
-    resamples: int,
-    seed: int,
-) -> Estimates:
-    """Every figure of a classification; the arguments are those of `measure`."""
-    labels = tuple(Label.of(name, truth[:, j], scores[:, j], patients) for j, name in enumerate(classes))
-    columns = [j for j, label in enumerate(labels) if not label.undefined]
-    multiclass = kind == "multiclass"
-    parts = [
-        _Part(labels[j].name, RANKED, Ranks.of(truth[:, j], scores[:, j], patients), (labels[j].smaller,) * 2)
-        for j in columns
-    ]
-    missing: dict[tuple[str, str], str] = {}
-    chance = probabilities(scores, score_name)
-    chosen = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
-    known = mask((~np.isnan(truth)).any(axis=1))
-    for j in columns:
-        decided = mask(chosen == j) if multiclass else mask(scores[:, j] > threshold)
-        parts.append(_own_threshold(labels[j], truth[:, j], decided, chance[:, j], patients, multiclass))
-        if before is not None:
-            parts += _chosen_thresholds(labels[j], truth[:, j], before, j, patients, multiclass, missing)
-    if multiclass and columns:
-        parts.append(_together(truth, chance, chosen, known, patients))
-    resampled = bootstrap([part.figures for part in parts], patients, resamples, seed)
-    found = {
-        (name, part.label): part.estimate(i, r)
-        for part, r in zip(parts, resampled, strict=True)
-        for i, name in enumerate(part.names)
-    }
-    names = _names(multiclass, before is not None)
-    for name in names:
-        each = [found[name, labels[j].name] for j in columns if (name, labels[j].name) in found]
-        # The sum over the classes stands for their mean.
-        if each and not (multiclass and name in ("brier", *DECIDED)):
-            found[name, MACRO] = _mean(name, each)
-    return Estimates(names, labels, found, missing)
-
-
-def _names(multiclass: bool, before: bool) -> tuple[str, ...]:
-    f1 = ("f1",) if multiclass or before else ()
-    return (*RANKED, *DECIDED, *f1, *(AT_SPECIFICITY if before else ()), *CALIBRATED)
-
-
-def _mean(name: str, each: Sequence[Estimate]) -> Estimate:
-    off = [e.off for e in each if e.off is not None]
-    return Estimate(
-        name,
-        MACRO,
-        float(np.mean([e.value for e in each])),
-        macro(np.stack([e.drawn for e in each], axis=-1)),
-        macro(np.stack([e.left_out for e in each], axis=-1)),
-        min(e.patients for e in each),
-        off=np.concatenate(off) / len(each) if off else None,
-        off_drawn=np.concatenate([e.off_drawn for e in each if e.off_drawn is not None]) / len(each) if off else None,
-    )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Figures that are computed together."""
-
-    label: str
-    names: tuple[str, ...]
-    figures: Figures
-    patients: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-    def estimate(self, i: int, r: Resampled) -> Estimate:
-        """The i-th figure. What bins are off follows the figures that have a name."""
-        note = self.notes[i] if self.notes else ""
-        bins = len(self.names) if self.names[i] == "calibration_error" else None
-        return Estimate(
-            self.names[i],
-            self.label,
-            float(r.value[i]),
-            r.bootstrap[i],
-            r.left_out[i],
-            self.patients[i],
-            note,
-            None if bins is None else r.value[bins:],
-            None if bins is None else r.bootstrap[bins:],
-        )
-
-
-def _own_threshold(
-    label: Label,
-    truth: Matrix,
-    called: npt.NDArray[np.bool_],
-    chance: Matrix,
-    patients: Patients,
-    multiclass: bool,
-) -> _Part:
-    """What the refitted model decides, and how good its probabilities are. Of a multiclass task's class: F1 and the latter."""
-    usable = np.where(np.isnan(chance), np.nan, truth)
-    squared = np.nan_to_num((chance - usable) ** 2)
-    first = _summed([*confusion(usable, called), squared], patients)
-    sums = np.concatenate([first, calibration_sums(usable, chance, patients)])
-
-    def of(s: Matrix) -> Matrix:
-        rows = s[:4].sum(axis=0)
-        off = ratio(s[5:], rows)
-        decided = [thresholds.f1(s)] if multiclass else [thresholds.right_share(s[:4]), thresholds.balanced(s)]
-        return np.stack([*decided, ratio(s[4], rows), np.abs(off).sum(axis=0), *off])
-
-    counts = (label.patients, label.smaller, label.patients, label.patients)
-    if multiclass:
-        return _Part(
-            label.name,
-            ("f1", *CALIBRATED),
-            Sums(sums, of),
-            (label.positive_patients, *counts[2:]),
-            ("of the class with the highest score", "", ""),
-        )
-    return _Part(label.name, (*DECIDED, *CALIBRATED), Sums(sums, of), counts)
-
-
-def _chosen_thresholds(
-    label: Label,
-    truth: Matrix,
-    before: BeforeRefit,
-    j: int,
-    patients: Patients,
-    multiclass: bool,
-    missing: dict[tuple[str, str], str],
-) -> list[_Part]:
-    """Decisions by thresholds that validation chose, of the model before its refit."""
-    y, score, test = before.validation_truth[:, j], before.validation_scores[:, j], before.test_scores[:, j]
-    usable = np.where(np.isnan(test), np.nan, truth)
-    parts = []
-
-    def add(names: tuple[str, ...], t: float | None, of: Callable[[Matrix], Matrix], counts: tuple[int, ...]) -> None:
-        if t is None or not (usable == 1).any() or not (usable == 0).any():
-            reason = "undefined: no threshold, since validation lacks a class" if t is None else (
-                "undefined: not both classes scored before the refit"
-            )  # fmt: skip
-            missing.update({(name, label.name): reason for name in names})
-            return
-        sums = _summed(list(confusion(usable, mask(test > t))), patients)
-        note = f"above {t:.4g}, chosen on validation; model before the refit"
-        parts.append(_Part(label.name, names, Sums(sums, of), counts, (note,) * len(names)))
-
-    if not multiclass:
-        add(("f1",), f1_or_none(y, score), lambda s: thresholds.f1(s)[None], (label.positive_patients,))
-    for ending, specificity in SPECIFICITIES.items():
-        names = (f"sensitivity_at_{ending}_specificity", f"specificity_at_{ending}_specificity")
-        add(
-            names,
-            thresholds.specificity_threshold(y, score, specificity) if (y == 1).any() else None,
-            lambda s: np.stack([thresholds.sensitivity(s), thresholds.specificity(s)]),
-            (label.positive_patients, label.negative_patients),
-        )
-    return parts
-
-
-def f1_or_none(y: Matrix, score: Matrix) -> float | None:
-    """The best threshold by F1, where there are both classes to choose it by."""
-    return thresholds.f1_threshold(y, score) if (y == 0).any() else None
-
-
-def _together(
-    truth: Matrix,
-    chance: Matrix,
-    chosen: npt.NDArray[np.int64],
-    known: npt.NDArray[np.bool_],
-    patients: Patients,
-) -> _Part:
-    """Accuracy, mean recall, Brier score summed over the classes, calibration of the highest probability."""
-    p = np.nan_to_num(chance)
-    one_hot = np.where(known[:, None], truth, 0.0)
-    hit = one_hot[np.arange(len(chosen)), chosen]
-    squared = np.where(known, ((p - one_hot) ** 2).sum(axis=1), 0.0)
-    highest = p[np.arange(len(chosen)), chosen]
-    K = truth.shape[1]
-    first = _summed([known, hit, squared, *one_hot.T, *(one_hot * hit[:, None]).T], patients)
-    sums = np.concatenate([first, calibration_sums(np.where(known, hit, np.nan), highest, patients)])
-
-    def of(s: Matrix) -> Matrix:
-        recall = ratio(s[3 + K : 3 + 2 * K], s[3 : 3 + K])
-        off = ratio(s[3 + 2 * K :], s[0])
-        return np.stack([ratio(s[1], s[0]), macro(recall.T), ratio(s[2], s[0]), np.abs(off).sum(axis=0), *off])
-
-    return _Part(ALL, (*DECIDED, *CALIBRATED), Sums(sums, of), (patients.having(known),) * 4)
-
-
-def _summed(rows: Sequence[npt.ArrayLike], patients: Patients) -> Matrix:
-    return np.stack([patients.sums(np.asarray(row, dtype=np.float64)) for row in rows])
 
 
 def mask(rows: npt.ArrayLike) -> npt.NDArray[np.bool_]:

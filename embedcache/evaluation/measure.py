@@ -4,7 +4,8 @@ import numpy as np
 
 from embedcache.evaluation.calibration import INVERTED
 from embedcache.evaluation.clustered import auroc_interval, macro_auroc_interval
-from embedcache.evaluation.estimates import ALL, MACRO, RANKED, Estimate, Estimates, Label, estimate, mask
+from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
+from embedcache.evaluation.estimating import RANKED, estimate
 from embedcache.evaluation.regression import measure_values
 from embedcache.evaluation.statistics import BCA, FEW_PATIENTS, LOGIT, Interval, Patients
 from embedcache.evaluation.thresholds import BeforeRefit

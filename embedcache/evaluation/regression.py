@@ -1,6 +1,6 @@
 """Figures of a numeric target: R^2, mean absolute error, and the correlations of Pearson and Spearman.
 
-R^2 and the error have BCa intervals over patients. A correlation has the normal interval of Fisher's z = atanh(r), with the
+R^2 and the error have BCa intervals over patients. A correlation has Student's interval of Fisher's z = atanh(r), with the
 standard deviation of z over the same resamples of patients.
 """
 
@@ -17,6 +17,7 @@ from embedcache.evaluation.statistics import (
     Patients,
     bca_interval,
     fisher_interval,
+    widened,
 )
 from embedcache.probes.base import Matrix
 from embedcache.types import Metric
@@ -129,7 +130,7 @@ def measure_values(
 def _interval(figure: str, value: float, drawn: Matrix, left_out: Matrix, patients: int) -> Interval:
     if figure in ("pearson", "spearman"):
         return fisher_interval(value, drawn, patients)
-    return bca_interval(value, drawn, left_out, patients, error=True)
+    return bca_interval(value, drawn, left_out, patients, error=True, z=widened(left_out, patients))
 
 
 def _method(figure: str) -> str:

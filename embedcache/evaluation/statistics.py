@@ -6,12 +6,12 @@ Where a variance says nothing (every decision right, or every pair in order), th
 many successes as the smaller class has patients: low = 0.025^(1/n). With one patient in a class there is no interval.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from embedcache.probes.base import Matrix
 
@@ -64,7 +64,7 @@ class Patients:
         return int(np.count_nonzero(np.bincount(self.code[rows], minlength=self.count)))
 
 
-def degenerate_interval(value: float, patients: int, method: str) -> Interval:
+def degenerate_interval(value: float, patients: float, method: str) -> Interval:
     """The interval of a figure without any spread: exact at 0 and 1, the value itself where all scores tie."""
     if value > 1 - 1e-12:
         return Interval(float(TAIL ** (1 / patients)), 1.0, EXACT, "no spread: everything is in order")
@@ -74,14 +74,15 @@ def degenerate_interval(value: float, patients: int, method: str) -> Interval:
 
 
 def fisher_interval(value: float, bootstrap: Matrix, patients: int) -> Interval:
-    """Normal interval of a correlation on the scale of atanh; bootstrap (resamples,), NaN where undefined."""
+    """Student's interval of a correlation on the scale of atanh; bootstrap (resamples,), NaN where undefined."""
     drawn = bootstrap[~np.isnan(bootstrap)]
     if patients < 2 or not len(drawn):
         return Interval(None, None, FISHER, "no interval: one patient")
     if 1 - abs(value) < 1e-12:
         return Interval(value, value, FISHER, "no spread: on a line")
+    t = float(stdtrit(patients - 1, 0.5 + CONFIDENCE / 2)) * np.sqrt(patients / (patients - 1))
     z = np.arctanh(np.clip(drawn, -1 + 1e-12, 1 - 1e-12))
-    half = Z * float(z.std(ddof=1)) if len(z) > 1 else 0.0
+    half = t * float(z.std(ddof=1)) if len(z) > 1 else 0.0
     undefined = len(bootstrap) - len(drawn)
     note = f"{undefined} of {len(bootstrap)} resamples undefined" if undefined else ""
     low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
@@ -138,12 +139,56 @@ def resample(statistic: Statistic, patients: Patients, resamples: int, seed: int
     return Resampled(np.concatenate(bootstrap), np.concatenate(left_out))
 
 
-def bca_interval(value: float, bootstrap: Matrix, jackknife: Matrix, smaller: int, *, error: bool = False) -> Interval:
+def degrees_of_freedom(influence: Matrix, smaller: float) -> float:
+    """How well a variance over patients is known: Satterthwaite's, from the fourth powers of the patients' influence.
+
+    influence (patients,): deviations whose squares sum to the variance, or any multiple of them; NaN is left out. Where a few
+    patients have most of the sum it is a poor estimate; never more than `smaller`, the patients of the smaller class, less one.
+    With the normal quantile AUROC's intervals held .92 at 30 patients and an AUROC of .95, with Student's .94.
+    """
+    known = influence[~np.isnan(influence)]
+    squares = float((known**2).sum())
+    excess = float((known**4).sum()) / squares**2 - 1 / len(known) if squares > 0 else 0.0
+    return max(1.0, min(smaller - 1.0, 2 / excess if excess > 0 else np.inf))
+
+
+def patients_together(variances: Matrix, patients: Sequence[float]) -> float:
+    """How many patients the mean of several labels' figures rests on: one more than the mean of their degrees of freedom.
+
+    The harmonic mean, weighted by the figures' variances (labels,): a rare label counts as far as the mean's error comes from it.
+    patients: of each label's smaller class; a label with one has no variance of its own and counts for nothing.
+    """
+    usable = [(v, count - 1) for v, count in zip(variances, patients, strict=True) if count > 1]
+    below = sum(v / df for v, df in usable)
+    if below > 0:
+        return float(1 + sum(v for v, _ in usable) / below)
+    return float(1 + min((df for _, df in usable), default=0))
+
+
+def quantile(influence: Matrix, smaller: float) -> float:
+    """Student's 97.5% quantile with these degrees of freedom: in place of 1.96."""
+    return float(stdtrit(degrees_of_freedom(influence, smaller), 0.5 + CONFIDENCE / 2))
+
+
+def widened(left_out: Matrix, smaller: float) -> float:
+    """The same for the percentiles of a bootstrap over k patients, whose variance is too small by (k - 1) / k.
+
+    left_out (patients,): the figure without each patient (Hesterberg 2015 for a plain mean).
+    """
+    known = left_out[~np.isnan(left_out)]
+    if len(known) < 2:
+        return Z
+    return quantile(known - known.mean(), smaller) * float(np.sqrt(len(known) / (len(known) - 1)))
+
+
+def bca_interval(
+    value: float, bootstrap: Matrix, jackknife: Matrix, smaller: float, *, error: bool = False, z: float = Z
+) -> Interval:
     """Bias-corrected and accelerated interval of one figure.
 
     bootstrap (resamples,) and jackknife (patients,); NaN in either is a resample in which the figure is undefined, and is
     left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best, no share of successes)
-    has no exact bound then, and the value itself is its interval.
+    has no exact bound then, and the value itself is its interval. `z` is the quantile whose level is read off.
     """
     drawn, left_out = bootstrap[~np.isnan(bootstrap)], jackknife[~np.isnan(jackknife)]
     if smaller < 2 or not len(drawn):
@@ -158,8 +203,8 @@ def bca_interval(value: float, bootstrap: Matrix, jackknife: Matrix, smaller: in
     deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = float((deviation**2).sum()) ** 1.5
     acceleration = float((deviation**3).sum()) / (6 * spread) if spread > 0 else 0.0
-    z = np.array([-Z, Z])
-    levels = ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    ends = np.array([-z, z])
+    levels = ndtr(bias + (bias + ends) / (1 - acceleration * (bias + ends)))
     low, high = np.quantile(drawn, levels)
     undefined = len(bootstrap) - len(drawn)
     note = f"{undefined} of {len(bootstrap)} resamples undefined" if undefined else ""

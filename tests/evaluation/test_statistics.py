@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from scipy.special import expit, logit
-from scipy.stats import binomtest, bootstrap, norm
+from scipy.stats import binomtest, bootstrap
+from scipy.stats import t as student
 
 from embedcache.evaluation.clustered import Clustered, auroc_interval, macro_auroc_interval
 from embedcache.evaluation.measure import measure
@@ -10,6 +11,7 @@ from embedcache.evaluation.statistics import (
     EXACT,
     Patients,
     bca_interval,
+    patients_together,
     resample,
 )
 
@@ -40,6 +42,14 @@ def literal_obuchowski(y: np.ndarray, score: np.ndarray, patient: np.ndarray) ->
     return S10 / len(X) + S01 / len(Y) + 2 * S11 / (len(X) * len(Y))
 
 
+def literal_degrees(kernel: np.ndarray) -> float:
+    """Satterthwaite's, of a sum of squares over independent rows: 2 / (sum of fourth powers / squared sum of squares - 1/k)."""
+    m, n = kernel.shape
+    parts = ((kernel.mean(1) - kernel.mean(), m), (kernel.mean(0) - kernel.mean(), n))
+    U = np.concatenate([part / np.sqrt(count * (count - 1)) for part, count in parts])
+    return float(min(min(m, n) - 1, 2 / ((U**4).sum() / (U**2).sum() ** 2 - 1 / (m + n))))
+
+
 @pytest.mark.parametrize("per_patient", [1, 3, 7])
 def test_variance_is_obuchowskis(per_patient: int) -> None:
     y, score, patient = clustered_data(per_patient=per_patient)
@@ -56,7 +66,7 @@ def test_variance_is_delongs_when_each_patient_has_one_sample() -> None:
     np.testing.assert_allclose(parts.variance(), delong, rtol=1e-10)
     interval = auroc_interval(Ranking.of(y, score), Patients.of(alone))
     theta = kernel.mean()
-    half = norm.ppf(0.975) * np.sqrt(delong) / (theta * (1 - theta))
+    half = student.ppf(0.975, literal_degrees(kernel)) * np.sqrt(delong) / (theta * (1 - theta))
     np.testing.assert_allclose([interval.low, interval.high], expit(logit(theta) + np.array([-half, half])), rtol=1e-10)
 
 
@@ -94,6 +104,15 @@ def test_macro_interval_agrees_with_a_bootstrap_over_patients() -> None:
     # Quantiles of 2,000 draws have a standard error of about 4% of the width, the two methods differ by O(1/patients).
     width = high - low
     np.testing.assert_allclose([interval.low, interval.high], [low, high], atol=0.12 * width)
+
+
+def test_a_rare_label_does_not_blow_up_the_macro_interval() -> None:
+    """Equal labels rest on as many patients as each; one whose variance is small hardly counts."""
+    assert patients_together(np.array([1.0, 1.0]), [21, 21]) == 21
+    assert patients_together(np.array([1.0, 1e-9]), [101, 2]) == pytest.approx(101, rel=1e-6)
+    assert patients_together(np.array([1.0, 5.0]), [101, 1]) == pytest.approx(101)
+    assert patients_together(np.array([5.0]), [1]) == 1
+    assert patients_together(np.array([0.0, 0.0]), [9, 7]) == 7
 
 
 @pytest.mark.parametrize("order", [1.0, -1.0])

@@ -1,0 +1,210 @@
+"""Two sets of scores on the same rows: how far apart, and whether by more than chance.
+
+AUROC of a label: the clustered covariance of the difference (Obuchowski 1997; DeLong's test where each patient has one
+row), with Student's quantile. Macro averages and all other figures: the patients are resampled once for both, and the test
+is the percentile interval, widened for few patients, that just holds 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+from embedcache.evaluation.clustered import Clustered
+from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, mask
+from embedcache.evaluation.estimating import estimate
+from embedcache.evaluation.regression import VALUES, resampled_values
+from embedcache.evaluation.statistics import FEW_PATIENTS, TAIL, Patients, degrees_of_freedom
+from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.probes.base import Groups, Matrix, ProbeKind
+
+COVARIANCE = "clustered covariance"
+PAIRED = "paired bootstrap over patients"
+RESAMPLES = 10_000
+"""No p value is under 2 / (resamples + 1), and Holm multiplies it by the number of pairs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of two sets of scores."""
+
+    metric: str
+    label: str
+    a: float
+    b: float
+    difference: float
+    """a - b."""
+    low: float | None
+    """95% interval of the difference; None bounds: there is none."""
+    high: float | None
+    p: float | None
+    """Two-sided; None where nothing varies or a class has one patient."""
+    method: str
+    n: int
+    patients: int
+    note: str = ""
+
+
+def compare_scores(
+    truth: Matrix,
+    a: Matrix,
+    b: Matrix,
+    groups: Groups,
+    kind: ProbeKind,
+    classes: tuple[str, ...],
+    thresholds: tuple[float, float] = (0.0, 0.0),
+    score_names: tuple[str, str] = ("log-odds", "log-odds"),
+    *,
+    before: tuple[BeforeRefit, BeforeRefit] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Comparison, ...]:
+    """Every figure that `measure` gives and both have, compared; the arguments are those of `measure`, twice where two.
+
+    A row that either leaves without a score is left out of both, and so is a label.
+    """
+    patients = Patients.of(groups)
+    unscored = np.isnan(a) | np.isnan(b)
+    a, b = np.where(unscored, np.nan, a), np.where(unscored, np.nan, b)
+    if kind == "numeric":
+        return _compare_values(truth[:, 0], a[:, 0], b[:, 0], patients, classes[0], resamples, seed)
+    first, second = (
+        estimate(
+            truth, scores, patients, kind, classes, thresholds[i], score_names[i],
+            before[i] if before is not None else None, resamples, seed,
+        )
+        for i, scores in enumerate((a, b))
+    )  # fmt: skip
+    known = mask((~np.isnan(truth)).any(axis=1))
+    compared = []
+    for name in first.names:
+        for label in (ALL, MACRO):
+            if (name, label) in first.found and (name, label) in second.found:
+                one, two = first.found[name, label], second.found[name, label]
+                note = _macro_note(name, first, second) if label == MACRO else _few(patients.count)
+                compared.append(_by_bootstrap(one, two, int(known.sum()), patients.having(known), note))
+        for label_a, label_b in zip(first.labels, second.labels, strict=True):
+            key = name, label_a.name
+            if key not in first.found or key not in second.found:
+                continue
+            n, having, note = len(label_a.ranking.index), label_a.patients, label_a.few
+            if name == "auroc":
+                parts = Clustered.of(label_a.ranking, patients), Clustered.of(label_b.ranking, patients)
+                compared.append(compare_areas(*parts, label_a.name, n, having, note))
+            else:
+                compared.append(_by_bootstrap(first.found[key], second.found[key], n, having, note))
+    return tuple(compared)
+
+
+def difference_of(a: Clustered, b: Clustered) -> Clustered:
+    """The components of AUROC a less AUROC b, on the same rows: its variance is that of the difference."""
+    return Clustered(
+        a.value - b.value, a.positive - b.positive, a.negative - b.negative, a.positive_patients, a.negative_patients
+    )
+
+
+def paired_p(drawn: Matrix, df: float = np.inf, stretch: float = 1.0) -> float:
+    """Two-sided p value of 'no difference' from differences on resamples: never 0, at most 1.
+
+    (1 + resamples on the rarer side of 0) / (1 + resamples), doubled; with `df` the normal deviate that has this p value is
+    taken as Student's, and divided by `stretch`, as the interval's ends are.
+    """
+    fewer = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    raw = min(1.0, 2 * (1 + fewer) / (1 + len(drawn)))
+    return raw if np.isinf(df) else float(2 * stdtr(df, float(ndtri(raw / 2)) / stretch))
+
+
+def compare_areas(a: Clustered, b: Clustered, label: str, n: int, patients: int, few: str = "") -> Comparison:
+    """AUROC of one label by the components of both scores: n rows of so many patients; `few` is a note."""
+    parts = difference_of(a, b)
+    d = parts.value
+    low = high = p = None
+    note = "no interval: one patient in a class"
+    if parts.smaller >= 2:
+        variance = parts.variance()
+        if variance < 1e-24:  # the rounding of a mean of placements
+            low = high = d
+            p, note = (1.0, "the same order") if abs(d) < 1e-12 else (None, "no spread: no test")
+        else:
+            error, df = float(np.sqrt(variance)), degrees_of_freedom(parts.influence(), parts.smaller)
+            half = float(stdtrit(df, 1 - TAIL)) * error
+            low, high, p, note = d - half, d + half, float(2 * stdtr(df, -abs(d) / error)), ""
+    return Comparison("auroc", label, a.value, b.value, d, low, high, p, COVARIANCE, n, patients, _joined(note, few))
+
+
+def _by_bootstrap(a: Estimate, b: Estimate, n: int, patients: int, note: str) -> Comparison:
+    smaller = min(a.patients, b.patients)
+    each = a.drawn - b.drawn, a.left_out - b.left_out
+    return _resampled(a.name, a.label, a.value, b.value, *each, smaller, n, patients, note)
+
+
+def _resampled(
+    name: str,
+    label: str,
+    a: float,
+    b: float,
+    drawn: Matrix,
+    left_out: Matrix,
+    smaller: float,
+    n: int,
+    patients: int,
+    few: str,
+) -> Comparison:
+    low = high = p = None
+    defined = drawn[~np.isnan(drawn)]
+    if smaller < 2 or not len(defined):
+        note = "no interval: one patient in a class"
+    elif np.ptp(defined) < 1e-12:
+        low = high = a - b
+        p, note = (1.0, "no difference in any resample") if abs(a - b) < 1e-12 else (None, "no spread: no test")
+    else:
+        moved = left_out[~np.isnan(left_out)]
+        df = degrees_of_freedom(moved - moved.mean(), smaller) if len(moved) > 1 else smaller - 1.0
+        stretch = float(np.sqrt(patients / (patients - 1)))
+        z = float(stdtrit(df, 1 - TAIL)) * stretch
+        low, high = (float(bound) for bound in np.quantile(defined, ndtr((-z, z))))
+        undefined = len(drawn) - len(defined)
+        p, note = (
+            paired_p(defined, df, stretch),
+            f"{undefined} of {len(drawn)} resamples undefined" if undefined else "",
+        )
+    return Comparison(name, label, a, b, a - b, low, high, p, PAIRED, n, patients, _joined(note, few))
+
+
+def _compare_values(
+    truth: Matrix, a: Matrix, b: Matrix, patients: Patients, name: str, resamples: int, seed: int
+) -> tuple[Comparison, ...]:
+    known = ~(np.isnan(truth) | np.isnan(a))
+    if not known.any():
+        return ()
+    inside = Patients.of(patients.code[known])
+    first, second = (resampled_values(truth[known], p[known], inside, resamples, seed) for p in (a, b))
+    return tuple(
+        _resampled(
+            figure, name, float(first.value[i]), float(second.value[i]), first.bootstrap[i] - second.bootstrap[i],
+            first.left_out[i] - second.left_out[i],
+            inside.count, int(known.sum()), inside.count, _few(inside.count),
+        )
+        for i, figure in enumerate(VALUES)
+        if not np.isnan(first.value[i] + second.value[i])
+    )  # fmt: skip
+
+
+def _macro_note(name: str, first: Estimates, second: Estimates) -> str:
+    out = [
+        label.name
+        for label in first.labels
+        if first.per_label(name) and not all((name, label.name) in side.found for side in (first, second))
+    ]
+    few = [label.name for label in first.labels if label.few and not label.undefined]
+    return _joined(
+        f"left out as undefined: {', '.join(out)}" if out else "", f"few patients in {', '.join(few)}" if few else ""
+    )
+
+
+def _few(patients: int) -> str:
+    return "few patients" if patients < FEW_PATIENTS else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -1,0 +1,146 @@
+"""Paired tests against the papers' own formulas, and Holm against his."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t as student
+
+from embedcache.evaluation.clustered import Clustered
+from embedcache.evaluation.holm import best_set, holm
+from embedcache.evaluation.metrics import Ranking
+from embedcache.evaluation.paired import compare_scores, difference_of, paired_p
+from embedcache.evaluation.statistics import Patients
+from embedcache.evaluation.thresholds import BeforeRefit
+
+
+def two_scores(n: int = 240, per_patient: int = 1, gap: float = 0.5, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Labels, two scores (the second worse by `gap`), patients."""
+    random = np.random.default_rng(seed)
+    patient = np.arange(n) // per_patient
+    shared = random.normal(size=n) + random.normal(size=patient.max() + 1)[patient]
+    y = (random.random(n) < 0.4).astype(float)
+    a = np.round(1.5 * y + shared + 0.5 * random.normal(size=n), 1)
+    b = np.round((1.5 - gap) * y + shared + 0.5 * random.normal(size=n), 1)
+    return y, a, b, patient
+
+
+def literal_delong(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC of each score and their covariance, as DeLong, DeLong and Clarke-Pearson write it (1988), pair by pair."""
+    X, Y = scores[y == 1], scores[y == 0]
+    m, n, k = len(X), len(Y), scores.shape[1]
+    psi = np.empty((k, m, n))
+    for r in range(k):
+        for i in range(m):
+            for j in range(n):
+                psi[r, i, j] = 1.0 if X[i, r] > Y[j, r] else 0.5 if X[i, r] == Y[j, r] else 0.0
+    theta = psi.sum(axis=(1, 2)) / (m * n)
+    V10, V01 = psi.sum(axis=2) / n, psi.sum(axis=1) / m
+    S10, S01 = np.empty((k, k)), np.empty((k, k))
+    for r in range(k):
+        for s in range(k):
+            S10[r, s] = ((V10[r] - theta[r]) * (V10[s] - theta[s])).sum() / (m - 1)
+            S01[r, s] = ((V01[r] - theta[r]) * (V01[s] - theta[s])).sum() / (n - 1)
+    return theta, S10 / m + S01 / n
+
+
+def test_one_row_a_patient_is_delongs_test() -> None:
+    y, a, b, patient = two_scores(n=90)
+    theta, S = literal_delong(y, np.stack([a, b], axis=1))
+    parts = difference_of(*(Clustered.of(Ranking.of(y, s), Patients.of(patient)) for s in (a, b)))
+    variance = S[0, 0] + S[1, 1] - 2 * S[0, 1]
+    np.testing.assert_allclose([parts.value, parts.variance()], [theta[0] - theta[1], variance], rtol=1e-10)
+    found = next(c for c in compare_scores(y[:, None], a[:, None], b[:, None], patient, "binary", ("x",), resamples=50)
+                 if (c.metric, c.label) == ("auroc", "x"))  # fmt: skip
+    np.testing.assert_allclose([found.a, found.b], theta, rtol=1e-12)
+    U = parts.influence()
+    smaller = int(min((y == 1).sum(), (y == 0).sum()))
+    df = min(smaller - 1, 2 / ((U**4).sum() / (U**2).sum() ** 2 - 1 / len(y)))
+    z = found.difference / np.sqrt(variance)
+    np.testing.assert_allclose(found.p, 2 * student.sf(abs(z), df), rtol=1e-9)
+    np.testing.assert_allclose(found.high, found.difference + student.ppf(0.975, df) * np.sqrt(variance), rtol=1e-9)
+
+
+def test_repeated_rows_are_no_new_evidence() -> None:
+    once = two_scores(gap=0.2)
+    four = tuple(np.repeat(v, 4) for v in once)
+    p = [
+        next(c.p for c in compare_scores(y[:, None], a[:, None], b[:, None], patient, "binary", ("x",), resamples=50)
+             if (c.metric, c.label) == ("auroc", "x"))
+        for y, a, b, patient in (once, four)
+    ]  # fmt: skip
+    np.testing.assert_allclose(p[1], p[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass", "numeric"])
+def test_turned_round_everything_is_the_same_and_a_score_with_itself_is_no_different(kind: str) -> None:
+    random = np.random.default_rng(4)
+    patient = random.integers(0, 80, 240)
+    truth = random.normal(size=(240, 1)) if kind == "numeric" else np.eye(3)[random.integers(0, 3, 240)]
+    a, b = (truth + random.normal(size=truth.shape) for _ in range(2))
+    names = ("value", "value") if kind == "numeric" else ("log-odds", "log-odds")
+    classes = tuple("abc")[: truth.shape[1]]
+    before = None if kind == "numeric" else tuple(BeforeRefit(truth, s, s) for s in (a, b))
+
+    def compare(one: np.ndarray, other: np.ndarray, both: object) -> tuple:
+        return compare_scores(truth, one, other, patient, kind, classes, score_names=names, before=both, resamples=300)
+
+    forth, back = compare(a, b, before), compare(b, a, before and before[::-1])
+    assert [(c.metric, c.label) for c in forth] == [(c.metric, c.label) for c in back]
+    assert len(forth) >= 4
+    for one, other in zip(forth, back, strict=True):
+        np.testing.assert_allclose([one.a, one.b, one.p], [other.b, other.a, other.p], rtol=1e-9)
+        np.testing.assert_allclose([one.low, one.high], [-other.high, -other.low], rtol=1e-9, atol=1e-12)
+        assert one.low <= one.difference + 0.1
+        assert 0 < one.p <= 1
+    for same in compare(a, a, before and (before[0], before[0])):
+        assert (same.difference, same.p) == (0.0, 1.0)
+
+
+def test_a_clear_difference_is_seen_by_every_figure() -> None:
+    y, a, b, patient = two_scores(n=600, per_patient=2, gap=1.4)
+    compared = compare_scores(y[:, None], a[:, None], b[:, None], patient, "binary", ("x",), (0.7, 0.7), resamples=1000)
+    p = {(c.metric, c.label): c.p for c in compared}
+    assert all(p[name, label] < 0.01 for name in ("auroc", "average_precision") for label in ("x", "macro"))
+    assert all(c.patients == 300 for c in compared)
+
+
+def test_labels_that_one_side_lacks_are_left_out_by_name() -> None:
+    random = np.random.default_rng(0)
+    truth = (random.random((120, 3)) < 0.4).astype(float)
+    a, b = random.normal(size=(2, 120, 3))
+    b[:, 1] = np.nan
+    compared = compare_scores(truth, a, b, np.arange(120), "multilabel", tuple("xyz"), resamples=100)
+    assert {c.label for c in compared} == {"macro", "x", "z"}
+    assert all(c.note.startswith("left out as undefined: y") for c in compared if c.label == "macro")
+
+
+def test_a_p_value_is_never_zero() -> None:
+    assert paired_p(np.full(99, 0.3)) == pytest.approx(0.02)
+    assert paired_p(np.array([-1.0, 1.0] * 50)) == 1
+    assert paired_p(np.full(99, 0.3), df=20.0) > 0.02
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_his_procedure(p: list[float]) -> None:
+    """Step down: the smallest is compared with alpha / m, the next with alpha / (m - 1); stop at the first that fails."""
+    adjusted = holm(p)
+    m = len(p)
+    literal, worst = np.empty(m), 0.0
+    for rank, i in enumerate(sorted(range(m), key=lambda i: p[i])):
+        worst = max(worst, (m - rank) * p[i])
+        literal[i] = min(1.0, worst)
+    np.testing.assert_array_equal(adjusted, literal)
+    with_missing = holm([*p, np.nan])
+    np.testing.assert_array_equal(with_missing[:-1], adjusted)
+    assert np.isnan(with_missing[-1])
+
+
+def test_the_best_is_a_set() -> None:
+    names = ("a", "b", "c", "d")
+    p = np.array([[np.nan, 0.5, 0.001, 0.001], [0] * 2 + [0.02, 0.001], [0] * 3 + [0.2], [0] * 4])
+    # b against c: 0.02 x 3 pairs left is above .05, so c is beaten by a alone.
+    assert best_set(names, [0.9, 0.89, 0.8, 0.7], p) == ("a", "b")
+    assert best_set(names, [0.9, 0.89, 0.8, 0.7], p, higher_is_better=False) == ("c", "d")
+    assert best_set(names, [0.9, np.nan, 0.8, 0.7], np.full((4, 4), 0.9)) == ("a", "c", "d")
+    assert best_set(("a",), [0.1], [[np.nan]]) == ("a",)
