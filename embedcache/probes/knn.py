@@ -89,7 +89,7 @@ class FittedNeighbours:
 
     @property
     def _wide(self) -> int:
-        return self.labels.shape[1]
+        return int(self.labels.shape[1])
 
     def _votes(self, found: Found, share: Matrix) -> Matrix:
         """share (n, n_classes): what is said where no neighbour votes; NaN in it stays NaN."""

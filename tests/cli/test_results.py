@@ -4,9 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store
+from embedcache.types import Task
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_a_probe_is_repeated(cli: Any, store: LabelledStore) -> None:
     assert done.code == 0
     assert "the same was asked" in done.out
     assert "and the same was found" in done.out
-    store.relabel(1 - store.y)
+    store.relabel(np.roll(store.y, 3, axis=0))
     document = cli("probe", "--like", first["path"], "--json").document
     assert [d["name"] for d in document["inputs"]] == ["labels"]
     assert document["figures"]
@@ -73,3 +75,57 @@ def test_what_can_not_be_repeated_is_one_line(cli: Any, arguments: tuple[str, ..
     assert done.code == 2
     assert says in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_results_are_compared(cli: Any, store: LabelledStore) -> None:
+    paths = [probe(cli, store, "knn", *more)["path"] for more in ((), ("--features", "mean"), ("--votes", "ml-knn"))]
+    two = cli("compare", *paths[:2], "--resamples", "100")
+    assert two.code == 0
+    assert "A  " in two.out
+    assert "Effusion" in two.out
+    assert "p (Holm)" not in two.out
+    three = cli("compare", *paths, "--resamples", "100")
+    assert "A - B" in three.out
+    assert "p (Holm)" in three.out
+    assert "not shown to be worse" in three.out
+    document = cli("compare", *paths, "--resamples", "100", "--label", "Mass", "--metrics", "auroc", "--json").document
+    (column,) = document["columns"]
+    assert (column["metric"], column["label"], len(column["pairs"])) == ("auroc", "Mass", 3)
+    assert cli("compare", paths[0]).code == 2
+    assert cli("compare", *paths[:2], "--label", "Masse").code == 2
+
+
+def test_a_result_is_broken_down_by_a_column(cli: Any, store: LabelledStore, tmp_path: Path) -> None:
+    path = probe(cli, store, "knn")["path"]
+    lines = [f"{s},{'FM'[i // 2 % 2]},{30 + i // 4}" for i, s in enumerate(store.samples)]
+    (tmp_path / "people.csv").write_text("\n".join(["id,sex,age", *lines]) + "\n")
+    by_sex = cli("subgroups", path, "--by", "sex", "--labels", tmp_path / "people.csv", "--resamples", "50")
+    assert by_sex.code == 0
+    assert "AUROC of macro the same in 2 groups: p = " in by_sex.out
+    told = cli(
+        "subgroups", path, "--by", "age", "--labels", tmp_path / "people.csv", "--edges", "50", "--resamples", "50"
+    )
+    assert "below 50" in told.out
+    assert "50 and more" in told.out
+    document = cli("subgroups", path, "--by", "sex", "--labels", tmp_path / "people.csv", "--json").document
+    assert len(document["groups"]) == 2
+    assert cli("subgroups", path, "--by", "smoker", "--labels", tmp_path / "people.csv").code == 2
+
+
+def test_numbers_are_answered_by_ridge(cli: Any, tmp_path: Path) -> None:
+    store = make_labelled_store(tmp_path / "cache", Task("age", "numeric", ()))
+    done = cli("probe", "ridge", store.store, "--resamples", "50", "--figure", tmp_path / "ridge.png")
+    assert done.code == 0
+    assert "alpha = " in done.out
+    assert "r2" in done.out
+    assert (tmp_path / "ridge.png").read_bytes().startswith(b"\x89PNG")
+    refused = cli("probe", "knn", store.store)
+    assert refused.code == 2
+    assert "`embedcache probe ridge` answers it" in refused.err
+    assert "r2" in cli("results", tmp_path / "cache").out
+
+
+def test_k_is_chosen_without_a_validation_part(cli: Any, store: LabelledStore) -> None:
+    document = probe(cli, store, "knn", "--select", "leave-patient-out")
+    assert document["chosen"]["selected_by"].endswith("each row scored without its patient")
+    assert document["inputs"]["config"]["select"] == "leave-patient-out"

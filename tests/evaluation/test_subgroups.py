@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from embedcache.evaluation.curves import roc_band
-from embedcache.evaluation.figures import roc_curve
+from embedcache.evaluation.figure_panels import roc_curve
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.subgroups import auroc_differences, group_names, subgroups
