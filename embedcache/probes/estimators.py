@@ -217,8 +217,9 @@ class LogisticPath(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             each = -np.where(truth == 1, scores, 0.0).sum(axis=2, where=truth == 1)[..., None]
             known = (truth == 1).any(axis=1)[:, None]
         else:
-            each, known = np.logaddexp(0, -(2 * truth - 1) * scores), ~np.isnan(truth)
-        counts = known & ~np.isnan(each) & (mass[:, None] > 0)
+            known = ~np.isnan(truth)
+            each = np.logaddexp(0, np.where(known & ~np.isnan(scores), -(2 * truth - 1) * scores, 0.0))
+        counts = known & ~np.isnan(scores if self._kind != "multiclass" else each) & (mass[:, None] > 0)
         total = np.einsum("n,vnk->v", mass, np.where(counts, each, 0.0))
         size = np.einsum("n,vnk->v", mass, counts.astype(np.float64))
         return np.asarray(np.divide(total, size, out=np.full(len(values), np.nan), where=size > 0))
