@@ -26,6 +26,8 @@ MEMORY = 10
 _ENOUGH = 1e-4
 """Share of the decrease that the slope promises (Armijo)."""
 _MOST_CUTS = 12
+_NEAR = 100.0
+"""Times the tolerance: what is foreseen to be left of a problem that is worth more iterations."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ def minimize_all(
 
     Converged is where the decrease that is left, as L-BFGS's matrix foresees it, lies below `tol` times the value.
     `rounding` is the share of a value that may be noise. A problem whose line search fails, or that is still at work after
-    `max_iter` more iterations, is not converged.
+    `max_iter` more iterations (twice as many where little is left) is not converged.
     """
     work = _Work(
         columns,
@@ -96,8 +98,10 @@ def minimize_all(
     fresh = np.ones(len(columns), dtype=bool)
     while len(work.columns):
         _aim(work, precondition, fresh)
-        ended = fresh & (work.descent > -2 * tol * work.value)
-        stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= max_iter)
+        left = -work.descent / (2 * tol * work.value)
+        ended = fresh & (left < 1)
+        most = np.where(left < _NEAR, 2 * max_iter, max_iter)
+        stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)
         leave = ended | stuck
         if leave.any():
             out = work.columns[leave]

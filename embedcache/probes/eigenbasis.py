@@ -80,4 +80,5 @@ class Metric:
 
 def _between(g: Matrix) -> Matrix:
     """Less the mean over the heads: one number added to all of a softmax changes nothing but the penalty, and stays 0."""
-    return g - g.mean(axis=1, keepdims=True)
+    centred: Matrix = g - g.mean(axis=1, keepdims=True)
+    return centred

@@ -160,13 +160,12 @@ class _Fits:
 
 def _weights(Y: Matrix, multinomial: bool, sample_weight: Matrix | None, class_weight: ClassWeight) -> Matrix:
     """(n, n_fits): how much each row counts; 0 where its label is missing."""
-    known = ~np.isnan(Y)
-    number = np.where(known, Y, 0.0).astype(np.int64)
+    missing = np.isnan(Y)
+    number = np.where(missing, 0.0, Y).astype(np.int64)
     if multinomial:
-        number, known = Y.argmax(axis=1)[:, None], known.all(axis=1, keepdims=True)
-    weight = (
-        known * (np.ones(len(Y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64))[:, None]
-    )
+        number, missing = number.argmax(axis=1)[:, None], missing[:, :1]  # a row's class is known for all or none
+    each = np.ones(len(Y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    weight = np.where(missing, 0.0, each[:, None])
     if class_weight is None:
         return weight
     classes = range(Y.shape[1] if multinomial else 2)

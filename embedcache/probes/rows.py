@@ -50,7 +50,8 @@ class Rows:
         self.sign, self.weight = self.load(targets.sign), self.load(targets.weight)
         sample = X[:: max(1, self.n // 2000)].astype(np.float64)
         middle = sample.mean(axis=0)
-        far = bool((np.abs(middle) > _FAR * sample.std(axis=0)).any())
+        with np.errstate(invalid="ignore"):  # what is not finite is refused by whoever sees the centre
+            far = bool((np.abs(middle) > _FAR * sample.std(axis=0)).any())
         self._shift = self.load(middle) if far else None
         """Subtracted from each block: (d,), or nothing."""
         self.shift = self.unload(self._shift) if far else np.zeros(self.d)
