@@ -33,9 +33,10 @@ class Draws:
         """As many patients as there are, drawn with replacement, for each of up to BLOCK resamples."""
         random = np.random.default_rng((seed, block))
         chosen = random.integers(patients, size=(BLOCK, patients), dtype=np.int32)[:resamples]
-        cell = chosen.astype(np.int64) * resamples + np.arange(resamples)[:, None]
-        count = np.bincount(cell.ravel(), minlength=patients * resamples).reshape(patients, resamples)
-        return cls(count.astype(np.uint16 if count.max(initial=0) < 2**16 else np.uint32))
+        count = np.empty((resamples, patients), np.uint16 if patients < 2**16 else np.uint32)
+        for r in range(resamples):
+            count[r] = np.bincount(chosen[r], minlength=patients)
+        return cls(np.ascontiguousarray(count.T))
 
     @classmethod
     def once(cls, patients: int) -> "Draws":

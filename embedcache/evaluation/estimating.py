@@ -39,7 +39,7 @@ def estimate(
     columns = [j for j, label in enumerate(labels) if not label.undefined]
     multiclass = kind == "multiclass"
     parts = [
-        _Part(labels[j].name, RANKED, Ranks.of(truth[:, j], scores[:, j], patients), (labels[j].smaller,) * 2)
+        _Part(labels[j].name, RANKED, Ranks.of_ranking(labels[j].ranking, patients), (labels[j].smaller,) * 2)
         for j in columns
     ]
     missing: dict[tuple[str, str], str] = {}

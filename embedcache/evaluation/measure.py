@@ -69,6 +69,9 @@ def _of_name(name: str, found: Estimates, patients: Patients, counts: dict[str, 
         )  # fmt: skip
     if (name, ALL) in found.found and not found.per_label(name):
         return metrics
+    if not metrics:
+        note = _macro_note(found.labels, tuple(label.name for label in found.labels))
+        metrics.append(Metric(name, MACRO, None, None, None, _method(name), **counts, note=note))
     for one in found.labels:
         if one.undefined:
             metrics.append(_undefined(name, one, one.undefined))

@@ -49,7 +49,7 @@ class Ranking:
     def of(cls, y: Matrix, score: Matrix) -> "Ranking":
         """Sort once. y (n,) of 0, 1, NaN; score (n,), NaN where there is none."""
         kept = np.flatnonzero(~(np.isnan(y) | np.isnan(score)))
-        index = kept[np.argsort(score[kept], kind="stable")]
+        index = kept[np.argsort(score[kept])]
         ordered = score[index]
         new = np.ones(len(index), dtype=bool)
         new[1:] = ordered[1:] != ordered[:-1]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from embedcache.evaluation.bootstrap import Draws
-from embedcache.evaluation.metrics import ratio
+from embedcache.evaluation.metrics import Ranking, ratio
 from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import Matrix
 
@@ -46,14 +46,16 @@ class Ranks:
 
     @classmethod
     def of(cls, y: Matrix, score: Matrix, patients: Patients) -> "Ranks":
-        """Sort once. y (n,) of 0, 1, NaN; score (n,); rows where either is NaN are left out."""
-        kept = np.flatnonzero(~(np.isnan(y) | np.isnan(score)))
-        order = kept[np.argsort(score[kept])]
-        s, patient, is_positive = score[order], patients.code[order], np.asarray(y[order] == 1)
-        new = np.ones(len(s), dtype=bool)
-        new[1:] = s[1:] != s[:-1]
-        group = np.cumsum(new) - 1
-        is_place = np.bincount(group, is_positive, int(new.sum())) > 0
+        """y (n,) of 0, 1, NaN; score (n,); rows where either is NaN are left out."""
+        return cls.of_ranking(Ranking.of(y, score), patients)
+
+    @classmethod
+    def of_ranking(cls, ranking: Ranking, patients: Patients) -> "Ranks":
+        """Of rows that were sorted already."""
+        patient, is_positive = patients.code[ranking.index], np.asarray(ranking.positive == 1)
+        ends = np.append(ranking.starts[1:], len(ranking.index))
+        group = np.repeat(np.arange(len(ranking.starts)), ends - ranking.starts)
+        is_place = np.bincount(group, is_positive, len(ends)) > 0
         place = (np.cumsum(is_place) - 1)[group]
         is_tied = ~is_positive & is_place[group]
         tie, which = np.unique(place[is_tied], return_inverse=True)

@@ -11,8 +11,10 @@ from embedcache.evaluation.statistics import (
     EXACT,
     Patients,
     bca_interval,
+    fisher_interval,
     patients_together,
     resample,
+    wilson_interval,
 )
 
 
@@ -171,6 +173,29 @@ def test_bca_is_scipys_when_samples_are_independent(figure: str) -> None:
     # On scipy's own draws nothing is left to chance.
     same = bca_interval(value, result.bootstrap_distribution, drawn.jackknife[:, 0], n)
     np.testing.assert_allclose([same.low, same.high], [low, high], rtol=1e-9)
+
+
+def test_wilson_is_wilsons_of_the_rows_that_patients_are_worth() -> None:
+    """One row a patient: n - 1, by the unbiased variance. Every row four times: the same but for the patients' factor."""
+    hits = np.repeat([1.0, 0.0], [12, 40])
+    alone, four = wilson_interval(hits, np.ones(52)), wilson_interval(4 * hits, np.full(52, 4.0))
+    z, n, p = student.ppf(0.975, 1e9), 51, 12 / 52
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = (centre + np.array([-half, half])) / (1 + z**2 / n)
+    np.testing.assert_allclose([alone.low, alone.high], expected, rtol=1e-7)
+    np.testing.assert_allclose([four.low, four.high], expected, rtol=1e-7)
+    assert wilson_interval(np.zeros(20), np.ones(20)).method == EXACT
+    assert wilson_interval(np.ones(1), np.full(1, 9.0)).low is None
+
+
+def test_fishers_interval_is_the_textbooks_where_rows_are_independent() -> None:
+    """The standard deviation of atanh(r) is 1 / sqrt(n - 3)."""
+    random = np.random.default_rng(0)
+    n, r = 103, 0.6
+    drawn = np.tanh(np.arctanh(r) + random.normal(size=20_000) / np.sqrt(n - 3))
+    found = fisher_interval(r, drawn, 10**6)
+    np.testing.assert_allclose([found.low, found.high], np.tanh(np.arctanh(r) + np.array([-0.196, 0.196])), atol=4e-3)
+    assert fisher_interval(1.0, np.ones(9), 5).note.startswith("no spread")
 
 
 def test_everything_right_has_an_exact_interval() -> None:
