@@ -172,7 +172,8 @@ def _weights(Y: Matrix, multinomial: bool, sample_weight: Matrix | None, class_w
     for j in range(weight.shape[1]):
         if class_weight == "balanced":
             count = np.bincount(number[:, j], weights=weight[:, j], minlength=len(classes))
-            by_class = count.sum() / np.maximum((count > 0).sum() * count, np.finfo(np.float64).tiny)
+            there = (count > 0).sum() * count
+            by_class = np.divide(count.sum(), there, out=np.zeros_like(count), where=there > 0)
         else:
             by_class = np.array([class_weight.get(k, 1.0) for k in classes])
         weight[:, j] *= by_class[number[:, j]]

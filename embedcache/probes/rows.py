@@ -183,7 +183,8 @@ def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]
 
 def _softmax(xp: Any, scores: Any) -> Any:
     """Over the first axis of (heads, b)."""
-    shares = xp.exp(scores - scores.max())
+    # each row's own top: against another row's, all shares of a row may round to 0
+    shares = xp.exp(scores - (scores.max(0) if xp is np else scores.max(0).values))
     return shares / shares.sum(0)
 
 

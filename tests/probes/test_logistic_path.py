@@ -317,3 +317,14 @@ def test_a_fit_imports_neither_torch_nor_scikit_learn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_softmax_of_rows_far_apart_keeps_its_shares() -> None:
+    """Separable classes at a large C: scores of one row lie hundreds below those of another."""
+    random = np.random.default_rng(0)
+    y = np.arange(360) % 3
+    X = random.normal(size=(360, 12)).astype(np.float32)
+    X[:, :3] += 3 * np.eye(3, dtype=np.float32)[y]
+    found = solve_logistic(X, np.eye(3)[y], tuple(10 ** np.linspace(-6, 5, 45)), multinomial=True)
+    assert np.isfinite(found.coef).all()
+    assert found.converged.all()
