@@ -60,7 +60,9 @@ class Ranks:
         is_place = np.bincount(group, is_positive, len(ends)) > 0
         place = (np.cumsum(is_place) - 1)[group]
         is_tied = ~is_positive & is_place[group]
-        tie, which = np.unique(place[is_tied], return_inverse=True)
+        at = place[is_tied]
+        first = np.append(True, at[1:] != at[:-1])[: len(at)]
+        tie, which = at[first], np.cumsum(first) - 1
         places = int(is_place.sum())
         return cls(
             _counts(place[is_positive], patient[is_positive], places, patients.count),
@@ -256,11 +258,12 @@ def _average_precision(positive: Counts, below: Counts) -> Matrix:
 def _counts(row: Integers, patient: Integers, rows: int, patients: int) -> csr_matrix:
     """Sparse counts of (row, patient) from ascending rows; a cell named twice counts two."""
     start = np.append(0, np.cumsum(np.bincount(row, minlength=rows)))
-    summed = csr_matrix((np.ones(len(row), np.uint32), patient, start), shape=(rows, patients))
-    if rows < len(row) / 16:  # few distinct scores: most cells are named often
+    few = rows < len(row) / 16  # distinct scores: most cells are named often
+    summed = csr_matrix((np.ones(len(row), np.uint32 if few else np.uint16), patient, start), shape=(rows, patients))
+    if few:
         summed.sum_duplicates()
-    largest = int(summed.data.max(initial=0))
-    return summed.astype(np.uint16 if largest < _SHORT else np.uint32)
+        summed = summed.astype(np.uint16) if int(summed.data.max()) < _SHORT else summed
+    return summed
 
 
 def _row_sums(counts: csr_matrix) -> Matrix:
