@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer simulations")
     options = parser.parse_args()
-    many, some, few = (600, 100, 600) if options.quick else (4000, 1000, 4000)
+    many, some, few = (500, 60, 400) if options.quick else (4000, 1000, 4000)
     random = np.random.default_rng(18)
 
     print(
