@@ -97,18 +97,39 @@ class Resampled:
 def bootstrap(
     figures: Sequence[Figures], patients: Patients, resamples: int, seed: int, threads: int | None = None
 ) -> list[Resampled]:
-    """Draw patients once for all `figures`, with as many threads as there are cores unless told otherwise."""
+    """Draw patients once for all `figures`, with as many threads as there are cores unless told otherwise.
+
+    `Sums` wait until the threads are done, and share one matrix product a block: it has threads of its own, which on busy
+    cores spin for longer than they work, and do so once per product.
+    """
+    blocks: list[list[Matrix]] = [[] for _ in figures]
     starts = range(0, resamples, BLOCK)
 
-    def block(start: int) -> list[Matrix]:
-        draws = Draws.of_block(patients.count, min(BLOCK, resamples - start), seed, start // BLOCK)
-        return [f.figures(draws) for f in figures]
+    def draws(start: int) -> Draws:
+        return Draws.of_block(patients.count, min(BLOCK, resamples - start), seed, start // BLOCK)
 
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        blocks = list(pool.map(block, starts))
-        left_out = list(pool.map(lambda f: f.left_out(), figures))
+    summed = {i: f for i, f in enumerate(figures) if isinstance(f, Sums)}
+    counted = {i: f for i, f in enumerate(figures) if i not in summed}
+
+    def block(start: int) -> list[Matrix]:
+        drawn = draws(start)
+        return [f.figures(drawn) for f in counted.values()]
+
+    left_out = {i: f.left_out() for i, f in summed.items()}
+    if counted:
+        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+            for found in pool.map(block, starts):
+                for i, values in zip(counted, found, strict=True):
+                    blocks[i].append(values)
+            left_out.update(zip(counted, pool.map(lambda f: f.left_out(), counted.values()), strict=True))
+    if summed:
+        together = np.concatenate([f.per_patient for f in summed.values()])
+        ends = np.cumsum([len(f.per_patient) for f in summed.values()])[:-1]
+        for start in starts:
+            parts = np.split(together @ draws(start).as_float, ends)
+            for (i, f), part in zip(summed.items(), parts, strict=True):
+                blocks[i].append(f.of(part))
     once = Draws.once(patients.count)
     return [
-        Resampled(f.figures(once)[:, 0], np.concatenate([drawn[i] for drawn in blocks], axis=1), left_out[i])
-        for i, f in enumerate(figures)
+        Resampled(f.figures(once)[:, 0], np.concatenate(blocks[i], axis=1), left_out[i]) for i, f in enumerate(figures)
     ]

@@ -18,6 +18,8 @@ from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import Matrix
 
 _SHORT, _WORD = 2**16, 2**32
+_PLACES = 128
+"""At a time: as many as a core's cache holds of a block of resamples."""
 Integers = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.uint32]
 
@@ -58,7 +60,9 @@ class Ranks:
         is_place = np.bincount(group, is_positive, len(ends)) > 0
         place = (np.cumsum(is_place) - 1)[group]
         is_tied = ~is_positive & is_place[group]
-        tie, which = np.unique(place[is_tied], return_inverse=True)
+        at = place[is_tied]
+        first = np.append(True, at[1:] != at[:-1])[: len(at)]
+        tie, which = at[first], np.cumsum(first) - 1
         places = int(is_place.sum())
         return cls(
             _counts(place[is_positive], patient[is_positive], places, patients.count),
@@ -234,23 +238,32 @@ def _sum_of_products(a: Counts, b: Counts, fits: bool) -> Matrix:
 
 
 def _average_precision(positive: Counts, below: Counts) -> Matrix:
-    p = positive.astype(np.float64)
+    """Positives at a place x precision there, summed: some places at a time, whole numbers up to the one division."""
     reached = cumulated(positive.copy())
-    found = p + (reached[-1] - reached) if len(reached) else p
-    called = found + (below[-1] - below[:-1])
-    np.maximum(called, 1, out=called)
-    np.divide(found, called, out=found)
-    return ratio(np.einsum("gr,gr->r", p, found), p.sum(axis=0))
+    everything = reached[-1].copy() if len(reached) else np.zeros(positive.shape[1], np.uint32)
+    fits = int(positive.max(initial=0)) * int(everything.max(initial=0)) < _WORD
+    total = np.zeros(positive.shape[1])
+    for i in range(0, len(positive), _PLACES):
+        here = positive[i : i + _PLACES]
+        found = np.subtract(everything, reached[i : i + _PLACES])
+        found += here
+        called = np.subtract(below[-1], below[i : i + len(here)])
+        called += found
+        np.maximum(called, 1, out=called)
+        product = np.multiply(found, here, out=found) if fits else found.astype(np.float64) * here
+        total += np.divide(product, called).sum(axis=0)
+    return ratio(total, everything)
 
 
 def _counts(row: Integers, patient: Integers, rows: int, patients: int) -> csr_matrix:
     """Sparse counts of (row, patient) from ascending rows; a cell named twice counts two."""
     start = np.append(0, np.cumsum(np.bincount(row, minlength=rows)))
-    summed = csr_matrix((np.ones(len(row), np.uint32), patient, start), shape=(rows, patients))
-    if rows < len(row) / 16:  # few distinct scores: most cells are named often
+    few = rows < len(row) / 16  # distinct scores: most cells are named often
+    summed = csr_matrix((np.ones(len(row), np.uint32 if few else np.uint16), patient, start), shape=(rows, patients))
+    if few:
         summed.sum_duplicates()
-    largest = int(summed.data.max(initial=0))
-    return summed.astype(np.uint16 if largest < _SHORT else np.uint32)
+        summed = summed.astype(np.uint16) if int(summed.data.max()) < _SHORT else summed
+    return summed
 
 
 def _row_sums(counts: csr_matrix) -> Matrix:
