@@ -76,7 +76,7 @@ def solve_logistic(
     X (n, d), float16 to float64; products run in float64 for float64, else in float32. Y (n, n_labels) of 0, 1 and NaN for a
     missing label, which leaves its row out of that label's fit; multinomial: one column per class. sample_weight (n,).
     A column stops where the decrease that is left is foreseen to lie below `tol` times the objective, or unconverged after
-    `max_iter` iterations. Two classes of a softmax are one binary fit, as in scikit-learn. `device` other than `cpu` asks
+    about `max_iter` iterations (it may end the round that it is in). Two classes of a softmax are one binary fit, as in scikit-learn. `device` other than `cpu` asks
     torch for the passes over the rows. Raises InputError on features that are not finite.
     """
     ascending = tuple(sorted(set(C)))

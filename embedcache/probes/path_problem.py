@@ -53,7 +53,7 @@ class PathProblem:
         for part in self._parts():
             self._minimize(state, part, metrics, tol, min(_FIRST, max_iter))
             path = self
-            for _ in range(1000):
+            while True:
                 left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
                 if not len(left):
                     break
