@@ -28,7 +28,7 @@ MEMORY = 10
 _ENOUGH = 1e-4
 """Share of the decrease that the slope promises (Armijo)."""
 _MOST_CUTS = 12
-_NEAR = 100.0
+_NEAR = 1000.0
 """Times what is allowed: a problem of which no more is left is worth further iterations."""
 
 

@@ -16,7 +16,7 @@ STATE_BYTES = 1.5e9
 """What columns at work may take together."""
 STATE_NUMBERS = 2 * MEMORY + 8
 """float64 per coefficient of a column at work."""
-_FIRST = 8
+_FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
 _AHEAD, _LATER = 6, 10
 """Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
