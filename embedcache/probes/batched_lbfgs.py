@@ -18,6 +18,8 @@ Columns: TypeAlias = npt.NDArray[np.intp]
 """Numbers of the problems that a call is about, ascending."""
 Evaluate: TypeAlias = Callable[[Matrix, Columns], tuple[Matrix, Matrix, Matrix]]
 """Points (m, D), problems (m,) → values (m,), gradients (m, D), curvatures (m,)."""
+Allowed: TypeAlias = Callable[[Matrix, Matrix, Columns], Matrix]
+"""Points (m, D), values (m,), problems (m,) → the decrease that may be left, (m,)."""
 Precondition: TypeAlias = Callable[[Matrix, Columns, Matrix], Matrix]
 """Gradients (m, D), problems (m,), curvatures (m,) → gradients over an estimate of the Hessian, (m, D)."""
 
@@ -26,8 +28,8 @@ MEMORY = 10
 _ENOUGH = 1e-4
 """Share of the decrease that the slope promises (Armijo)."""
 _MOST_CUTS = 12
-_NEAR = 100.0
-"""Times the tolerance: what is foreseen to be left of a problem that is worth more iterations."""
+_NEAR = 1000.0
+"""Times what is allowed: a problem of which no more is left is worth further iterations."""
 
 
 @dataclass
@@ -70,16 +72,16 @@ class _Work:
 def minimize_all(
     evaluate: Evaluate,
     precondition: Precondition,
+    allowed: Allowed,
     done: Solution,
     columns: Columns,
     *,
-    tol: float,
     max_iter: int,
     rounding: float,
 ) -> None:
     """Minimise the problems `columns` of `done`, which is brought up to date, from where they stand.
 
-    Converged is where the decrease that is left, as L-BFGS's matrix foresees it, lies below `tol` times the value.
+    Converged is where the decrease that is left, as L-BFGS's matrix foresees it, is `allowed`.
     `rounding` is the share of a value that may be noise. A problem whose line search fails, or that is still at work after
     `max_iter` more iterations (twice as many where little is left) is not converged.
     """
@@ -98,9 +100,9 @@ def minimize_all(
     fresh = np.ones(len(columns), dtype=bool)
     while len(work.columns):
         _aim(work, precondition, fresh)
-        left = -work.descent / (2 * tol * work.value)
-        ended = fresh & (left < 1)
-        most = np.where(left < _NEAR, 2 * max_iter, max_iter)
+        left, limit = -work.descent / 2, allowed(work.point, work.value, work.columns)
+        ended = fresh & (left <= limit)
+        most = np.where(left <= _NEAR * limit, 2 * max_iter, max_iter)
         stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)
         leave = ended | stuck
         if leave.any():

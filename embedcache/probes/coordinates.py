@@ -17,15 +17,19 @@ class Coordinates:
     """The rows as they are solved: X itself, or with fewer rows than features their coordinates in their own span."""
 
     rows: Features
-    basis: Matrix | None
+    """(n, d), or (n, r) with r <= n."""
+    X: Features
     centre: Matrix | None
+    """(d,): mean of X, where coordinates were taken."""
+    dual: Matrix | None
+    """(n, r): the directions of the coordinates as combinations of the centred rows."""
 
     @classmethod
     def of(cls, X: Features) -> "Coordinates":
-        """Those of X (n, d); float64 is used where n < d. Raises InputError if X is not finite."""
+        """Those of X (n, d). With n < d beside X three (n, n) matrices of float64. Raises InputError if X is not finite."""
         n, d = X.shape
         if n >= d:
-            return cls(X, None, None)
+            return cls(X, X, None, None)
         centre = X.mean(axis=0, dtype=np.float64)
         if not np.isfinite(centre).all():
             raise not_finite()
@@ -35,19 +39,22 @@ class Coordinates:
             block = X[:, part].astype(np.float64) - centre[part]
             gram += block @ block.T
         square, vectors = np.linalg.eigh(gram)
-        kept = square > n * np.finfo(np.float64).eps * max(square.max(initial=0.0), np.finfo(np.float64).tiny)
+        kept = square > n * np.finfo(np.float64).eps * max(square[-1], np.finfo(np.float64).tiny)
         kept[-1] = True  # at least one coordinate, if it is 0 for all rows
         length = np.sqrt(np.maximum(square[kept], 0.0))
         rows = (vectors[:, kept] * length).astype(np.result_type(X.dtype, np.float32))
-        basis = np.zeros((d, len(length)))
-        scaled = np.divide(vectors[:, kept], length, out=np.zeros_like(vectors[:, kept]), where=length > 0)
-        for part in _feature_blocks(n, d):
-            basis[part] = (X[:, part].astype(np.float64) - centre[part]).T @ scaled
-        return cls(rows, basis, centre)
+        dual = np.divide(vectors[:, kept], length, out=np.zeros((n, len(length))), where=length > 0)
+        return cls(rows, X, centre, dual)
 
     def back(self, w: Matrix) -> Matrix:
         """Weights (..., r) of the coordinates as weights (..., d) of the features."""
-        return w if self.basis is None else w @ self.basis.T
+        if self.centre is None or self.dual is None:
+            return w
+        share = w @ self.dual.T
+        result = np.empty((*w.shape[:-1], self.X.shape[1]))
+        for part in _feature_blocks(*self.X.shape):
+            result[..., part] = share @ (self.X[:, part].astype(np.float64) - self.centre[part])
+        return result
 
     def original(self, centre: Matrix) -> Matrix:
         """Centres (..., r) of the coordinates as centres (..., d) of the features."""

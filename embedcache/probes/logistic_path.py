@@ -12,7 +12,7 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
 3. Where float32 allows no more progress, what is left goes on in float64, block by block.
 
 Memory beside X: blocks of rows (some 50 MB), 2 · d² float64 while a Gram matrix is decomposed, one d x d basis per label
-that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them), and 22 numbers per coefficient
+that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them), and 28 numbers per coefficient
 at work (columns are solved in groups that hold at most 1.5 GB of them). With fewer rows than features the rows' coordinates
 in a basis of themselves, (n, n), take the place of X; the penalty does not see the rotation.
 """
@@ -76,8 +76,9 @@ def solve_logistic(
     X (n, d), float16 to float64; products run in float64 for float64, else in float32. Y (n, n_labels) of 0, 1 and NaN for a
     missing label, which leaves its row out of that label's fit; multinomial: one column per class. sample_weight (n,).
     A column stops where the decrease that is left is foreseen to lie below `tol` times the objective, or unconverged after
-    `max_iter` iterations. Two classes of a softmax are one binary fit, as in scikit-learn. `device` other than `cpu` asks
-    torch for the passes over the rows. Raises InputError on features that are not finite.
+    about `max_iter` iterations (it may end the round that it is in). Two classes of a softmax are one binary fit, as in
+    scikit-learn. `device` other than `cpu` asks torch for the passes over the rows. Raises InputError on features that are
+    not finite.
     """
     ascending = tuple(sorted(set(C)))
     fits = _Fits.of(Y, _weights(Y, multinomial, sample_weight, class_weight), multinomial)
