@@ -24,15 +24,14 @@ from common import finish, sandbox
 from embedcache.backbones.device import prepare_device
 from embedcache.backbones.torchvision_pair import complete_torchvision
 from embedcache.extraction.config import ExtractConfig
+from embedcache.extraction.device_samples import write_images
 from embedcache.extraction.device_trial import (
     BATCH,
     DTYPES,
-    IMAGES,
     extraction_rate,
     forward_rates,
     matrix_rate,
     stage_rates,
-    write_images,
 )
 
 complete_torchvision()
@@ -54,7 +53,7 @@ def main() -> None:
     device = prepare_device(wanted, torch.get_num_threads())
     names = options.backbone or (QUICK if options.quick else list(MAKERS))
     with sandbox() as folder:
-        table = write_images(folder / "images", IMAGES[device.type])
+        table = write_images(folder / "images", device.type).table
         matmul = {dtype: matrix_rate(device, dtype) for dtype in DTYPES}
         found = {name: measured(name, folder, table, device, matmul) for name in names}
     worst = min(found, key=lambda name: found[name]["ratio"])

@@ -11,6 +11,7 @@ from embedcache_cli.output import size as bytes_text
 
 if TYPE_CHECKING:
     from embedcache.backbones.catalogue import BackboneCard
+    from embedcache.types import BackboneInfo, VolumeInput
 
 NAME = "backbones"
 app = typer.Typer(help="Which backbones there are, and what one of them is.")
@@ -109,9 +110,12 @@ def described(card: "BackboneCard") -> dict[str, object]:
         + (f" ({counted(info.registers, 'register')} left out)" if info.registers else ""),
         "norm": info.norm,
         "layers": layers(card),
-        "own input": "x".join(map(str, info.shape)) + (", no other" if info.fixed_size else ""),
+        "own input": own_input(info),
+        **(spaced(info, info.volume) if info.volume else {}),
         "refused": card.size_problem,
-        "bytes an image": ", ".join(f"{kind} {bytes_text(n)}" for kind, n in card.image_bytes.items())
+        f"bytes {'a volume' if info.volume else 'an image'}": ", ".join(
+            f"{kind} {bytes_text(n)}" for kind, n in card.image_bytes.items()
+        )
         + (f" at {sides} and layer {info.layers}, float16" if card.image_bytes else ""),
         "positions": info.model.position_interpolation,
         "preprocessing": preprocessing(card),
@@ -119,6 +123,26 @@ def described(card: "BackboneCard") -> dict[str, object]:
         "commit": card.loading.commit,
         "digest": info.model.weights_digest,
     }
+
+
+def own_input(info: "BackboneInfo") -> str:
+    """`224x224, no other`, or `96x96x96 voxels (z, y, x)`."""
+    sides = "x".join(map(str, info.shape))
+    if info.volume is None:
+        return sides + (", no other" if info.fixed_size else "")
+    sliding = ", no other at once; more of a volume with --volume-size and --sliding" if info.fixed_size else ""
+    return f"{sides} voxels (z, y, x){sliding}"
+
+
+def spaced(info: "BackboneInfo", volume: "VolumeInput") -> dict[str, object]:
+    """How whole volumes come to that input: their spacing and window."""
+    if volume.spacing is None:
+        spacing = "none of its own: volumes are stretched to the input, unless --spacing says mm"
+    else:
+        mm = " x ".join(f"{v:g}" for v in volume.spacing)
+        field = " x ".join(f"{n * v:g}" for n, v in zip(info.shape, volume.spacing, strict=True))
+        spacing = f"{mm} mm (z, y, x): {field} mm about a volume's centre"
+    return {"spacing": spacing, "window": f"{info.window} in place of auto" if info.window else ""}
 
 
 def layers(card: "BackboneCard") -> str:

@@ -97,7 +97,7 @@ def on_device(b: "BackboneOnDevice", report: "DeviceReport") -> dict[str, object
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in (b.stages or {}).items())
     lines["an image"] = f"{b.flops / 1e9:,.1f} GFLOP"
     lines["end to end"] = (
-        f"{b.end_to_end:,.1f} images a second ({report.images}, float32); {b.binds} binds (alone, images a second: {stages})"
+        f"{b.end_to_end:,.1f} images a second ({b.images}, float32); {b.binds} binds (alone, images a second: {stages})"
     )
     return lines
 

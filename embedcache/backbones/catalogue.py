@@ -14,6 +14,7 @@ from embedcache.backbones.hub import page
 from embedcache.backbones.known import KNOWN, KnownBackbone, find_known
 from embedcache.backbones.loading import Loading, try_loading
 from embedcache.errors import EmbedcacheError, UnknownNameError, suggest
+from embedcache.images.options import VolumeOptions
 from embedcache.types import BackboneInfo, TokenKind, Window
 
 FLOAT16_BYTES = 2
@@ -156,12 +157,15 @@ def _asked_shape(info: BackboneInfo | None, size: int | None) -> tuple[tuple[int
         return (), ""
     shape: tuple[int, ...] = info.shape if size is None else (*info.shape[:-2], size, size)
     try:
-        if info.volume is None:
-            image_recipe(info, Window("range"), size=(shape[-2], shape[-1]))
+        image_recipe(info, Window("range"), size=(shape[-2], shape[-1]), volume=_asked_voxels(info, shape))
         info.grid(shape)
     except EmbedcacheError as error:
         return shape, str(error)
     return shape, ""
+
+
+def _asked_voxels(info: BackboneInfo, shape: tuple[int, ...]) -> VolumeOptions:
+    return VolumeOptions() if info.volume is None else VolumeOptions(size=(info.volume.slices, shape[-2], shape[-1]))
 
 
 def _layers(info: BackboneInfo, shape: tuple[int, ...], refused: bool) -> tuple[LayerShape, ...]:

@@ -69,6 +69,8 @@ class BackboneOnDevice:
     """The stage of that which the others wait for."""
     stages: Mapping[str, float] | None = None
     """Images a second of decode, forward and write, each alone."""
+    images: str = ""
+    """Which images the rates are for; of an encoder of whole volumes each is one."""
 
     @property
     def ok(self) -> bool:
@@ -87,8 +89,6 @@ class DeviceReport:
     torch: str
     missing: str
     """Why the asked device was not tried, "" where it was."""
-    images: str
-    """Which images the rates are for."""
     compared_with: str
     matmul: Mapping[str, float]
     """Compute dtype → measured floating-point operations a second of a large matrix product."""
@@ -113,8 +113,9 @@ class DeviceReport:
 def check_device(device: str, backbones: Sequence[str] = (), weights: str | None = None) -> DeviceReport:
     """Try `device` (`auto`, `cpu`, `cuda`, `cuda:1`) with a tiny random model and with each of `backbones`.
 
-    A few synthetic images are extracted on the device and on the CPU and compared; a CPU is held against itself with other
-    threads and batches. Raises InputError where the trial itself ends badly, for example without torch.
+    A few synthetic images, or volumes for an encoder of those, are extracted on the device and on the CPU and compared; a CPU
+    is held against itself with other threads and batches. Raises InputError where the trial itself ends badly, for example
+    without torch.
     """
     with tempfile.TemporaryDirectory(prefix="embedcache-device-") as folder:
         asked = {"device": device, "backbones": list(backbones), "weights": weights, "folder": folder}

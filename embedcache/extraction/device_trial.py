@@ -9,9 +9,11 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from embedcache.backbones import Backbone, describe_backbone, load_backbone
 from embedcache.backbones.device import prepare_device
-from embedcache.backbones.torchvision_pair import complete_torchvision
 from embedcache.errors import EmbedcacheError, InputError
 from embedcache.extraction.calibrate import timed
 from embedcache.extraction.config import ExtractConfig, asked_arrays
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.device_check import Agreement, BackboneOnDevice, DeviceReport, Speed
+from embedcache.extraction.device_samples import Samples, tiny_model, write_samples
 from embedcache.extraction.forecast import plan
 from embedcache.extraction.job import extract
 from embedcache.extraction.progress import Listener, Progress
@@ -37,9 +39,8 @@ from embedcache.store import layout
 from embedcache.store.reader import FeatureCache
 from embedcache.types import ArraySpec
 
-IMAGES = {"cpu": 16, "cuda": 192}
-SIDE = 512
 BATCH = {"cpu": 8, "cuda": 64}
+BATCH_OF_VOLUMES = {"cpu": 2, "cuda": 4}
 REFERENCE_BATCH = 3
 """Of the CPU's run that the device is held against: other batches take other paths through the kernels."""
 MATRIX = {"cpu": 1536, "cuda": 8192}
@@ -84,8 +85,8 @@ def run(asked: str, backbones: list[str], weights: str | None, folder: Path) -> 
             raise
         missing, device = str(error), prepare_device("cpu", threads)
     kind = device.type
-    table = write_images(folder / "images", IMAGES[kind])
     matmul = {dtype: matrix_rate(device, dtype) for dtype in DTYPES}
+    samples = cache(partial(write_samples, folder, kind))
     names = {TINY: str(tiny_model(folder / "tiny-random-vit")), **{name: name for name in backbones}}
     return DeviceReport(
         asked=asked,
@@ -93,11 +94,11 @@ def run(asked: str, backbones: list[str], weights: str | None, folder: Path) -> 
         hardware=torch.cuda.get_device_name(device) if kind == "cuda" else f"{threads} cores",
         torch=torch.__version__,
         missing=missing,
-        images=f"{IMAGES[kind]} synthetic PNG of {SIDE}x{SIDE}",
         compared_with="the CPU" if kind == "cuda" else "itself with one thread, other batches and eager attention",
         matmul=matmul,
         backbones=tuple(
-            try_backbone(shown, name, weights, device, table, folder, matmul) for shown, name in names.items()
+            try_backbone(shown, name, weights, device, samples, Path(tempfile.mkdtemp(dir=folder)), matmul)
+            for shown, name in names.items()
         ),
     )
 
@@ -107,23 +108,23 @@ def try_backbone(
     name: str,
     weights: str | None,
     device: torch.device,
-    table: Path,
+    samples: Callable[[bool], Samples],
     folder: Path,
     matmul: dict[str, float],
 ) -> BackboneOnDevice:
-    """One backbone: its agreement with the CPU, then its rates."""
-    config = ExtractConfig(
-        dataset="table", root=str(table), backbones=(name,), weights=weights, tokens="cls,mean,patch,pooled",
-        dtype="float32", ids="keep", device=str(device), batch_size=BATCH[device.type],
-        cache=str(folder / "device" / str(len(os.listdir(folder)))),
-    )  # fmt: skip
-    reference = replace(
-        config, cache=config.cache.replace("/device/", "/reference/"), device="cpu", batch_size=REFERENCE_BATCH,
-        threads=1 if device.type == "cpu" else None, attention="eager" if device.type == "cpu" else "sdpa",
-    )  # fmt: skip
-    Path(config.cache).mkdir(parents=True)
-    Path(reference.cache).mkdir(parents=True)
+    """One backbone: its agreement with the CPU, then its rates; `samples` of whole volumes, or not. `folder` is empty."""
     try:
+        whole = describe_backbone(name, weights=weights).volume is not None
+        tried = samples(whole)
+        config = ExtractConfig(
+            dataset="table", root=str(tried.table), backbones=(name,), weights=weights, tokens="cls,mean,patch,pooled",
+            dtype="float32", ids="keep", device=str(device), batch_size=(BATCH_OF_VOLUMES if whole else BATCH)[device.type],
+            cache=str(folder / "device"),
+        )  # fmt: skip
+        reference = replace(
+            config, cache=str(folder / "reference"), device="cpu", batch_size=REFERENCE_BATCH,
+            threads=1 if device.type == "cpu" else None, attention="eager" if device.type == "cpu" else "sdpa",
+        )  # fmt: skip
         end_to_end = extraction_rate(config)
         extract(reference)
         agreement = compare(config, reference)
@@ -134,7 +135,7 @@ def try_backbone(
     except RuntimeError as error:  # what a device raises has no type of its own
         return BackboneOnDevice(shown, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     binds = min(stages, key=lambda stage: stages[stage])
-    return BackboneOnDevice(shown, "", agreement, flops, speeds, end_to_end, binds, stages)
+    return BackboneOnDevice(shown, "", agreement, flops, speeds, end_to_end, binds, stages, tried.what)
 
 
 # --- the same tokens ------------------------------------------------------------------------------
@@ -273,37 +274,6 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-# --- what is tried --------------------------------------------------------------------------------
-
-
-def write_images(folder: Path, count: int) -> Path:
-    """Synthetic grey PNG, smooth with some noise, and the table that lists them."""
-    from PIL import Image  # an image library is only needed for these
-
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    lines = ["path,label"]
-    for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).resize((SIDE, SIDE), 3)
-        pixels = np.asarray(coarse, dtype=np.int16) + rng.integers(-8, 9, (SIDE, SIDE), dtype=np.int16)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:04}.png")
-        lines.append(f"{i:04}.png,{i % 2}")
-    table = folder / "trial.csv"
-    table.write_text("\n".join(lines) + "\n")
-    return table
-
-
-def tiny_model(folder: Path) -> Path:
-    """A random ViT of DINOv2's form, saved as a checkpoint is: 192 wide, 4 blocks, patch 14, 224 pixels."""
-    complete_torchvision()
-    from transformers import Dinov2Config, Dinov2Model  # its models import torchvision where it is installed
-
-    torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=192, num_hidden_layers=4, num_attention_heads=3, image_size=224, patch_size=14)
-    Dinov2Model(config).save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

@@ -4,24 +4,25 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedcache.backbones import Backbone, describe_backbone, load_backbone
+from embedcache.backbones import describe_backbone, list_backbones, load_backbone
 from embedcache.backbones.captured import CapturedBackbone
-from embedcache.errors import InputError, TokenOverflowError
+from embedcache.errors import TokenOverflowError
 from embedcache.extraction.stored import stored_tokens
 from embedcache.testing import backbone_contract as contract
-from embedcache.testing import check_backbone, make_tiny_backbone, tiny_families
+from embedcache.testing import check_backbone, contract_of_tokens, make_tiny_backbone, tiny_families
 from embedcache.testing.backbone_contract import breaches_of
 from embedcache.testing.backbone_subject import Subject, everything
 from embedcache.testing.tiny_timm import make_tiny_open_clip, make_tiny_timm, tiny_timm_kinds
-from embedcache.types import ArraySpec, BackboneInfo, VolumeInput
+from embedcache.types import ArraySpec
+
+from .altered import Altered, breaches, patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,47 +47,21 @@ def test_the_floors_hold_to_the_contract() -> None:
     check_backbone("pixels:32", "patches:14")
 
 
+def test_encoders_of_volumes_hold_to_the_contract(vit3d: Path, swin3d: Path) -> None:
+    check_backbone(str(vit3d), str(swin3d))
+
+
+def test_every_family_that_is_registered_is_held_to_it() -> None:
+    """By the tests above."""
+    held = {*FAMILIES, "timm", "open_clip", "pixels", "patches", "monai_vit", "monai_swin_unetr"}
+    assert set(list_backbones()) == held
+
+
 def test_other_settings_hold_to_the_contract(models: Callable[[str], Path]) -> None:
     check_backbone(str(models("vit")), str(models("swin")), attention="eager")
 
 
 # --- what it must catch -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Altered:
-    """A backbone whose tokens are altered before they are returned."""
-
-    inner: Backbone
-    alter: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
-    """(path, tokens, input) → tokens."""
-
-    @property
-    def info(self) -> BackboneInfo:
-        return self.inner.info
-
-    def tokens(self, x: torch.Tensor, arrays: Sequence[ArraySpec]) -> dict[str, torch.Tensor]:
-        return {path: self.alter(path, values, x) for path, values in self.inner.tokens(x, arrays).items()}
-
-
-def breaches(
-    folder: Path,
-    alter: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-    monkeypatch: pytest.MonkeyPatch | None = None,
-    **changes: Any,
-) -> list[str]:
-    """Of a backbone that is altered, each time that it is loaded, or that tells something else of itself."""
-    loaded = load_backbone(describe_backbone(str(folder)))
-    assert isinstance(loaded, CapturedBackbone)
-    told = replace(loaded, info=replace(loaded.info, **changes))
-    subject = Altered(told, alter) if alter else told
-    if monkeypatch is not None:
-        monkeypatch.setattr(contract, "load_backbone", lambda *_: subject)
-    return list(breaches_of(Subject(subject, torch.device("cpu"))))
-
-
-def patches(path: str) -> bool:
-    return path.endswith("patch_tokens")
 
 
 def test_rows_and_columns_exchanged(models: Callable[[str], Path]) -> None:
@@ -97,7 +72,7 @@ def test_rows_and_columns_exchanged(models: Callable[[str], Path]) -> None:
         return values.transpose(1, 2).reshape(n, y, x, width)
 
     found = breaches(models("vit"), transposed)
-    assert any(line.startswith("layer_1/patch_tokens: of 12 squares ") for line in found)
+    assert any(line.startswith("layer_1/patch_tokens: of 16 squares ") for line in found)
 
 
 def test_hieras_own_order_of_tokens(models: Callable[[str], Path]) -> None:
@@ -115,7 +90,10 @@ def test_a_map_that_is_one_patch_off(models: Callable[[str], Path]) -> None:
         return torch.cat([values[:, 1:], values[:, -1:]], dim=1) if patches(path) else values
 
     found = breaches(models("swin"), shifted)
-    assert any(line.startswith("layer_3/patch_tokens: squares show -0.") for line in found)
+    assert any(
+        line.startswith("layer_3/patch_tokens: squares show -1.0 patches along y, +0.0 patches along x")
+        for line in found
+    )
 
 
 def test_patches_shuffled_as_a_masked_autoencoder_does(models: Callable[[str], Path]) -> None:
@@ -173,7 +151,7 @@ def test_a_constant_image_that_is_no_number(models: Callable[[str], Path]) -> No
 
 def test_a_load_that_draws_weights(models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     other = load_backbone(describe_backbone(str(models("vit_mae"))))
-    monkeypatch.setattr(contract, "load_backbone", lambda *_: other)
+    monkeypatch.setattr(contract_of_tokens, "load_backbone", lambda *_: other)
     found = breaches(models("vit"))
     assert any("differs when loaded twice" in line for line in found)
 
@@ -200,7 +178,7 @@ def test_a_size_that_ends_in_another_error(models: Callable[[str], Path]) -> Non
     careless = Careless(loaded, lambda path, values, _: values)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Subject, "arrays", lambda self, size: everything(self.info, (32, 32)))
-        found = list(contract._of_odd_sizes(Subject(careless, torch.device("cpu"))))
+        found = list(contract_of_tokens.of_odd_sizes(Subject(careless, torch.device("cpu"))))
     assert "an input of 32x39 ends in RuntimeError, and not in an InputError" in found
 
 
@@ -224,18 +202,11 @@ def test_a_description_that_imports_torch(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(contract._of_describing(["pixels:8"], {})) == []
 
 
-def test_an_encoder_of_volumes_is_not_for_it(models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    info = replace(describe_backbone(str(models("vit"))), volume=VolumeInput(slices=32))
-    monkeypatch.setattr(contract, "describe_backbone", lambda *_, **__: info)
-    with pytest.raises(InputError, match="vit sees whole volumes"):
-        check_backbone("vit")
-
-
 def test_the_error_names_the_backbone_and_every_breach(
     models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contract, "breaches_of", lambda subject: ["first", "second"])
-    monkeypatch.setattr(contract, "_of_store", lambda *_: [])
+    monkeypatch.setattr(contract, "of_store", lambda *_: [])
     with pytest.raises(AssertionError, match=r"backbones break their contract: vit: first; vit: second"):
         check_backbone(str(models("vit")))
 

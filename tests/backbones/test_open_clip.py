@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError
-from embedcache.testing.backbone_contract import check_backbone, relative_l2
+from embedcache.testing.backbone_contract import check_backbone
+from embedcache.testing.backbone_subject import relative_l2
 from embedcache.testing.tiny_timm import make_tiny_open_clip
 from embedcache.types import ArraySpec
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.captured import load_captured
 from embedcache.backbones.structure import Structure
-from embedcache.testing import backbone_contract as contract
 from embedcache.testing import make_tiny_backbone
 from embedcache.testing.backbone_subject import Subject, everything, relative_l2
+from embedcache.testing.contract_of_places import of_places
 from embedcache.testing.tiny_backbones import draw_all
 
 timm = pytest.importorskip("timm", reason="timm is an extra of its own")
@@ -96,7 +96,7 @@ def test_a_bright_square_is_followed_in_a_masked_autoencoder_and_not_in_its_own_
 ) -> None:
     """Even with nothing masked, transformers' ViTMAEModel shuffles the patches of each image anew."""
     info = describe_backbone(str(models("vit_mae")))
-    assert not list(contract._of_places(Subject(load_backbone(info), torch.device("cpu"))))
+    assert not list(of_places(Subject(load_backbone(info), torch.device("cpu"))))
     structure = Structure(
         "ViTMAEModel",
         blocks=("layers", "encoder.layer"),
@@ -107,7 +107,5 @@ def test_a_bright_square_is_followed_in_a_masked_autoencoder_and_not_in_its_own_
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shuffled = Subject(load_captured(info, structure, "cpu"), torch.device("cpu"))
-        lost = {
-            line.partition(":")[0] for line in contract._of_places(shuffled) if "do not show where they are" in line
-        }
+        lost = {line.partition(":")[0] for line in of_places(shuffled) if "do not show where they are" in line}
     assert lost == {f"layer_{number}/patch_tokens" for number in (1, 2, 3)}

@@ -10,7 +10,8 @@ import torch
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.timm_torch import TimmBackbone
 from embedcache.errors import InputError
-from embedcache.testing.backbone_contract import check_backbone, relative_l2
+from embedcache.testing.backbone_contract import check_backbone
+from embedcache.testing.backbone_subject import relative_l2
 from embedcache.testing.tiny_timm import make_tiny_timm, tiny_timm_kinds
 from embedcache.types import ArraySpec, TokenKind
 

@@ -142,24 +142,33 @@ def test_the_wheels_are_those_of_this_installation() -> None:
 # --- a device -------------------------------------------------------------------------------------
 
 
-def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, home: Path) -> None:
+def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, vit3d: Path, home: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU; tests/gpu tries it")
-    report = check_device("cuda:0", (str(tiny),))
+    report = check_device("cuda:0", (str(tiny), str(vit3d)))
     assert report.device == "cpu"
     (line,) = report.problems
     assert "no CUDA device is visible" in line
     assert "The CPU was tried instead." in line
     assert set(report.matmul) == {"float32", "bfloat16"}
     assert min(report.matmul.values()) > 0
-    random, ours = report.backbones
-    assert random.name == "a tiny random ViT"
-    assert ours.name == str(tiny)
+    random, _, volumes = report.backbones
+    assert [b.name for b in report.backbones] == ["a tiny random ViT", str(tiny), str(vit3d)]
+    assert [b.images.split(" of ")[0] for b in report.backbones] == [
+        *["16 synthetic PNG"] * 2,
+        "4 synthetic NIfTI volumes",
+    ]
+    assert all(b.ok for b in report.backbones)
+    assert {a.array: a.tokens for a in volumes.agreement} == {
+        "layer_3/cls_token": 4,
+        "layer_3/patch_mean": 4,
+        "layer_3/patch_tokens": 4 * 4 * 3 * 4,
+    }
     for b in report.backbones:
         assert {a.array.rpartition("/")[2] for a in b.agreement} == {"cls_token", "patch_mean", "patch_tokens"}
-        assert all(a.ok and a.tokens >= 16 for a in b.agreement)
+        assert all(a.ok and a.tokens >= 4 for a in b.agreement)
         assert b.binds in ("decode", "forward", "write")
         assert b.stages is not None
         assert min(b.stages.values()) > 0
@@ -179,7 +188,7 @@ def test_a_device_that_is_none() -> None:
 def test_a_difference_beyond_the_bound_is_a_problem() -> None:
     far = Agreement("layer_12/cls_token", 16, 2e-3, 1e-5)
     backbone = BackboneOnDevice("x", "", (far, replace(far, worst=1e-6)))
-    report = DeviceReport("cuda:0", "cuda:0", "X", "2.13", "", "", "the CPU", {}, (backbone,))
+    report = DeviceReport("cuda:0", "cuda:0", "X", "2.13", "", "the CPU", {}, (backbone,))
     (line,) = report.problems
     assert "layer_12/cls_token differs from the CPU by 2.0e-03, more than 1e-05; do not extract here" in line
     assert not backbone.ok
