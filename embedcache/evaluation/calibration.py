@@ -21,6 +21,10 @@ INVERTED = "test inverted, patients resampled"
 Bins = npt.NDArray[np.int64]
 
 
+PROBABLE = ("log-odds", "log-probability", "probability", "vote share")
+"""Scores that say a probability."""
+
+
 def probabilities(scores: Matrix, score_name: str) -> Matrix:
     """Scores as probabilities, NaN kept: of log-odds by expit, of log-probabilities by exp; shares are ones already."""
     if score_name == "log-odds":

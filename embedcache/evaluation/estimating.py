@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedcache.evaluation import thresholds
 from embedcache.evaluation.bootstrap import Figures, Resampled, Sums, bootstrap
-from embedcache.evaluation.calibration import calibration_sums, probabilities
+from embedcache.evaluation.calibration import PROBABLE, calibration_sums, probabilities
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
 from embedcache.evaluation.metrics import macro, ratio
 from embedcache.evaluation.ranks import Ranks
@@ -43,7 +43,9 @@ def estimate(
         for j in columns
     ]
     missing: dict[tuple[str, str], str] = {}
-    chance = probabilities(scores, score_name)
+    # of a score that is no probability (a distance, a margin) what would be said of one is left out below
+    probable = score_name in PROBABLE
+    chance = probabilities(scores, score_name) if probable else np.where(np.isnan(scores), np.nan, 0.0)
     chosen = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
     known = mask((~np.isnan(truth)).any(axis=1))
     for j in columns:
@@ -59,7 +61,8 @@ def estimate(
         for part, r in zip(parts, resampled, strict=True)
         for i, name in enumerate(part.names)
     }
-    names = _names(multiclass, before is not None)
+    names = _names(multiclass, before is not None, probable)
+    found = {key: one for key, one in found.items() if key[0] in names}
     for name in names:
         each = [found[name, labels[j].name] for j in columns if (name, labels[j].name) in found]
         # The sum over the classes stands for their mean.
@@ -68,9 +71,9 @@ def estimate(
     return Estimates(names, labels, found, missing)
 
 
-def _names(multiclass: bool, before: bool) -> tuple[str, ...]:
+def _names(multiclass: bool, before: bool, probable: bool) -> tuple[str, ...]:
     f1 = ("f1",) if multiclass or before else ()
-    return (*RANKED, *DECIDED, *f1, *(AT_SPECIFICITY if before else ()), *CALIBRATED)
+    return (*RANKED, *DECIDED, *f1, *(AT_SPECIFICITY if before else ()), *(CALIBRATED if probable else ()))
 
 
 def _mean(name: str, each: Sequence[Estimate]) -> Estimate:

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import InputError, MissingPackageError
 from embedcache.evaluation import figure_panels as panels
+from embedcache.evaluation.calibration import PROBABLE
 from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.result_table import choice_of
 from embedcache.types import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_PROBABLE = ("log-odds", "log-probability", "probability", "vote share")
-"""Scores that say a probability, so that they can be held against what happened."""
 
 
 def draw_result(result: Result, path: str | Path) -> Path:
@@ -67,7 +65,7 @@ def _classes(figure: "Figure", result: Result, test: Predictions) -> list[str]:
     n = len(panels.COLOURS)
     style = {m.label: (panels.COLOURS[i % n], panels.STYLES[i // n]) for i, m in enumerate(commonest)}
     scores_are = result.chosen.get("scores_are", "")
-    probable = scores_are in _PROBABLE and bool((test.patient != "").all())
+    probable = scores_are in PROBABLE and bool((test.patient != "").all())
     lower = probable or bool(result.selection)
     top = max(4.6, 2.4 + 0.36 * len(shown))
     figure.set_size_inches(11, top + (4.4 if lower else 0))

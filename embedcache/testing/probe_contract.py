@@ -235,6 +235,10 @@ def _of_missing(subject: _Subject) -> Iterator[str]:
         y[gone, 1] = np.nan
         scores, whole = subject.scores(replace(data, y=y)), subject.scores(data)
         yield from _unlike(whole[..., [0, 2]], scores[..., [0, 2]], SOLVED, "of a label, when another one is missing")
+        for value, what in ((0, "negative"), (1, "positive")):
+            taken = np.where(np.isnan(y), value, y)
+            if np.array_equal(subject.scores(replace(data, y=taken))[..., 1], scores[..., 1]):
+                yield f"a missing label is taken for a {what} one"
         y[:, 1] = np.nan
         if not np.isnan(subject.scores(replace(data, y=y))[..., 1]).all():
             yield "a label that no row has is scored"

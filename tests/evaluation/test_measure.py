@@ -231,3 +231,15 @@ def test_a_constant_target_or_prediction_is_said() -> None:
     np.testing.assert_allclose(predicted["r2", "age"].value, r2_score(y, flat), rtol=1e-9)
     nothing = measure(np.full((3, 1), np.nan), np.zeros((3, 1)), np.arange(3), "numeric", ("age",), 0.0)
     assert all(m.value is None and m.note for m in nothing)
+
+
+def test_a_score_that_is_no_probability_has_no_brier_score() -> None:
+    """A margin or a distance ranks and decides, and says nothing of how likely."""
+    random = np.random.default_rng(0)
+    truth = (random.random((80, 2)) < 0.4).astype(float)
+    scores = truth + random.normal(size=(80, 2))
+    patient = np.array([f"p{i // 2}" for i in range(80)])
+    asked = {"resamples": 50, "before": BeforeRefit(truth, scores, scores)}
+    odds = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="log-odds", **asked)  # type: ignore[arg-type]
+    margin = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="distance", **asked)  # type: ignore[arg-type]
+    assert margin == tuple(m for m in odds if m.name not in ("brier", "calibration_error"))

@@ -131,7 +131,7 @@ BROKEN = {
     "inputs changed": (fitting(spoil), "it changes its inputs"),
     "a crash on few rows": (fitting(crash), "fewer rows than features ends in LinAlgError: singular"),
     "global random numbers": (fitting(draw), "global random numbers"),
-    "missing labels as negatives": (fitting(lambda X, y: (X, np.nan_to_num(y))), "a label that no row has is scored"),
+    "missing labels as negatives": (fitting(lambda X, y: (X, np.nan_to_num(y))), "taken for a negative one"),
     "the first rows alone": (fitting(lambda X, y: (X[:40], y[:40])), "rows in another order"),
     "labels turned round": (fitting(lambda X, y: (X, 1 - y)), "standard deviations apart"),
 }
