@@ -6,8 +6,9 @@ patients for validation (seed 0), tested once.
 
 ours: macro AUROC of the trained ViT-S/14 (a trained ViT in DINOv2's format; not DINOv2's weights), logistic,
 CLS + mean patch token, standardised on train. baseline: the better of raw pixels (32x32) and a random ViT-S,
-under the very same probe. EfficientNet-Lite0, trained on photographs, stands beside them. `--quick` takes what a finished
-cache holds, or else 600 images.
+under the very same probe. EfficientNet-Lite0, trained on photographs, stands beside them. Of ours, scikit-learn's
+LogisticRegression is fitted to the same rows at the C that was chosen, and must decide the test rows alike. `--quick` takes what
+a finished cache holds, or else 600 images.
 """
 
 import argparse
@@ -65,6 +66,8 @@ def main() -> None:
             )
             result = embedcache.probe(config)
             scores[title, probe] = result.metric("auroc")
+            if (title, probe) == ("trained ViT-S/14", "logistic"):
+                alike, apart = against_scikit_learn(config, result)
             print(row(title, probe, result), flush=True)
     ours = scores["trained ViT-S/14", "logistic"].value or 0.0
     pixels = scores["pixels 32x32", "logistic"].value or 1.0
@@ -77,15 +80,40 @@ def main() -> None:
             "at_least_.03_above_pixels": ours >= pixels + MARGIN,
             "at_least_.03_above_random": ours >= untrained + MARGIN,
             "all_images": images == 2911 or options.quick,
+            "decisions_of_scikit_learn": alike,
         },
         ours=round(ours, 4),
         baseline=round(baseline, 4),
         baseline_name="the better of raw 32x32 pixels and a random ViT-S/14, same probe",
         ratio=round(ours / baseline, 3),
         images=images,
+        score_apart=apart,
         table={f"{title}, {probe}": [m.value, m.low, m.high] for (title, probe), m in scores.items()},
         machine=machine(),
     )
+
+
+def against_scikit_learn(config: embedcache.ProbeConfig, result: embedcache.Result) -> tuple[bool, float]:
+    """Whether each label's decisions on the test rows are scikit-learn's, and how far log-odds are apart at most."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    from embedcache.evaluation.predictions import read_predictions
+    from embedcache.evaluation.question import ask
+    from embedcache.evaluation.splits import part_rows
+    from embedcache.probes.base import Standardizer
+
+    question = ask(config)
+    features = question.cache.features(result.chosen["features"], task=question.task.name)
+    parts = part_rows(question.split, features.sample_id)
+    fitted, tested = np.isin(parts, ["train", "validation"]), parts == "test"
+    scale = Standardizer.fit(features.X[fitted])
+    X, new = (scale.apply(features.X[rows]).astype(np.float64) for rows in (fitted, tested))
+    y = features.y[:, question.columns][fitted].astype(int)
+    model = LogisticRegression(C=result.chosen["C"], solver="newton-cholesky", tol=1e-10, max_iter=1000)
+    theirs = np.column_stack([model.fit(X, labels).decision_function(new) for labels in y.T])
+    ours = read_predictions(result).of("test").score
+    return bool(((ours > 0) == (theirs > 0)).all()), float(np.abs(ours - theirs).max())
 
 
 def extract(root: str, backbones: tuple[str, ...], cache: Path, limit: int | None) -> None:

@@ -230,12 +230,14 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
         rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
     print_table(("class", "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
+    if "f1" in names:
+        print("f1: each class at the threshold that validation chose, by the model before its refit")
     more = [name.replace("_", " ") for name in there if name not in SHOWN]
     if more:
         print(f"in the file too: {', '.join(more)}")
     notes: dict[str, list[str]] = {}
     for m in metrics:
-        for note in m.note.split("; ") if m.name in names else ():
+        for note in m.note.split("; ") if m.name in names and m.name != "f1" else ():
             if note == "few patients" and "macro" in labels:
                 continue  # the macro average's note names them all
             if note and m.label not in notes.setdefault(note, []):
