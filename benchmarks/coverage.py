@@ -84,9 +84,7 @@ def main() -> None:
     checks = {
         f"coverage_{low:.3f}_to_{high:.3f}_where_claimed": all(low <= clustered[cell] <= high for cell in claimed),
         "clustered_test_rejects_3_to_7": within(rejected["clustered covariance"], 0.03, 0.07, few),
-        "bootstrap_of_macro_rejects_3_to_7": within(
-            rejected["macro, paired bootstrap"], 0.03, 0.07, few // 2
-        ),
+        "bootstrap_of_macro_rejects_3_to_7": within(rejected["macro, paired bootstrap"], 0.03, 0.07, few // 2),
         "delong_on_images_rejects_more": bool(rejected["DeLong on images"] > 0.10),
         "delong_equals_the_paper": bool(single < 1e-10),
     }
