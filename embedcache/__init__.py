@@ -25,6 +25,7 @@ _PUBLIC = {
     "Features": "embedcache.store.features",
     "Labels": "embedcache.types",
     "Listener": "embedcache.extraction.progress",
+    "LogisticPath": "embedcache.probes.estimators",
     "PatchProbeConfig": "embedcache.evaluation.patch_question",
     "ProbeConfig": "embedcache.evaluation.question",
     "Recipe": "embedcache.types",
@@ -102,6 +103,7 @@ __all__ = [
     "Features",
     "Labels",
     "Listener",
+    "LogisticPath",
     "PatchProbeConfig",
     "ProbeConfig",
     "Recipe",
@@ -202,6 +204,7 @@ if TYPE_CHECKING:
     from embedcache.extraction.recompute import recompute
     from embedcache.extraction.repair import repair_store as repair
     from embedcache.extraction.sync import sync_labels
+    from embedcache.probes.estimators import LogisticPath
     from embedcache.store.catalog import list_stores, remove_store, show_store
     from embedcache.store.features import Features
     from embedcache.store.gc import collect_garbage
