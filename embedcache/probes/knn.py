@@ -1,6 +1,7 @@
 """Nearest neighbours by cosine, all k from one search: votes weighted by softmax(similarity / 0.07), or ML-kNN."""
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,12 @@ from scipy.special import expit
 from embedcache.errors import InputError, suggest
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
 from embedcache.probes.ml_knn import LabelCounts, count_labels, posterior
-from embedcache.probes.neighbours import Codes, Found, Neighbours, Search, normalized
+from embedcache.probes.neighbours import Apart, Device, Nearest, Numbers, Rows, Search, nearest, normalized
 
 K_GRID: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
 Votes = Literal["softmax", "ml-knn"]
 VOTES: tuple[Votes, ...] = ("softmax", "ml-knn")
+SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss")
 _BLOCK = 1024
 """Queries whose votes are counted at a time: some 25 MB for 200 neighbours and 14 labels."""
 
@@ -24,17 +26,20 @@ class FittedNeighbours:
     """The training rows that have a label, normalised, and their labels."""
 
     values: tuple[float, ...]
-    neighbours: Neighbours
+    rows: Rows
+    """(n_rows, d), of length 1."""
     labels: Matrix
     """(n_rows, n_classes) of 0, 1 and NaN."""
-    group: Codes
+    group: Numbers
     """(n_rows,): number of each row's patient; of each row its own, where no patients were given."""
     trained: Features
     """(n_train, d), as given, and below the number of each one's patient and row: what `left_out_scores` scores."""
-    trained_group: Codes
-    kept: Codes
+    trained_group: Numbers
+    kept: Numbers
     """(n_rows,): which of the training rows are searched."""
     temperature: float
+    search: Search
+    device: Device
     tables: tuple[LabelCounts, ...]
     """Of ML-kNN, one for each of `values`; () for weighted votes."""
     diagnostics: Diagnostics
@@ -52,15 +57,14 @@ class FittedNeighbours:
         `exclude` (n,): a training row that is no neighbour of query i (itself, for leave-one-out), -1 for none.
         Neighbours whose label is missing do not vote on it; where none votes, the share is the training rows' own.
         """
-        queries = normalized(X)
-        if exclude is None:
-            found = self.neighbours.nearest(queries, min(self._most, len(self.neighbours.rows)))
-        else:
+        apart = None
+        if exclude is not None:
             row = np.full(len(self.trained_group) + 1, -1)
             row[self.kept] = np.arange(len(self.kept))
-            found = self.neighbours.nearest_of_others(queries, self._most, np.arange(len(self.kept)), row[exclude])
+            apart = Apart.row_numbers(len(self.kept), row[exclude])
+        found = self._nearest(X, apart)
         if self.tables:
-            return self._without_unfitted(expit(posterior(self.tables, self.labels, found[1])))
+            return self._without_unfitted(expit(posterior(self.tables, self.labels, found.row)))
         return self._without_unfitted(self._votes(found, np.broadcast_to(_share(self.labels), (len(X), self._wide))))
 
     def left_out_scores(self, by: Literal["row", "patient"]) -> Matrix:
@@ -74,8 +78,7 @@ class FittedNeighbours:
                 "ML-kNN counts its tables over all rows, so it can not leave some out; choose k by validation."
             )
         own = np.arange(len(self.trained_group)) if by == "row" else self.trained_group
-        queries = normalized(self.trained)
-        found = self.neighbours.nearest_of_others(queries, self._most, own[self.kept], own)
+        found = self._nearest(self.trained, Apart(own[self.kept], own))
         return self._votes(found, _share_of_others(self.labels, own[self.kept], own))
 
     def only(self, value: float) -> "FittedNeighbours":
@@ -91,9 +94,18 @@ class FittedNeighbours:
     def _wide(self) -> int:
         return int(self.labels.shape[1])
 
-    def _votes(self, found: Found, share: Matrix) -> Matrix:
+    def _nearest(self, X: Features, apart: Apart | None) -> Nearest:
+        found = nearest(self.rows, normalized(X), self._most, apart, self.search, self.device)
+        if (found.row[:, :1] < 0).any():
+            raise InputError(
+                "kNN has no training row left to be a neighbour; it needs at least one other, of another patient where patients "
+                "are left out."
+            )
+        return found
+
+    def _votes(self, found: Nearest, share: Matrix) -> Matrix:
         """share (n, n_classes): what is said where no neighbour votes; NaN in it stays NaN."""
-        similarity, neighbour = found
+        similarity, neighbour = found.similarity, found.row
         most = neighbour.shape[1]
         result = np.empty((len(self.values), len(neighbour), self._wide))
         for start in range(0, len(neighbour), _BLOCK):
@@ -125,7 +137,9 @@ class NearestNeighbourProbe:
     votes: Votes = "softmax"
     """`softmax`: weighted by similarity; `ml-knn`: the posterior of how many neighbours have the label."""
     search: Search = "auto"
-    """All searches are exact: they find the same rows but for the rounding of similarities."""
+    """`auto`: bounds in fewer dimensions first, where that pays; `numpy`; `faiss`. All find the same rows in the same order."""
+    device: Device = "cpu"
+    """Where FAISS searches: `cpu`, or `cuda` with a FAISS for GPUs."""
 
     parameter = "k"
     standardize = False
@@ -133,6 +147,8 @@ class NearestNeighbourProbe:
     def __post_init__(self) -> None:
         if self.votes not in VOTES:
             raise suggest("way to vote", self.votes, VOTES)
+        if self.search not in SEARCHES:
+            raise suggest("search", self.search, SEARCHES)
 
     @property
     def answers(self) -> tuple[ProbeKind, ...]:
@@ -161,17 +177,34 @@ class NearestNeighbourProbe:
         kept = np.flatnonzero(~np.isnan(labels).all(axis=1))
         if not len(kept):
             raise InputError("kNN has no training row; it needs at least one with a label.")
-        neighbours = Neighbours.of(X[kept], self.search)
+        rows = normalized(X[kept])
         group = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
         tables: tuple[LabelCounts, ...] = ()
         if self.votes == "ml-knn":
-            rows = neighbours.rows
-            _, near = neighbours.nearest_of_others(rows, int(max(values)), group[kept], group[kept])
-            tables = count_labels(labels[kept], near, [int(k) for k in values])
-        told = Diagnostics(software={"search": neighbours.software})
+            apart = Apart(group[kept], group[kept])
+            found = nearest(rows, rows, int(max(values)), apart, self.search, self.device)
+            tables = count_labels(labels[kept], found.row, [int(k) for k in values])
+        told = Diagnostics(software={"search": _software(self.search, self.device)})
         return FittedNeighbours(
-            values, neighbours, labels[kept], group[kept], X, group, kept, self.temperature, tables, told
+            values,
+            rows,
+            labels[kept],
+            group[kept],
+            X,
+            group,
+            kept,
+            self.temperature,
+            self.search,
+            self.device,
+            tables,
+            told,
         )
+
+
+def _software(search: Search, device: Device) -> str:
+    if search != "faiss" and device == "cpu":
+        return f"numpy {np.__version__} {'bounds' if search == 'auto' else 'products'}"
+    return f"faiss {version('faiss-cpu' if device == 'cpu' else 'faiss-gpu')} IndexFlatIP"
 
 
 def _share(labels: Matrix) -> Matrix:
@@ -180,7 +213,7 @@ def _share(labels: Matrix) -> Matrix:
     return _share_or_nan((labels == 1).sum(axis=0), known)
 
 
-def _share_of_others(labels: Matrix, group: Codes, query_group: Codes) -> Matrix:
+def _share_of_others(labels: Matrix, group: Numbers, query_group: Numbers) -> Matrix:
     """(n, n_classes): the share among the rows that are not of the query's group."""
     n_groups = int(query_group.max()) + 1
     result = np.empty((len(query_group), labels.shape[1]))

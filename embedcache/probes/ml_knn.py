@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Matrix
-from embedcache.probes.neighbours import Codes
+from embedcache.probes.neighbours import Numbers
 
 SMOOTHING = 1.0
 _BLOCK = 1024
@@ -30,7 +30,7 @@ class LabelCounts:
     k: int
 
 
-def count_labels(labels: Matrix, neighbour: Codes, values: Sequence[int]) -> tuple[LabelCounts, ...]:
+def count_labels(labels: Matrix, neighbour: Numbers, values: Sequence[int]) -> tuple[LabelCounts, ...]:
     """The tables for each k of `values`: labels (n, n_classes) of 0, 1, NaN; neighbour (n, most), nearest first, -1 for none."""
     known = ~np.isnan(labels)
     has, has_not = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
@@ -52,7 +52,7 @@ def count_labels(labels: Matrix, neighbour: Codes, values: Sequence[int]) -> tup
     return tuple(found)
 
 
-def counts_of(labels: Matrix, neighbour: Codes, values: Sequence[int]) -> list[tuple[Codes, npt.NDArray[np.bool_]]]:
+def counts_of(labels: Matrix, neighbour: Numbers, values: Sequence[int]) -> list[tuple[Numbers, npt.NDArray[np.bool_]]]:
     """For each k how many of the k nearest have each label, (m, n_classes) from 0 to k, and whether any of them is known."""
     label = labels[neighbour]
     label[neighbour < 0] = np.nan
@@ -67,7 +67,7 @@ def counts_of(labels: Matrix, neighbour: Codes, values: Sequence[int]) -> list[t
     return found
 
 
-def posterior(tables: Sequence[LabelCounts], labels: Matrix, neighbour: Codes) -> Matrix:
+def posterior(tables: Sequence[LabelCounts], labels: Matrix, neighbour: Numbers) -> Matrix:
     """(n_values, m, n_classes): log odds of each label for rows with these neighbours among the rows of `labels`."""
     n_classes = labels.shape[1]
     result = np.empty((len(tables), len(neighbour), n_classes))

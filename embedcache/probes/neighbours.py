@@ -1,118 +1,142 @@
-"""Exact nearest rows by cosine: FAISS where it is installed, numpy else; whole groups of rows can be left out of a search."""
+"""The nearest rows by cosine: the same rows in the same order, whatever finds them.
 
-import importlib.util
-from collections.abc import Callable
+The similarity of a row and a query, both of length 1, is one float32 number, which depends on these two alone (`exact`).
+Neighbours are ordered by it, the nearest first, equal ones by row number. A search may find candidates in any way that
+provably misses none; `ranked` puts them in order. So neither the block size, nor threads, nor FAISS change an answer.
+"""
+
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.errors import InputError, MissingPackageError, suggest
+from embedcache.errors import InputError
 from embedcache.probes.base import Features
 
-Search = Literal["auto", "faiss", "numpy"]
-SEARCHES: tuple[Search, ...] = ("auto", "faiss", "numpy")
 Rows: TypeAlias = npt.NDArray[np.float32]
-Codes: TypeAlias = npt.NDArray[np.int64]
-Found: TypeAlias = tuple[Rows, Codes]
-"""Similarities and row numbers, both (n, k), nearest first; -inf and -1 where there are fewer rows than k."""
-_BLOCK = 1024
-"""Queries of one product on the numpy path: against 10^5 rows some 400 MB of similarities."""
-_LEFT_OUT_BLOCK = 8192
-"""Queries whose neighbours are searched with more to spare, so that those of their own group can be dropped."""
+Numbers: TypeAlias = npt.NDArray[np.int64]
+Search = Literal["auto", "numpy", "faiss"]
+"""`auto`: bounds in fewer dimensions first, where that pays; `numpy`: whole products; `faiss`: candidates by FAISS."""
+Device = Literal["cpu", "cuda"]
+_AT_A_TIME = 4096
+"""Rows gathered at a time, so that a query with many candidates needs no second copy of all rows."""
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """Rows of length 1 that are searched."""
+class Nearest:
+    """Per query the k nearest rows, the nearest first."""
 
-    rows: Rows
-    """(n, d)."""
-    search: Search
-    """`faiss` or `numpy`."""
+    similarity: Rows
+    """(n, k), float32; -inf where a query has fewer than k rows to be near to."""
+    row: Numbers
+    """(n, k); -1 there."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Rows that are no neighbours of a query because they are of its group: its patient, or the row itself."""
+
+    of_rows: Numbers
+    """(n_rows,), the group of each, from 0."""
+    of_queries: Numbers
+    """(n_queries,); -1 leaves nothing out."""
 
     @classmethod
-    def of(cls, X: Features, search: Search) -> "Neighbours":
-        """Rows of X (n, d), normalised; `auto` is FAISS if it is installed. Raises MissingPackageError, UnknownNameError."""
-        if search not in SEARCHES:
-            raise suggest("search", search, SEARCHES)
-        there = importlib.util.find_spec("faiss") is not None
-        if search == "faiss" and not there:
-            raise MissingPackageError("search 'faiss' needs FAISS; install it with `pip install 'embedcache[faiss]'`.")
-        chosen: Search = ("faiss" if there else "numpy") if search == "auto" else search
-        return cls(normalized(X), chosen)
+    def row_numbers(cls, n_rows: int, queries: Numbers) -> "Apart":
+        """Every row its own group: query i is row `queries[i]`, or none (-1)."""
+        return cls(np.arange(n_rows), np.asarray(queries, dtype=np.int64))
 
-    @property
-    def software(self) -> str:
-        """What searches, and its version."""
-        if self.search == "numpy":
-            return f"numpy {np.__version__}"
-        import faiss  # an optional package
+    def members(self) -> "Members":
+        """Look-up of the rows by query."""
+        order = np.argsort(self.of_rows, kind="stable")
+        ordered = self.of_rows[order]
+        start, stop = (np.searchsorted(ordered, self.of_queries, side) for side in ("left", "right"))
+        return Members(order, start, stop)
 
-        return f"faiss {faiss.__version__} IndexFlatIP"
 
-    def nearest(self, queries: Rows, k: int) -> Found:
-        """The k nearest rows of each query, all the same number: k is at most the number of rows."""
-        return self._searcher()(queries, k)
+@dataclass(frozen=True)
+class Members:
+    """Rows that are left out, by query."""
 
-    def nearest_of_others(self, queries: Rows, k: int, group: Codes, query_group: Codes) -> Found:
-        """The k nearest rows of each query that are not of its own group, exactly.
+    order: Numbers
+    start: Numbers
+    stop: Numbers
 
-        group (n_rows,), query_group (n,); -1 there is no group. Searched are as many more as the largest group has rows. Raises
-        InputError for a query that has no row of another group.
-        """
-        size = np.bincount(group[group >= 0], minlength=int(max(group.max(initial=0), query_group.max(initial=0))) + 1)
-        own = np.where(query_group >= 0, size[np.maximum(query_group, 0)], 0)
-        if (own == len(self.rows)).any():
-            raise InputError(
-                "kNN has no training row left to be a neighbour; it needs at least one other, of another patient where "
-                "patients are left out."
-            )
-        k = min(k, len(self.rows))
-        searcher = self._searcher()
-        similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        neighbour = np.full((len(queries), k), -1, dtype=np.int64)
-        for start in range(0, len(queries), _LEFT_OUT_BLOCK):
-            block = slice(start, start + _LEFT_OUT_BLOCK)
-            wanted = min(k + int(own[block].max()), len(self.rows))
-            near, who = searcher(queries[block], wanted)
-            foreign = group[who] != query_group[block, None]
-            foreign |= query_group[block, None] < 0
-            order = np.argsort(~foreign, axis=1, kind="stable")[:, :k]
-            kept = np.take_along_axis(foreign, order, axis=1)
-            similarity[block] = np.where(kept, np.take_along_axis(near, order, axis=1), -np.inf)
-            neighbour[block] = np.where(kept, np.take_along_axis(who, order, axis=1), -1)
-        return similarity, neighbour
+    @classmethod
+    def none(cls, n_queries: int) -> "Members":
+        """Nothing is left out."""
+        nothing = np.zeros(n_queries, dtype=np.int64)
+        return cls(nothing[:0], nothing, nothing)
 
-    def _searcher(self) -> Callable[[Rows, int], Found]:
-        if self.search == "numpy":
-            return lambda queries, k: _by_numpy(self.rows, queries, k)
-        import faiss  # an optional package
+    def of(self, query: int) -> Numbers:
+        """Rows that are no neighbours of this query."""
+        return self.order[self.start[query] : self.stop[query]]
 
-        index = faiss.IndexFlatIP(self.rows.shape[1])
-        index.add(self.rows)
+    def counts(self) -> Numbers:
+        """(n_queries,), how many rows each leaves out."""
+        return self.stop - self.start
 
-        def by_faiss(queries: Rows, k: int) -> Found:
-            similarity, neighbour = index.search(queries, k)
-            return similarity, neighbour
+    def take(self, queries: Numbers) -> "Members":
+        """Those of some queries."""
+        return Members(self.order, self.start[queries], self.stop[queries])
 
-        return by_faiss
+
+def nearest(
+    rows: Rows, queries: Rows, k: int, apart: Apart | None = None, search: Search = "auto", device: Device = "cpu"
+) -> Nearest:
+    """The k nearest of `rows` (n_rows, d) for each of `queries` (n, d); both float32, of length 1 or 0 (`normalized`).
+
+    Every search finds the same rows, with the same similarities, in the same order.
+    """
+    members = apart.members() if apart is not None else Members.none(len(queries))
+    k = min(k, len(rows))
+    if search == "faiss" or device == "cuda":
+        from embedcache.probes.by_faiss import faiss_nearest
+
+        return faiss_nearest(rows, queries, k, members, device)
+    from embedcache.probes.by_bound import bounded_nearest
+
+    return bounded_nearest(rows, queries, k, members, project=search == "auto")
 
 
 def normalized(X: Features) -> Rows:
     """Rows of length 1, float32; a row of zeros stays zero."""
+    X = np.asarray(X)
+    if X.dtype != np.float64:
+        X = X.astype(np.float32, copy=False)
     length = np.linalg.norm(X, axis=1, keepdims=True)
+    if not np.isfinite(length).all():
+        bad = int(np.flatnonzero(~np.isfinite(length[:, 0]))[0])
+        raise InputError(f"kNN needs finite features; row {bad} holds NaN or infinity, or is too long for its dtype.")
     return np.ascontiguousarray(X / np.where(length > 0, length, 1.0), dtype=np.float32)
 
 
-def _by_numpy(rows: Rows, queries: Rows, k: int) -> Found:
-    similarity = np.empty((len(queries), k), dtype=np.float32)
-    neighbour = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), _BLOCK):
-        block = queries[start : start + _BLOCK] @ rows.T
-        near = np.argpartition(-block, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(block, near, 1), axis=1, kind="stable"), 1)
-        similarity[start : start + _BLOCK] = np.take_along_axis(block, near, 1)
-        neighbour[start : start + _BLOCK] = near
-    return similarity, neighbour
+def exact(rows: Rows, chosen: Numbers, query: Rows) -> Rows:
+    """Similarities (len(chosen),) of a query (d,), each by a dot product of its own.
+
+    A matrix product would give one row other last digits from place to place: it depends on the kernel's tile.
+    """
+    if len(chosen) <= _AT_A_TIME:
+        return np.asarray(np.vecdot(rows.take(chosen, axis=0), query), dtype=np.float32)
+    starts = range(0, len(chosen), _AT_A_TIME)
+    return np.concatenate([np.vecdot(rows.take(chosen[s : s + _AT_A_TIME], axis=0), query) for s in starts])
+
+
+def rounding(d: int) -> float:
+    """Bound of the relative error of a float32 dot product over d terms, in any order of summation.
+
+    Times the product of the two lengths: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
+    """
+    u = 2.0**-24
+    return d * u / (1 - d * u)
+
+
+def ranked(chosen: Numbers, similarity: Rows, k: int) -> tuple[Rows, Numbers]:
+    """The k most similar, equal ones by row number."""
+    if len(chosen) > k:
+        least = np.partition(similarity, len(chosen) - k)[len(chosen) - k]
+        inside = similarity >= least
+        chosen, similarity = chosen[inside], similarity[inside]
+    order = np.lexsort((chosen, -similarity))[:k]
+    return similarity[order], chosen[order]

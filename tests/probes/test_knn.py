@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from embedcache.errors import InputError
 from embedcache.probes.base import ProbeKind
 from embedcache.probes.knn import NearestNeighbourProbe
-from embedcache.probes.neighbours import Neighbours, Search, normalized
+from embedcache.probes.neighbours import Search
 
 ROUNDING = 1e-4
 """Similarities are float32: 6e-8, times up to sqrt(d), divided by the temperature .07."""
@@ -191,22 +189,3 @@ def test_rows_without_a_label_are_no_neighbours() -> None:
     with_them = NearestNeighbourProbe().fit_path(X, y[:, 0], "binary", values, 1).scores(X)
     without = NearestNeighbourProbe().fit_path(X[known], y[known, 0], "binary", values, 1).scores(X)
     np.testing.assert_array_equal(with_them, without)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.integers(2, 30), st.integers(1, 40))
-def test_both_searches_find_the_same_rows(seed: int, n: int, k: int) -> None:
-    pytest.importorskip("faiss")
-    random = np.random.default_rng(seed)
-    rows, queries = random.normal(size=(n, 5)), random.normal(size=(7, 5))
-    group, own = random.integers(0, 4, n), random.integers(-1, 4, 7)
-    own[np.isin(own, group[:1]) & (np.ptp(group) == 0)] = -1  # one group alone leaves nothing
-    a, b = (
-        Neighbours.of(rows, name).nearest_of_others(normalized(queries), k, group, own) for name in ("numpy", "faiss")
-    )
-    np.testing.assert_allclose(a[0], b[0], atol=1e-6)
-    for i in range(7):
-        assert set(a[1][i].tolist()) == set(b[1][i].tolist())
-        foreign = [r for r in a[1][i].tolist() if r >= 0]
-        assert len(foreign) == min(k, int((group != own[i]).sum()) if own[i] >= 0 else n)
-        assert all(own[i] < 0 or group[r] != own[i] for r in foreign)
