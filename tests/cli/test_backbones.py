@@ -46,23 +46,26 @@ def test_one_that_is_here(cli: Cli, carried: Path) -> None:
     assert document["size"] == [56, 56]
 
 
+def said(out: str) -> dict[str, str]:
+    """What a card says, by the word before it."""
+    lines = [line[2:].partition("  ") for line in out.splitlines()]
+    return {name: value.strip() for name, _, value in lines}
+
+
 def test_encoders_of_whole_volumes(cli: Cli, vit3d: Path, swin3d: Path) -> None:
-    done = cli("backbones", "show", vit3d)
+    done = cli("backbones", "show", vit3d, "--size", 48)
     assert done.code == 0, done.err
-    said = {line[2:].split("  ")[0]: line[2:].partition("  ")[2].strip() for line in done.out.splitlines()}
-    assert said["own input"].startswith("32x24x16 voxels (z, y, x), no other at once")
-    assert said["spacing"] == "2 x 1.5 x 1 mm (z, y, x): 64 x 36 x 16 mm about a volume's centre"
-    assert said["window"] == "-100/500 in place of auto"
-    assert said["layers"] == "1 to 3: width 24, 4x3x4 patches (at 32x24x16)"
-    assert said["bytes a volume"].startswith("cls_token 48 B, patch_mean 48 B, patch_tokens 2.2 KiB at 32x24x16")
-    refused = cli("backbones", "show", vit3d, "--size", 48)
-    assert "sees 32x24x16 voxels (z, y, x) at once, no more and no less" in refused.out
-    document = cli("backbones", "show", swin3d, "--size", 64, "--json").document
-    assert document["info"]["volume"] == {"slices": 32, "spacing": None, "roi": None, "overlap": 0.0}
-    assert (document["size"], document["size_problem"]) == ([32, 64, 64], "")
-    stretched = cli("backbones", "show", swin3d).out
-    assert "none of its own: volumes are stretched to the input" in stretched
-    assert "  window" not in stretched
+    vit = said(done.out)
+    assert vit["own input"].startswith("32x24x16 voxels (z, y, x), no other at once")
+    assert vit["spacing"] == "2 x 1.5 x 1 mm (z, y, x): 64 x 36 x 16 mm about a volume's centre"
+    assert vit["window"] == "-100/500 in place of auto"
+    assert "sees 32x24x16 voxels (z, y, x) at once, no more and no less" in vit["refused"]
+    swin = said(cli("backbones", "show", swin3d, "--size", 64).out)
+    assert swin["own input"] == "32x32x32 voxels (z, y, x)"
+    assert swin["spacing"].startswith("none of its own: volumes are stretched to the input")
+    assert swin["layers"].endswith("4: width 192, 1x2x2 patches (at 32x64x64)")
+    assert swin["bytes a volume"] == "patch_mean 384 B, patch_tokens 1.5 KiB at 32x64x64 and layer 4, float16"
+    assert not {"window", "refused"} & swin.keys()
 
 
 def test_one_that_is_not_here(cli: Cli) -> None:
