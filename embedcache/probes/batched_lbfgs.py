@@ -58,6 +58,8 @@ class _Work:
     direction: Matrix
     descent: Matrix
     step: Matrix
+    gained: Matrix
+    """By the last step; infinite before the first, so that every problem takes one."""
     cuts: npt.NDArray[np.int64]
     steps: list[Matrix] = field(default_factory=list)
     changes: list[Matrix] = field(default_factory=list)
@@ -77,13 +79,15 @@ def minimize_all(
     columns: Columns,
     *,
     max_iter: int,
+    still: float,
     rounding: float,
 ) -> None:
     """Minimise the problems `columns` of `done`, which is brought up to date, from where they stand.
 
-    Converged is where the decrease that is left, as L-BFGS's matrix foresees it, is `allowed`.
-    `rounding` is the share of a value that may be noise. A problem whose line search fails, or that is still at work after
-    `max_iter` more iterations (twice as many where little is left) is not converged.
+    Converged is where the decrease that is left, as L-BFGS's matrix foresees it, is `allowed`, and the last step gained at
+    most `still` times that: a matrix that foresees little is not believed while steps gain much. `rounding` is the share of
+    a value that may be noise. A problem whose line search fails, or that is still at work after `max_iter` more iterations
+    (twice as many where little is left), is not converged.
     """
     work = _Work(
         columns,
@@ -94,6 +98,7 @@ def minimize_all(
         direction=np.empty(0),
         descent=np.empty(0),
         step=np.ones(len(columns)),
+        gained=np.full(len(columns), np.inf),
         cuts=np.zeros(len(columns), dtype=np.int64),
     )
     iterations = np.zeros(len(done.value), dtype=np.int64)
@@ -101,7 +106,7 @@ def minimize_all(
     while len(work.columns):
         _aim(work, precondition, fresh)
         left, limit = -work.descent / 2, allowed(work.point, work.value, work.columns)
-        ended = fresh & (left <= limit)
+        ended = fresh & (left <= limit) & (work.gained <= still * limit)
         most = np.where(left <= _NEAR * limit, 2 * max_iter, max_iter)
         stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)
         leave = ended | stuck
@@ -127,6 +132,7 @@ def minimize_all(
         shorter = np.clip(np.nan_to_num(shorter, nan=0.0), 0.1 * work.step, 0.5 * work.step)
         work.cuts = np.where(fresh, 0, work.cuts + 1)
         work.step = np.where(fresh, 1.0, shorter)
+        work.gained = np.where(fresh, work.value - value, work.gained)
         work.point[fresh] += move[fresh]
         work.value[fresh], work.gradient[fresh], work.curvature[fresh] = value[fresh], gradient[fresh], curvature[fresh]
     done.iterations += iterations

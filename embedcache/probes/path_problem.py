@@ -20,6 +20,8 @@ _FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
 _AHEAD, _LATER = 6, 10
 """Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
+_STILL_FIRST, _STILL_LATER = 10.0, 1.0
+"""Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _OF_GAIN = 1e-4
 """Share of the gain over the prior alone that may be left: weights are then within a hundredth of their length."""
 _ROUNDING = {"float32": 1e-7, "float64": 1e-14}
@@ -57,7 +59,7 @@ class PathProblem:
         state, grams = self._start(), 1
         metrics = self._first_metrics()
         for part in self._parts():
-            self._minimize(state, part, metrics, tol, min(_FIRST, max_iter))
+            self._minimize(state, part, metrics, tol, min(_FIRST, max_iter), _STILL_FIRST)
             path = self
             while True:
                 left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
@@ -73,7 +75,7 @@ class PathProblem:
                 if path is not self:
                     path._evaluate_again(state, columns)
                 before = state.value[columns].copy()
-                path._minimize(state, columns, metrics, tol, _LATER)
+                path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
                 gained = before - state.value[columns] > tol / 100 * np.abs(before)
                 if not (gained | state.converged[columns]).any():
                     if path.rows.dtype == np.float64:
@@ -89,11 +91,22 @@ class PathProblem:
         for start in range(0, len(columns), at_once):
             yield columns[start : start + at_once]
 
-    def _minimize(self, state: Solution, columns: Columns, metrics: list[Metric], tol: float, max_iter: int) -> None:
+    def _minimize(
+        self, state: Solution, columns: Columns, metrics: list[Metric], tol: float, max_iter: int, still: float
+    ) -> None:
         precondition = partial(self._precondition, metrics)
         allowed = partial(self._allowed, tol)
         rounding = _ROUNDING[self.rows.dtype.name]
-        minimize_all(self._evaluate, precondition, allowed, state, columns, max_iter=max_iter, rounding=rounding)
+        minimize_all(
+            self._evaluate,
+            precondition,
+            allowed,
+            state,
+            columns,
+            max_iter=max_iter,
+            still=still,
+            rounding=rounding,
+        )
 
     def _allowed(self, tol: float, points: Matrix, values: Matrix, columns: Columns) -> Matrix:
         """`tol` of the objective, but little of what the features gain: with a tiny C all but w = 0 is within `tol`."""
