@@ -26,10 +26,12 @@ _BOUNDS = 2**25
 _CONVERTED = 4096
 """Rows projected at a time, in float64."""
 _SAMPLE_ROWS = 8192
-_SAMPLE_QUERIES = 64
-_SMALL = 2**37
+"""Rows that the basis is learned from."""
+_TRIED_ROWS = 2048
+_TRIED_QUERIES = 64
+_SMALL = 2**36
 """Products of a search below which a basis does not pay: some seconds of work."""
-_EXACT_COST = 60
+_EXACT_COST = 40
 """An exact comparison against a term of a matrix product of the same length: rows are fetched one by one."""
 _FLOOR = np.float32(-np.inf)
 
@@ -82,19 +84,16 @@ class Bounds:
         return left, queries @ self.mean, 1.01 * slack
 
 
-def bounded_nearest(rows: Rows, queries: Rows, k: int, members: Members, project: bool) -> Nearest:
-    """The k nearest rows of each query, but for the rows that `members` leaves out."""
-    bounds = choose_bounds(rows, queries, k) if project else Bounds.whole(rows)
-    return search(rows, queries, k, members, bounds)
+def bounded_nearest(rows: Rows, queries: Rows, k: int, members: Members, bounds: Bounds) -> Nearest:
+    """The k nearest rows of each query, but for the rows that `members` leaves out.
 
-
-def search(rows: Rows, queries: Rows, k: int, members: Members, bounds: Bounds) -> Nearest:
-    """By these bounds, in blocks of queries: the products by the threads of BLAS, then every query by a thread."""
+    In blocks of queries: the product by the threads of BLAS, then every query by a thread.
+    """
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     row = np.full((len(queries), k), -1, dtype=np.int64)
     block = max(16, min(1024, _BOUNDS // max(1, len(rows))))
     room = np.empty((min(block, len(queries)), len(rows)), dtype=np.float32)
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(queries), block):
             some = queries[start : start + block]
             left, shift, slack = bounds.of(some)
@@ -146,21 +145,26 @@ def _highest(upper: Rows, k: int) -> Numbers:
     return np.argpartition(upper, len(upper) - k)[len(upper) - k :]
 
 
+def is_large(rows: Rows, queries: Rows) -> bool:
+    """Whether the search takes seconds, so that a look at a sample first costs little."""
+    return bool(len(rows) * len(queries) * rows.shape[1] >= _SMALL)
+
+
 def choose_bounds(rows: Rows, queries: Rows, k: int) -> Bounds:
-    """The width that takes the least time by a sample of queries and rows; the whole product for small searches."""
+    """The width that takes the least time by a sample of queries and rows; the whole product where none saves any."""
     (n, d), m = rows.shape, len(queries)
     widths = [w for w in WIDTHS if 2 * w <= d]
-    if n * m * d < _SMALL or not widths:
+    if not widths:
         return Bounds.whole(rows)
     sample = rows[_evenly(n, _SAMPLE_ROWS)]
     mean = sample.mean(axis=0, dtype=np.float64)
     centred = sample - mean.astype(np.float32)
     basis = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, : -max(widths) - 1 : -1]
+    sample = sample[:: max(1, len(sample) // _TRIED_ROWS)]
     near = max(1, round(k * len(sample) / n))
-    few = queries[_evenly(m, _SAMPLE_QUERIES)]
-    similarity = few @ sample.T
-    kth = np.partition(similarity, len(sample) - near, axis=1)[:, len(sample) - near]
-    # Per query and width, in terms of matrix products: the short products, the exact comparisons, the projections.
+    few = queries[_evenly(m, _TRIED_QUERIES)]
+    kth = np.partition(few @ sample.T, len(sample) - near, axis=1)[:, len(sample) - near]
+    # Per query, in terms of matrix products: the product, the exact comparisons, and the projections of all.
     cost = {0: d * (n + _EXACT_COST * k)}
     for width in widths:
         bounds = Bounds.projected(sample, mean, basis[:, :width])
@@ -185,6 +189,6 @@ def _evenly(n: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

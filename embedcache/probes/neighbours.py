@@ -5,6 +5,7 @@ Neighbours are ordered by it, the nearest first, equal ones by row number. A sea
 provably misses none; `ranked` puts them in order. So neither the block size, nor threads, nor FAISS change an answer.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,7 +18,7 @@ from embedcache.probes.base import Features
 Rows: TypeAlias = npt.NDArray[np.float32]
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Search = Literal["auto", "numpy", "faiss"]
-"""`auto`: bounds in fewer dimensions first, where that pays; `numpy`: whole products; `faiss`: candidates by FAISS."""
+"""`auto`: bounds in fewer dimensions first, or FAISS where they do not pay; `numpy`: whole products; `faiss`: FAISS."""
 Device = Literal["cpu", "cuda"]
 _AT_A_TIME = 4096
 """Rows gathered at a time, so that a query with many candidates needs no second copy of all rows."""
@@ -89,15 +90,19 @@ def nearest(
 
     Every search finds the same rows, with the same similarities, in the same order.
     """
+    from embedcache.probes import by_bound
+    from embedcache.probes.by_faiss import faiss_nearest
+
     members = apart.members() if apart is not None else Members.none(len(queries))
     k = min(k, len(rows))
     if search == "faiss" or device == "cuda":
-        from embedcache.probes.by_faiss import faiss_nearest
-
         return faiss_nearest(rows, queries, k, members, device)
-    from embedcache.probes.by_bound import bounded_nearest
-
-    return bounded_nearest(rows, queries, k, members, project=search == "auto")
+    bounds = by_bound.Bounds.whole(rows)
+    if search == "auto" and by_bound.is_large(rows, queries):
+        bounds = by_bound.choose_bounds(rows, queries, k)
+        if bounds.basis is None and importlib.util.find_spec("faiss") is not None:
+            return faiss_nearest(rows, queries, k, members, device)
+    return by_bound.bounded_nearest(rows, queries, k, members, bounds)
 
 
 def normalized(X: Features) -> Rows:
