@@ -10,7 +10,14 @@ from string import Template
 from embedcache.store.files import replace_file
 from embedcache.types import Metric, Result
 
-METRIC_NAMES = {"auroc": "AUROC", "average_precision": "Average precision", "accuracy": "Accuracy"}
+METRIC_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "brier": "Brier score",
+}
+"""Of the metrics those that the page shows; the others are in the results' files."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -116,7 +123,7 @@ def results_table(results: Iterable[Result]) -> str:
         (result.probe, METRIC_NAMES[m.name], *value_and_interval(m), m.note)
         for result in results
         for m in result.metrics
-        if m.label != "macro"
+        if m.label != "macro" and m.name in METRIC_NAMES
     ]
     return table(("Probe", "Metric", "Value", "95% interval", "Note"), rows)
 
