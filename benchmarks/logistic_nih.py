@@ -25,7 +25,7 @@ SHARES = [0.177, 0.119, 0.103, 0.056, 0.052, 0.047, 0.042, 0.03, 0.025, 0.022, 0
 """Of the 14 findings among all 112,120 images."""
 LABEL = 4
 MINUTES, GIBIBYTES = 10, 8
-WAY = Way("lbfgs", 1e-4, max_iter=1000)
+WAY = Way("lbfgs", 2e-5, max_iter=3000)
 
 
 def main() -> None:
