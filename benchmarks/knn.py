@@ -13,7 +13,8 @@ ours: `embedcache.probes.neighbours.nearest`, its choice of a basis and its proj
 lacks lies within float32's rounding of the k-th similarity, in float64. certified: for 64 queries spread over all, the exact
 similarity of every row was computed and sorted, and gives the same rows in the same order; float64 agrees to rounding.
 
-`--quick`: 6,144 queries, one round; a quarter of the work, which shares the same basis, so the ratio is lower.
+`--quick`: 6,144 queries and one of the first two, the best of two rounds. The basis and the projections weigh four times as
+much there, so the ratio is lower, and no check asks for one.
 """
 
 import argparse
@@ -62,11 +63,11 @@ def main() -> None:
     parser.add_argument("--work", default=str(ROOT / ".benchmark-cache" / "nih128"), help="of nih128.py")
     asked = parser.parse_args()
     m = QUICK_QUERIES if asked.quick else N_QUERIES
-    kinds = [power_law("power law", 1.5)]
     tokens = real(Path(asked.work))
-    kinds += [tokens] if tokens else []
+    kinds = [power_law("power law", 1.5), *([tokens] if tokens else [])]
+    kinds = kinds[-1:] if asked.quick else kinds
     slow = [] if asked.quick else [power_law("slow power law", 1.0)]
-    figures = {kind.name: compare(kind, m) for kind in kinds + slow}
+    figures = {kind.name: compare(kind, m, rounds=2 if asked.quick else 1) for kind in kinds + slow}
     counted = [figures[kind.name] for kind in kinds]
     least = min(counted, key=lambda f: f["ratio"])
     finish(
@@ -74,7 +75,7 @@ def main() -> None:
         {
             "same_sets": all(f["same_sets"] for f in figures.values()),
             "certified": all(f["certified"] for f in figures.values()),
-            f"at_least_{RATIO}": least["ratio"] >= RATIO,
+            **({} if asked.quick else {f"at_least_{RATIO}": least["ratio"] >= RATIO}),
         },
         ours=least["ours"],
         baseline=least["baseline"],
@@ -107,7 +108,7 @@ def real(work: Path) -> Kind | None:
     return Kind("real", stretched * variance.sum() / stretched.sum())
 
 
-def compare(kind: Kind, m: int) -> dict[str, Any]:
+def compare(kind: Kind, m: int, rounds: int) -> dict[str, Any]:
     import faiss
 
     rows, queries = kind.draw(N_ROWS, 1), kind.draw(m, 2)
@@ -121,7 +122,8 @@ def compare(kind: Kind, m: int) -> dict[str, Any]:
     def by_ours() -> None:
         found["ours"] = nearest(rows, queries, K)
 
-    ours, baseline = seconds(by_ours), seconds(by_faiss)
+    times = [(seconds(by_ours), seconds(by_faiss)) for _ in range(rounds)]
+    ours, baseline = (min(side) for side in zip(*times, strict=True))
     differ, same = compare_sets(rows, queries, found["ours"], found["faiss"])
     share = float(kind.variance[254:].sum() / kind.variance.sum())
     figure = {

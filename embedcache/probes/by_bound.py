@@ -11,18 +11,20 @@ spectrum. Rounding is bounded too (`slack`). How wide the short product is decid
 """
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from embedcache.probes.base import Matrix
 from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, ranked, rounding
 
 WIDTHS = (62, 126, 254, 382, 510)
 _BOUNDS = 2**25
-"""Bounds held at a time: 128 MB of float32."""
+"""Bounds held at a time by all threads: 128 MB of float32."""
 _CONVERTED = 4096
 """Rows projected at a time, in float64."""
 _SAMPLE_ROWS = 8192
@@ -87,28 +89,32 @@ class Bounds:
 def bounded_nearest(rows: Rows, queries: Rows, k: int, members: Members, bounds: Bounds) -> Nearest:
     """The k nearest rows of each query, but for the rows that `members` leaves out.
 
-    In blocks of queries: the product by the threads of BLAS, then every query by a thread.
+    A thread takes a block of queries and does all of it, products too: while one waits for memory, the other multiplies.
     """
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     row = np.full((len(queries), k), -1, dtype=np.int64)
-    block = max(16, min(1024, _BOUNDS // max(1, len(rows))))
-    room = np.empty((min(block, len(queries)), len(rows)), dtype=np.float32)
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(queries), block):
-            some = queries[start : start + block]
-            left, shift, slack = bounds.of(some)
-            upper = np.matmul(left, bounds.right.T, out=room[: len(some)])
-            below = shift + slack
+    left_out = members.counts()
+    workers = min(cores(), max(1, len(queries) // 32))
+    block = max(16, min(1024, _BOUNDS // workers // max(1, len(rows))))
+    own = threading.local()
 
-            def one(i: int, start: int = start, some: Rows = some, upper: Rows = upper, below: Matrix = below) -> None:
-                upper[i, members.of(start + i)] = _FLOOR
-                found = min(k, len(rows) - int(members.stop[start + i] - members.start[start + i]))
-                if found > 0:
-                    best = _best(rows, some[i], upper[i], float(below[i]), found)
-                    similarity[start + i, :found], row[start + i, :found] = best
+    def decide(start: int) -> None:
+        some = queries[start : start + block]
+        left, shift, slack = bounds.of(some)
+        if not hasattr(own, "room"):
+            own.room = np.empty((min(block, len(queries)), len(rows)), dtype=np.float32)
+        upper = np.matmul(left, bounds.right.T, out=own.room[: len(some)])
+        below = shift + slack
+        for i, query in enumerate(some):
+            upper[i, members.of(start + i)] = _FLOOR
+            found = min(k, len(rows) - int(left_out[start + i]))
+            if found > 0:
+                best = _best(rows, query, upper[i], float(below[i]), found)
+                similarity[start + i, :found], row[start + i, :found] = best
 
-            for _ in pool.map(one, range(len(some))):
-                pass
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(decide, range(0, len(queries), block)):
+            pass
     return Nearest(similarity, row)
 
 

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from embedcache.errors import InputError
 from embedcache.probes.by_bound import Bounds, bounded_nearest, cores
@@ -44,7 +45,8 @@ def faiss_nearest(rows: Rows, queries: Rows, k: int, members: Members, device: D
                 fetch = min(fetch, _MOST_ON_A_GPU)
             value, proposed = index.search(queries[some.start : some.stop], fetch)
             last = value[:, -1] if fetch < len(rows) else np.full(len(some), -np.inf)
-            done = list(pool.map(decided, some, proposed, last))
+            with threadpool_limits(1, user_api="blas"):
+                done = list(pool.map(decided, some, proposed, last))
             still_open += [query for query, closed in zip(some, done, strict=True) if not closed]
     if still_open:
         again = np.array(still_open, dtype=np.int64)
