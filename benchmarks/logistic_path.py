@@ -87,7 +87,7 @@ def compare(what: str, X: np.ndarray, Y: np.ndarray) -> dict[str, Any]:
     way, screened = screen(X, Y[:, 0], best[0])
     baseline = []
     for threads in (False, True):
-        took, paths = timed(lambda side=threads: all_labels(way, X, Y, threads=side))  # type: ignore[misc]
+        took, paths = timed(lambda side=threads: all_labels(way, X, Y, threads=side))
         print(f"  {way.name}, {'side by side' if threads else 'one by one'}: {took.wall:.2f} s", flush=True)
         baseline.append(took)
         best = [np.minimum(b, objectives(X, y, shifted(path, X))) for b, y, path in zip(best, Y.T, paths, strict=True)]
@@ -126,7 +126,7 @@ def screen(X: np.ndarray, y: np.ndarray, best: np.ndarray) -> tuple[Way, dict[st
     table: dict[str, Any] = {}
     right: list[tuple[float, Way]] = []
     for way in WAYS:
-        took, path = timed(lambda w=way: w.path(centred(X, w.dtype), y))  # type: ignore[misc]
+        took, path = timed(lambda w=way: w.path(centred(X, w.dtype), y))
         gap = float((objectives(X, y, shifted(path, X)) / best - 1).max())
         table[way.name] = [round(took.wall, 3), gap]
         print(

@@ -6,13 +6,12 @@ import typer
 
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, print_table
+from embedcache_cli.probe import SHOWN
 
 if TYPE_CHECKING:
     from embedcache import ComparedResults
 
 NAME = "compare"
-SHOWN = ("auroc", "average_precision", "balanced_accuracy", "brier", "r2", "mae")
-"""Metrics that are printed unless others are asked for; --json has all."""
 
 
 def command(

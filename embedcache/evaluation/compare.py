@@ -110,7 +110,7 @@ def _compare(a: Measured, b: Measured, resamples: int, seed: int) -> tuple[Compa
         a.test.classes,
         (a.threshold, b.threshold),
         (a.score_name, b.score_name),
-        before=(a.before, b.before) if a.before is not None and b.before is not None else None,
+        before=(a.before, b.before),
         resamples=resamples,
         seed=seed,
     )

@@ -24,8 +24,8 @@ class Measured:
     threshold: float
     """The probe's own, above which a score says positive."""
     score_name: str
-    before: BeforeRefit | None
-    """What thresholds came from; None in a result of version 1."""
+    before: BeforeRefit
+    """What thresholds came from."""
 
     @property
     def file(self) -> str:
@@ -49,15 +49,7 @@ def read_measured(path: str | Path) -> Measured:
     order = np.lexsort((test.slice, np.array(test.sample.tolist()))).astype(np.int64)
     test = test.take(order)
     before = BeforeRefit(validation.label, validation.score, test.before)
-    scores_are = result.chosen.get("scores_are", "")
-    return Measured(
-        result,
-        kinds[0],
-        test,
-        0.5 if scores_are in ("vote share", "probability") else 0.0,
-        scores_are,
-        None if np.isnan(test.before).all() else before,
-    )
+    return Measured(result, kinds[0], test, result.chosen["threshold"], result.chosen["scores_are"], before)
 
 
 def titles_of(results: list[Result]) -> tuple[str, ...]:

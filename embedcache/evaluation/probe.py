@@ -179,6 +179,7 @@ def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
         "selected_by": choice.selected_by,
         "validation_score": choice.score,
         "scores_are": model.fitted.score_name,
+        "threshold": model.fitted.threshold,
         "split": question.split.name or ("drawn" if question.split.seed is not None else "given"),
         "split_seed": question.split.seed,
     }

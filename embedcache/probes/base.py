@@ -129,10 +129,11 @@ class Standardizer:
     def fit(cls, X: Features) -> "Standardizer":
         """Mean and standard deviation (divided by n) of the rows of X (n, d), in float64."""
         # about the first rows' mean, near enough to the true one that the difference of two sums loses no digits
-        middle = X[: max(1, _BLOCK_VALUES // max(1, X.shape[1]))].mean(axis=0, dtype=np.float64)
+        blocks = list(runs(len(X), X.shape[1], _BLOCK_VALUES))
+        middle = X[blocks[0]].mean(axis=0, dtype=np.float64)
         total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        for _, block in _blocks(X):
-            deviation = block - middle
+        for rows in blocks:
+            deviation = X[rows] - middle
             total += deviation.sum(axis=0)
             squares += np.einsum("ij,ij->j", deviation, deviation)
         shift = total / len(X)
@@ -145,15 +146,14 @@ class Standardizer:
     def apply(self, X: Features) -> npt.NDArray[np.float32]:
         """(X - mean) / std, shape (n, d), float32."""
         scaled = np.empty(X.shape, dtype=np.float32)
-        for rows, block in _blocks(X):
+        for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
             # in float64 until the end: a mean that is large beside the deviation would cost digits
-            np.divide(block - self.mean, self.std, out=scaled[rows], casting="same_kind")
+            np.divide(X[rows] - self.mean, self.std, out=scaled[rows], casting="same_kind")
         return scaled
 
 
-def _blocks(X: Features) -> Iterator[tuple[slice, Features]]:
-    """Rows of X, some at a time, and where they lie."""
-    step = max(1, _BLOCK_VALUES // max(1, X.shape[1]))
-    for start in range(0, len(X), step):
-        rows = slice(start, start + step)
-        yield rows, X[rows]
+def runs(n: int, width: int, values: int) -> Iterator[slice]:
+    """0 to n in runs that hold some `values` numbers, where each of the n has `width` of them; at least one at a time."""
+    step = max(1, values // max(1, width))
+    for start in range(0, n, step):
+        yield slice(start, start + step)

@@ -1,12 +1,11 @@
 """The rows as a solver sees them: the features, or with fewer rows than features coordinates in the rows' own span."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedcache.errors import InputError
-from embedcache.probes.base import Features, Matrix
+from embedcache.probes.base import Features, Matrix, runs
 
 _BLOCK_VALUES = 4_000_000
 """Features that are converted to float64 at a time: 32 MB."""
@@ -35,7 +34,7 @@ class Coordinates:
             raise not_finite()
         gram = np.zeros((n, n))
         # float64, because a Gram matrix squares the condition, and these coordinates are the problem itself.
-        for part in _feature_blocks(n, d):
+        for part in runs(d, n, _BLOCK_VALUES):
             block = X[:, part].astype(np.float64) - centre[part]
             gram += block @ block.T
         square, vectors = np.linalg.eigh(gram)
@@ -52,19 +51,13 @@ class Coordinates:
             return w
         share = w @ self.dual.T
         result = np.empty((*w.shape[:-1], self.X.shape[1]))
-        for part in _feature_blocks(*self.X.shape):
+        for part in runs(self.X.shape[1], len(self.X), _BLOCK_VALUES):
             result[..., part] = share @ (self.X[:, part].astype(np.float64) - self.centre[part])
         return result
 
     def original(self, centre: Matrix) -> Matrix:
         """Centres (..., r) of the coordinates as centres (..., d) of the features."""
         return centre if self.centre is None else self.centre + self.back(centre)
-
-
-def _feature_blocks(n: int, d: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_VALUES // n)
-    for start in range(0, d, step):
-        yield slice(start, start + step)
 
 
 def not_finite() -> InputError:

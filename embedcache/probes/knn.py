@@ -1,7 +1,6 @@
 """Nearest neighbours by cosine, all k from one search: votes weighted by softmax(similarity / 0.07), or ML-kNN."""
 
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.special import expit
 
 from embedcache.errors import InputError, suggest
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
+from embedcache.probes.by_faiss import faiss_library
 from embedcache.probes.ml_knn import LabelCounts, count_labels, posterior
 from embedcache.probes.neighbours import Apart, Device, Nearest, Numbers, Rows, Search, nearest, normalized
 
@@ -51,21 +51,17 @@ class FittedNeighbours:
         """Both are from 0 to 1."""
         return "probability" if self.tables else "vote share"
 
-    def scores(self, X: Features, exclude: npt.NDArray[np.int64] | None = None) -> Matrix:
+    def scores(self, X: Features) -> Matrix:
         """Share of the weighted votes, or probability, of each label: (n_values, n, n_classes), all k from one search.
 
-        `exclude` (n,): a training row that is no neighbour of query i (itself, for leave-one-out), -1 for none.
         Neighbours whose label is missing do not vote on it; where none votes, the share is the training rows' own.
         """
-        apart = None
-        if exclude is not None:
-            row = np.full(len(self.trained_group) + 1, -1)
-            row[self.kept] = np.arange(len(self.kept))
-            apart = Apart.row_numbers(len(self.kept), row[exclude])
-        found = self._nearest(X, apart)
+        found, share = self._nearest(X), _share(self.labels)
         if self.tables:
-            return self._without_unfitted(expit(posterior(self.tables, self.labels, found.row)))
-        return self._without_unfitted(self._votes(found, np.broadcast_to(_share(self.labels), (len(X), self._wide))))
+            scores = expit(posterior(self.tables, self.labels, found.row))
+            scores[..., np.isnan(share)] = np.nan
+            return scores
+        return self._votes(found, np.broadcast_to(share, (len(X), len(share))))
 
     def left_out_scores(self, by: Literal["row", "patient"]) -> Matrix:
         """(n_values, n_train, n_classes): each training row scored as if it, or its patient, had not been there.
@@ -90,11 +86,7 @@ class FittedNeighbours:
     def _most(self) -> int:
         return max(int(k) for k in self.values)
 
-    @property
-    def _wide(self) -> int:
-        return int(self.labels.shape[1])
-
-    def _nearest(self, X: Features, apart: Apart | None) -> Nearest:
+    def _nearest(self, X: Features, apart: Apart | None = None) -> Nearest:
         found = nearest(self.rows, normalized(X), self._most, apart, self.search, self.device)
         if (found.row[:, :1] < 0).any():
             raise InputError(
@@ -107,7 +99,7 @@ class FittedNeighbours:
         """share (n, n_classes): what is said where no neighbour votes; NaN in it stays NaN."""
         similarity, neighbour = found.similarity, found.row
         most = neighbour.shape[1]
-        result = np.empty((len(self.values), len(neighbour), self._wide))
+        result = np.empty((len(self.values), *share.shape))
         for start in range(0, len(neighbour), _BLOCK):
             rows = slice(start, start + _BLOCK)
             # The nearest comes first, so subtracting its similarity keeps every exponent below 0.
@@ -121,10 +113,6 @@ class FittedNeighbours:
                 result[i, rows] = np.divide(for_it, cast, out=share[rows].copy(), where=cast > 0)
         result[:, np.isnan(share)] = np.nan
         return result
-
-    def _without_unfitted(self, scores: Matrix) -> Matrix:
-        scores[..., np.isnan(_share(self.labels))] = np.nan
-        return scores
 
 
 @dataclass(frozen=True)
@@ -202,9 +190,9 @@ class NearestNeighbourProbe:
 
 
 def _software(search: Search, device: Device) -> str:
-    if search != "faiss" and device == "cpu":
-        return f"numpy {np.__version__} {'bounds' if search == 'auto' else 'products'}"
-    return f"faiss {version('faiss-cpu' if device == 'cpu' else 'faiss-gpu')} IndexFlatIP"
+    if search == "faiss" or device == "cuda":
+        return f"faiss {faiss_library().__version__} IndexFlatIP"
+    return f"numpy {np.__version__}" + (" bounds, or FAISS where they do not pay" if search == "auto" else " products")
 
 
 def _share(labels: Matrix) -> Matrix:

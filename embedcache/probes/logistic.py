@@ -4,7 +4,6 @@ Minimises  |w|² / 2 + C · Σ loss  (scikit-learn's parametrisation; the interc
 binary and multilabel tasks, multinomial for multiclass; `logistic_path` solves all of them at once.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from embedcache.errors import InputError
-from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
+from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix, runs
 from embedcache.probes.logistic_path import LogisticSolution, solve_logistic
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))
@@ -57,7 +56,7 @@ class FittedLogistic:
         offset = (self.intercept + self.coef @ self.centre)[:, None, :]
         centre = self.centre.astype(dtype)
         result = np.empty((n_values, len(X), n_classes))
-        for rows in _blocks(len(X), d + n_values * n_classes):
+        for rows in runs(len(X), d + n_values * n_classes, _BLOCK_VALUES):
             flat = (X[rows].astype(dtype, copy=False) - centre) @ W
             linear = flat.reshape(-1, n_values, n_classes).transpose(1, 0, 2) + offset
             result[:, rows] = log_softmax(linear) if self.kind == "multiclass" else linear
@@ -147,9 +146,3 @@ def log_softmax(z: Matrix) -> Matrix:
     np.put_along_axis(others, top, 0.0, axis=-1)
     result: Matrix = np.where(np.isnan(z), np.nan, shifted - np.log1p(others.sum(axis=-1, keepdims=True)))
     return result
-
-
-def _blocks(n: int, width: int) -> Iterator[slice]:
-    step = max(64, _BLOCK_VALUES // width)
-    for start in range(0, n, step):
-        yield slice(start, start + step)

@@ -43,11 +43,6 @@ class Apart:
     of_queries: Numbers
     """(n_queries,); -1 leaves nothing out."""
 
-    @classmethod
-    def row_numbers(cls, n_rows: int, queries: Numbers) -> "Apart":
-        """Every row its own group: query i is row `queries[i]`, or none (-1)."""
-        return cls(np.arange(n_rows), np.asarray(queries, dtype=np.int64))
-
     def members(self) -> "Members":
         """Look-up of the rows by query."""
         order = np.argsort(self.of_rows, kind="stable")

@@ -5,7 +5,6 @@ eigenbasis of the rows' weighted covariance the solution is a division, for ever
 rows than features the Gram matrix of the rows takes its place.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
-from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind
+from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, runs
 from embedcache.probes.coordinates import not_finite
 
 ALPHA_GRID: tuple[float, ...] = tuple(float(a) for a in 10 ** np.linspace(6, -3, 37))
@@ -43,7 +42,7 @@ class FittedRidge:
     def scores(self, X: Features) -> Matrix:
         """Predicted values, shape (n_values, n, 1)."""
         result = np.empty((len(self.values), len(X), 1))
-        for rows in _blocks(len(X), X.shape[1]):
+        for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
             result[:, rows, 0] = self.coef @ X[rows].astype(np.float64).T + self.intercept[:, None]
         return result
 
@@ -97,7 +96,10 @@ def solve_ridge(
     if not n:
         return np.full((len(alphas), d), np.nan), np.full(len(alphas), np.nan)
     weight = weight[used]
-    mean = sum((weight[rows] @ X[used[rows]].astype(np.float64) for rows in _blocks(n, d)), np.zeros(d)) / weight.sum()
+    mean = (
+        sum((weight[rows] @ X[used[rows]].astype(np.float64) for rows in runs(n, d, _BLOCK_VALUES)), np.zeros(d))
+        / weight.sum()
+    )
     if not np.isfinite(mean).all():
         raise not_finite()
     middle = float(weight @ y[used]) / weight.sum()
@@ -112,7 +114,7 @@ def solve_ridge(
 def _by_features(X: Features, used: Columns, mean: Matrix, root: Matrix, target: Matrix, penalty: Matrix) -> Matrix:
     d = X.shape[1]
     gram, moment = np.zeros((d, d)), np.zeros(d)
-    for rows in _blocks(len(used), d):
+    for rows in runs(len(used), d, _BLOCK_VALUES):
         x = (X[used[rows]] - mean) * root[rows, None]
         gram += x.T @ x
         moment += target[rows] @ x
@@ -124,18 +126,12 @@ def _by_features(X: Features, used: Columns, mean: Matrix, root: Matrix, target:
 def _by_rows(X: Features, used: Columns, mean: Matrix, root: Matrix, target: Matrix, penalty: Matrix) -> Matrix:
     n, d = len(used), X.shape[1]
     gram = np.zeros((n, n))
-    for part in _blocks(d, n):
+    for part in runs(d, n, _BLOCK_VALUES):
         x = (X[used, part] - mean[part]) * root[:, None]
         gram += x @ x.T
     square, Q = np.linalg.eigh(gram)
     dual = ((target @ Q) / (np.maximum(square, 0.0) + penalty[:, None])) @ Q.T
     coef = np.empty((len(penalty), d))
-    for part in _blocks(d, n):
+    for part in runs(d, n, _BLOCK_VALUES):
         coef[:, part] = dual @ ((X[used, part] - mean[part]) * root[:, None])
     return coef
-
-
-def _blocks(n: int, width: int) -> Iterator[slice]:
-    step = max(64, _BLOCK_VALUES // max(1, width))
-    for start in range(0, n, step):
-        yield slice(start, start + step)

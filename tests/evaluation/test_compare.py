@@ -71,7 +71,7 @@ def test_with_three_the_best_is_a_set_after_holm(make: Any) -> None:
     assert found.names[1] not in column.best
     assert {found.names[0], found.names[2]} <= set(column.best)
     raw = [pair.p for pair in column.pairs]
-    assert all(p <= q for p, q in zip(raw, column.adjusted, strict=True))  # type: ignore[operator]
+    assert all(p <= q for p, q in zip(raw, column.adjusted, strict=True))
 
 
 def test_results_are_asked_for_what_they_have_in_common(made: Any) -> None:

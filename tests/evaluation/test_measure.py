@@ -240,6 +240,6 @@ def test_a_score_that_is_no_probability_has_no_brier_score() -> None:
     scores = truth + random.normal(size=(80, 2))
     patient = np.array([f"p{i // 2}" for i in range(80)])
     asked = {"resamples": 50, "before": BeforeRefit(truth, scores, scores)}
-    odds = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="log-odds", **asked)  # type: ignore[arg-type]
-    margin = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="distance", **asked)  # type: ignore[arg-type]
+    odds = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="log-odds", **asked)
+    margin = measure(truth, scores, patient, "multilabel", ("a", "b"), 0.5, score_name="distance", **asked)
     assert margin == tuple(m for m in odds if m.name not in ("brier", "calibration_error"))

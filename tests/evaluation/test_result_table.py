@@ -30,7 +30,7 @@ def test_each_result_is_a_line_with_what_was_asked_and_found(cache: Path) -> Non
     assert first.choice.startswith("k = ")
     assert first.features.endswith("of layer 2")
     assert first.label == "macro"
-    assert 0.5 < first.figures["auroc"].value < 1  # type: ignore[operator]
+    assert 0.5 < first.figures["auroc"].value < 1
     assert table.metrics[:2] == ("auroc", "average_precision")
     assert "accuracy" not in table.metrics
     assert "accuracy" in tabulate_results(cache, metrics=("all",)).metrics

@@ -50,21 +50,13 @@ def test_all_k_are_the_brute_force_votes(search: Search) -> None:
 
 
 @EITHER
-def test_a_row_that_is_excluded_is_no_neighbour_of_itself(search: Search) -> None:
+def test_the_nearest_row_of_a_training_row_is_itself_unless_it_is_left_out(search: Search) -> None:
     X, y = data()
     fitted = NearestNeighbourProbe(search=search).fit_path(X, y, "multilabel", (1.0, 7.0), 3)
-    own = fitted.scores(X, exclude=np.arange(len(X)))
-    np.testing.assert_allclose(fitted.scores(X)[0], y)  # k = 1: itself
+    np.testing.assert_allclose(fitted.scores(X)[0], y)
+    own = fitted.left_out_scores("row")
     for i, k in enumerate((1, 7)):
         np.testing.assert_allclose(own[i], [brute(X, y, q, k, without=j) for j, q in enumerate(X)], atol=ROUNDING)
-
-
-@EITHER
-def test_excluding_nothing_is_as_not_excluding(search: Search) -> None:
-    X, y = data()
-    new = data(seed=1)[0]
-    fitted = NearestNeighbourProbe(search=search).fit_path(X, y, "multilabel", (5.0, 79.0), 3)
-    np.testing.assert_allclose(fitted.scores(new, exclude=np.full(80, -1)), fitted.scores(new), atol=ROUNDING)
 
 
 def test_missing_labels_do_not_vote() -> None:
@@ -138,7 +130,7 @@ def test_no_row_is_one_clear_line() -> None:
         NearestNeighbourProbe().fit_path(np.empty((0, 3), np.float32), np.empty((0, 1)), "multilabel", (1.0,), 1)
     one = NearestNeighbourProbe().fit_path(np.ones((1, 3), np.float32), np.ones((1, 1)), "multilabel", (1.0,), 1)
     with pytest.raises(InputError, match="at least one other"):
-        one.scores(np.ones((1, 3), np.float32), exclude=np.array([0]))
+        one.left_out_scores("row")
 
 
 # --- leaving rows out -----------------------------------------------------------------------------
@@ -159,7 +151,7 @@ def test_scores_without_a_row_or_its_patient_are_those_of_a_fit_without_them(sea
     groups = patients()
     values = (60.0, 7.0, 1.0)
     probe = NearestNeighbourProbe(search=search)
-    found = probe.fit_path(X, y, "multilabel", values, 3, groups).left_out_scores(by)  # type: ignore[arg-type]
+    found = probe.fit_path(X, y, "multilabel", values, 3, groups).left_out_scores(by)
     assert found.shape == (3, 80, 3)
     for i in range(80):
         others = np.arange(80) != i if by == "row" else groups != groups[i]

@@ -95,7 +95,7 @@ def test_a_label_with_one_class_gets_no_score() -> None:
 def test_what_it_does_not_answer_is_said() -> None:
     assert "multiclass" not in REGISTRY.load("knn")(votes="ml-knn").answers
     with pytest.raises(UnknownNameError, match="ml-knn"):
-        NearestNeighbourProbe(votes="mlknn")  # type: ignore[arg-type]
+        NearestNeighbourProbe(votes="mlknn")
     X, y, _ = data()
     fitted = NearestNeighbourProbe(votes="ml-knn").fit_path(X, y, "multilabel", (5.0,), 2)
     with pytest.raises(InputError, match="choose k by validation"):

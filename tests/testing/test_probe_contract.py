@@ -158,7 +158,7 @@ def test_an_option_that_a_result_can_not_record_is_seen() -> None:
             return (1.0, 1.0)
 
     assert any("no plain JSON" in line for line in breaches_of(Odd()))
-    told = list(breaches_of(Soft()))  # type: ignore[arg-type]
+    told = list(breaches_of(Soft()))
     for says in ("answers no kind", "rate is no field", "can be changed", "without a repetition"):
         assert any(says in line for line in told), told
 
