@@ -12,6 +12,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
+from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
 from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.split_files import find_split
 from embedcache.probes import REGISTRY
@@ -46,13 +47,16 @@ class ProbeConfig:
     """Which of the labels' tasks; None is the only one."""
     features: str = "auto"
     """`cls`, `mean`, `cls+mean`, `pooled`, or `auto`: validation chooses among `cls` and `cls+mean`, where stored."""
-    layers: tuple[int, ...] | Literal["last"] = "last"
+    layers: Layers = "last"
+    """Numbers (-1 is the last): their CLS tokens side by side. `auto`: validation chooses between the last block and the last
+    four, where stored."""
     pool: str | None = "mean"
     """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
     strict_volumes: bool = False
     """Leave out a sample of which a slice is set aside, in place of pooling the rest."""
-    standardize: bool | None = None
-    """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no)."""
+    standardize: Standardize | None = None
+    """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no), `auto` lets
+    validation choose."""
     labels: Path | None = None
     """Instead of the labels beside the store: a `labels.parquet`, or a table of the user's own with the store's ids."""
     join_on: str | None = None
@@ -98,13 +102,12 @@ class Question:
     kind: ProbeKind
     split: Split
     probe: Probe
-    choices: tuple[str, ...]
-    layers: tuple[int, ...]
+    choices: Mapping[str, FeatureChoice]
+    """By name, from the fewest features to the most."""
     columns: npt.NDArray[np.int64]
     """Which of the task's classes are asked for."""
     classes: tuple[str, ...]
     """Of the columns; a numeric task's one column has the task's name."""
-    standardize: bool
     select: Select
     inputs: Mapping[str, Any]
 
@@ -118,9 +121,9 @@ def ask(config: ProbeConfig) -> Question:
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
     split = choose_split(cache, labels, config)
-    layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
-    choices = _feature_choices(cache, config.features, layers)
     standardize = probe.standardize if config.standardize is None else config.standardize
+    choices = feature_choices(cache, config.features, config.layers, standardize)
+    kinds, layers = described(choices)
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
         "store": cache.fingerprint,
@@ -128,7 +131,9 @@ def ask(config: ProbeConfig) -> Question:
         # which of them are good: a retry of what was set aside makes this another answer
         "rows": sha256(cache.row_status.tobytes()),
         # only those that are read: another layer added later does not make this answer another one
-        "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
+        "passes": sorted(
+            {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
+        ),
         "labels": labels_digest(labels, task),
         "split": splits.split_digest(split),
         "config": {
@@ -136,7 +141,7 @@ def ask(config: ProbeConfig) -> Question:
             "options": asdict(probe),
             "task": task.name,
             "classes": classes,
-            "features": choices,
+            "features": kinds,
             "layers": layers,
             "pool": config.pool,
             "strict_volumes": config.strict_volumes,
@@ -155,10 +160,8 @@ def ask(config: ProbeConfig) -> Question:
         split,
         probe,
         choices,
-        layers,
         columns,
         classes,
-        standardize,
         config.select,
         plain(inputs),
     )
@@ -258,17 +261,6 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Sp
                 f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
             )
     return split
-
-
-def _feature_choices(cache: FeatureCache, features: str, layers: tuple[int, ...]) -> tuple[str, ...]:
-    if features != "auto":
-        return (features,)
-    stored = {(a.layer, a.kind) for p in cache.passes for a in p.arrays}
-    has_cls = bool(layers) and all((layer, "cls_token") in stored for layer in layers)
-    has_mean = bool(layers) and (layers[-1], "patch_mean") in stored
-    if has_cls:
-        return ("cls", "cls+mean") if has_mean else ("cls",)
-    return ("mean",) if has_mean else ("pooled",)
 
 
 def labels_digest(labels: Labels, task: Task) -> str:

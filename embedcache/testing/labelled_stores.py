@@ -23,6 +23,7 @@ from embedcache.types import (
     Quarantined,
     Recipe,
     Task,
+    TokenKind,
     Window,
     strings,
 )
@@ -85,8 +86,12 @@ def make_labelled_store(
     quarantined: tuple[int, ...] = (),
     signal: float = 2.0,
     seed: int = 0,
+    layers: tuple[int, ...] = (2,),
 ) -> LabelledStore:
-    """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean."""
+    """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean.
+
+    layers: the numbers of the stored layers, which carry as much each, under noise of their own.
+    """
     random = np.random.default_rng(seed)
     samples = [f"s{i:04d}" for i in range(n)]
     patients = [f"p{i // 2:04d}" for i in range(n)]
@@ -109,7 +114,8 @@ def make_labelled_store(
     recipe = Recipe(
         ImageRecipe(Window("auto"), (28, 28), (0.5,), (0.5,)), ModelRecipe("test", "made-up", "main", "0" * 64)
     )
-    arrays = (ArraySpec(2, "cls_token", "float32", (WIDTH,)), ArraySpec(2, "patch_mean", "float32", (WIDTH,)))
+    kinds: tuple[tuple[TokenKind, float], ...] = (("cls_token", signal), ("patch_mean", signal / 4))
+    arrays = tuple(ArraySpec(layer, kind, "float32", (WIDTH,)) for layer in layers for kind, _ in kinds)
     new = Pass(pass_id(pass_document(arrays, rows, 8, 1, "cpu")), arrays, rows, 8, 1, "cpu")
 
     path = folder / "made" / "made-up" / "0123456789ab.zarr"
@@ -118,7 +124,7 @@ def make_labelled_store(
     create_store(files, new_root(recipe, DatasetInfo("made"), {}, "kept", "", plan, "0" * 64), plan)
     add_pass(files, open_root(files.objects), new)
     values = {}
-    for spec, strength in zip(arrays, (signal, signal / 4), strict=True):
+    for spec, (_, strength) in zip(arrays, kinds * len(layers), strict=True):
         tokens = random.normal(size=(rows, WIDTH)).astype(np.float32)
         tokens[:owned, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
         tokens[owned:] = 0
