@@ -13,7 +13,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
-from embedcache.evaluation.feature_choices import widest
+from embedcache.evaluation.feature_choices import untried, widest
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
@@ -101,7 +101,7 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config.strict_volumes),
+        warnings=_warnings(question, choice, model, features, config),
         source=source_of(question.cache),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
@@ -189,7 +189,7 @@ def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
 
 
 def _warnings(
-    question: Question, choice: Choice, model: Model, features: Features, strict_volumes: bool
+    question: Question, choice: Choice, model: Model, features: Features, config: ProbeConfig
 ) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
     name = question.probe.parameter
@@ -197,7 +197,9 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
+    if (line := untried(config.features, config.layers, question.choices)) is not None:
+        found.append(line)
     if len(features.incomplete):
-        done = "left out, since slices of them were" if strict_volumes else "pooled without the slices that were"
+        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
         found.append(f"{len(features.incomplete)} samples were {done} set aside.")
     return tuple(found)
