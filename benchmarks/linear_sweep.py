@@ -39,7 +39,7 @@ CHOICES = {
     "cls of 4": (slice(0, 4 * E),),
     "cls+mean of 4": (slice(0, 5 * E),),
 }
-TRIAL = 12
+TRIAL = 6
 """Iterations of a variant's trial."""
 CLOSE = 1e-4
 
@@ -106,7 +106,7 @@ def compare(task: Task, rounds: int) -> dict[str, Any]:
         for threads in sorted({1, cores()})
         for kind in ("plain", "foreach", "fused")
     }
-    trials = {name: min(seconds(run), seconds(run)) for name, run in variants.items()}
+    trials = {name: min(seconds(run) for _ in range(rounds)) for name, run in variants.items()}
     threads, kind = min(trials, key=lambda name: trials[name])
     scale = task.training.iterations / TRIAL
     concatenating = scale * seconds(lambda: by_modules(task, batches[:TRIAL], start, threads, kind, concatenate=True))

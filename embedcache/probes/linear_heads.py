@@ -44,21 +44,22 @@ class LabelLoss:
         self.n_classes = values.shape[1]
 
     def slope(self, scores: Any, rows: Any, rate: Any, told: bool) -> tuple[Any, Any]:
-        """See `Loss`. Written so that neither a large margin nor a large mistake loses digits."""
+        """See `Loss`. `exp` may overflow: the probability is 0 then."""
         tiled = (1, scores.shape[1] // self.n_classes)
         truth = self.xp.tile(self.values[rows], tiled)
         weight = 1 / (len(rows) * self.share)
         if self.known is not None:
             known = self.known[rows]
             weight = self.xp.tile(known / (known.sum(0).clip(min=1) * self.share), tiled)
-        small = self.xp.exp(-abs(scores))
-        total = small + 1
         loss = None
         if told:
-            each = (self.xp.log(total) + scores.clip(min=0) - scores * truth) * weight
-            loss = each.sum(0).reshape(-1, self.n_classes).sum(1)
-        wrong = self.xp.where(scores > 0, 1, small)
-        wrong /= total
+            each = self.xp.log(self.xp.exp(-abs(scores)) + 1)
+            each += scores.clip(min=0)
+            each -= scores * truth
+            loss = (each * weight).sum(0).reshape(-1, self.n_classes).sum(1)
+        wrong = self.xp.exp(-scores)
+        wrong += 1
+        wrong = 1 / wrong
         wrong -= truth
         wrong *= rate * weight
         return loss, wrong
