@@ -13,7 +13,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.store import layout
 from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.texts import factorise, locate
-from embedcache.types import PARTS, Labels, StringArray, Task, strings
+from embedcache.types import PARTS, Labels, StringArray, Task, Texts, strings
 
 if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
@@ -184,14 +184,14 @@ def chosen_samples(
         assert labels is not None  # assemble loads them for a named part
         if split not in PARTS:
             raise suggest("split", split, PARTS)
-        wanted = set(labels.sample[labels.split == split].tolist())
-        if not wanted:
+        wanted: Texts = labels.sample[labels.split == split]
+        if not len(wanted):
             raise InputError(
                 f"the labels of {cache.path.name} name no {split} samples; make a split with `embedcache splits make`."
             )
     else:
-        wanted = set(map(str, split))
-    return np.fromiter((i in wanted for i in ids.tolist()), dtype=np.bool_, count=len(ids))
+        wanted = strings([str(sample) for sample in split])
+    return locate(ids, wanted) >= 0
 
 
 def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
-from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow, whole_numbers
+from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow, to_numbers, whole_numbers
 from embedcache.types import Labels, StringArray, Task, Texts, strings
 
 LABELS = "labels.parquet"
@@ -198,11 +198,11 @@ def encode_labels(labels: Labels) -> bytes:
     columns: dict[str, pa.Array] = {}
     for name in list(text):
         words, codes = text.pop(name)  # let go one by one: at 10^7 rows each takes 80 MB
-        rows = pa.array(codes[order].astype(np.int32))
+        rows = to_numbers(codes[order], pa.int32())
         columns[name] = pa.DictionaryArray.from_arrays(rows, to_arrow(words).cast(pa.string()))
     slices, values = labels.slice[order], labels.value[order]
-    columns["slice"] = pa.array(slices, pa.int32(), mask=slices < 0)
-    columns["value"] = pa.array(values, pa.float64(), mask=np.isnan(values))
+    columns["slice"] = to_numbers(slices, pa.int32(), slices < 0)
+    columns["value"] = to_numbers(values, pa.float64(), np.isnan(values))
     described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in tasks]}
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
     table = pa.table(columns, schema=pa.schema(list(_COLUMNS.items()), metadata=metadata))

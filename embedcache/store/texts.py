@@ -1,5 +1,7 @@
 """Long columns of texts as numbers. A text compared or hashed a million times is slow, an integer is not."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -124,3 +126,12 @@ def _of_memory(chunk: pa.Array, missing: float) -> npt.NDArray[np.float64]:
         bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[kept]
         numbers[bits == 0] = missing
     return numbers
+
+
+def to_numbers(values: npt.NDArray[Any], kind: pa.DataType, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Numbers as a column of `kind`, null where `missing`; `pyarrow.array` would import pandas, where there is one."""
+    numbers = np.ascontiguousarray(values, dtype=kind.to_pandas_dtype())
+    valid = None
+    if missing is not None and missing.any():
+        numbers, valid = np.where(missing, 0, numbers), pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(numbers)])

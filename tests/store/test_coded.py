@@ -1,12 +1,16 @@
 """A coded column is the column of texts that it stands for, whatever is asked of it."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcache.coded import CodedTexts
-from embedcache.store.texts import factorise, joint_codes, locate
+from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_numbers
 from embedcache.types import strings
 
 WORDS = ["", "b", "a", "a text that is longer than fifteen bytes", "c\0"]
@@ -52,3 +56,35 @@ def test_a_copy_can_be_assigned_to_and_the_column_can_not() -> None:
         coded[0] = "new"  # type: ignore[index]
     with pytest.raises(ValueError, match="no array of texts to share"):
         np.array(coded, copy=False)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1)), max_size=40))
+def test_columns_of_numbers_are_as_arrow_itself_makes_and_reads_them(values: list[int | None]) -> None:
+    missing = np.array([v is None for v in values], dtype=bool)
+    numbers = np.array([0 if v is None else v for v in values], dtype=np.int64)
+    for kind in (pa.int32(), pa.int64(), pa.float64()):
+        column = to_numbers(numbers, kind, missing)
+        assert column.to_pylist() == values
+        assert column.equals(pa.array(values, kind))
+        np.testing.assert_array_equal(from_nullable(column, np.nan), [np.nan if v is None else v for v in values])
+    assert to_numbers(numbers, pa.int64()).null_count == 0
+
+
+def test_writing_and_reading_a_table_imports_no_pandas() -> None:
+    program = (
+        "import sys, numpy as np, pyarrow as pa\n"
+        "from embedcache.evaluation.predictions import Predictions, encode_predictions\n"
+        "from embedcache.store.labels import decode_labels, encode_labels\n"
+        "from embedcache.types import Labels, Task, strings\n"
+        "one = np.array([[1.0, np.nan]])\n"
+        "s, slices = strings(['s']), np.array([-1], dtype=np.int32)\n"
+        "encode_predictions(Predictions(s, slices, s, ('a', 'b'), one, one, s, one))\n"
+        "two = strings(['a', 'b'])\n"
+        "labels = Labels((Task('t', 'multilabel', ('a', 'b')),), strings(['t', 't']), strings(['s', 's']), strings(['p', 'p']),\n"
+        "    np.array([-1, -1], dtype=np.int32), two, one[0], strings(['', '']))\n"
+        "assert decode_labels(encode_labels(labels)).klass.tolist() == ['a', 'b']\n"
+        "print('pandas' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
