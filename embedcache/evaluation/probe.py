@@ -22,6 +22,7 @@ from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
 from embedcache.types import Result
@@ -60,14 +61,19 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
     parts, counts = _parts(question, features)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
-    train, validation, test = (parts == part for part in ("train", "validation", "test"))
+    shows = np.arange(len(rows))
+    if question.views:
+        rows, shows = clock.run("reading features", lambda: with_views(rows, question, config))
+    counts["views"] = 1 + len(question.views)
+    whole = np.arange(len(rows)) < len(parts)
+    train, validation, test = (parts[shows] == part for part in ("train", "validation", "test"))
     # rows that choose: those of validation, or all that are not for testing, each scored without itself or its patient
     own = question.select == "validation"
-    fits, judges = (rows.take(mask) for mask in ((train, validation) if own else (train | validation,) * 2))
+    fits, judges = (rows.take(mask) for mask in ((train, validation & whole) if own else (train | validation,) * 2))
 
     choice: Choice = clock.run("choosing on validation", lambda: choose(question, columns, fits, judges))
     chosen = {choice.features: columns[choice.features]}
-    both, tested = rows.take(train | validation), rows.take(test)
+    both, tested = rows.take(train | validation), rows.take(test & whole)
     refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
     model = refit[choice.features]
     scores: Matrix = model.scores(tested)[0]

@@ -169,8 +169,6 @@ class LinearProbe:
             "batch_size": training.batch_size,
             "momentum": training.momentum,
             "seed": training.seed,
-            # what is cached stands in place of fresh random crops
-            "views": 1,
         }
         warned = (f"the loss became infinite with lr {rates}; these heads are not chosen.",) if diverged else ()
         return Diagnostics(warned, diverged, {"solver": _solver(self.device)}, path)
