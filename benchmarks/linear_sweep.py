@@ -6,20 +6,24 @@
 ours: `sweep`, all of it: putting the rows in order, drawing the batches, training. baseline: every head an `nn.Linear` in one
 `ModuleDict`, the sum of their losses, one SGD optimiser with a group per head, `CosineAnnealingLR`, written here; it is given
 the batches, reads each once for all heads, and hands every head a view of it. It runs as the fastest of its variants does in
-a short trial: 1 or all cores as torch's threads, and torch's plain, foreach and fused optimiser. (DINOv2's own code
+short trials: 1 or all cores as torch's threads, and torch's plain, foreach and fused optimiser. (DINOv2's own code
 concatenates each head's tokens anew; `concatenating` tells what that takes, in seconds for as many iterations.)
 
 ratio: 16 heads; ratio_52: 52. bound_seconds: what reading the batches and the products forward and backward take by themselves,
 on the same threads. same_losses: every head's mean loss over the last 100 batches, to 1e-4 of it.
+
+processor: seconds of all threads, ours and the baseline's.
 
 `--quick`: fewer rows and iterations; no check asks for a ratio.
 """
 
 import argparse
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -39,8 +43,6 @@ CHOICES = {
     "cls of 4": (slice(0, 4 * E),),
     "cls+mean of 4": (slice(0, 5 * E),),
 }
-TRIAL = 6
-"""Iterations of a variant's trial."""
 CLOSE = 1e-4
 
 
@@ -101,40 +103,57 @@ def compare(task: Task, rounds: int) -> dict[str, Any]:
     order = in_order(task.X, task.Y)
     batches = order[task.training.batches(len(order))]
     start = {width: first(task, order, width) for width in (E, 2 * E, 4 * E, 5 * E)}
-    variants = {
-        (threads, kind): (lambda t=threads, k=kind: by_modules(task, batches[:TRIAL], start, t, k))
-        for threads in sorted({1, cores()})
-        for kind in ("plain", "foreach", "fused")
-    }
-    trials = {name: min(seconds(run) for _ in range(rounds)) for name, run in variants.items()}
-    threads, kind = min(trials, key=lambda name: trials[name])
-    scale = task.training.iterations / TRIAL
-    concatenating = scale * seconds(lambda: by_modules(task, batches[:TRIAL], start, threads, kind, concatenate=True))
-    times, ours, theirs = [], {}, np.empty(0)
+    few = batches[: 4 * rounds]
+    scale = len(batches) / len(few)
+
+    def trial(threads: int, kind: str, concatenate: bool = False) -> float:
+        return scale * min(
+            seconds(lambda: by_modules(task, few, start, threads, kind, concatenate)) for _ in range(rounds)
+        )
+
+    trial(1, "plain")  # torch's first products take longer
+    variants = list(product(sorted({1, cores()}), ("plain", "foreach", "fused")))
+    trials = {variant: trial(*variant) for variant in variants}
+    threads, kind = min(trials, key=lambda variant: trials[variant])
+    concatenating = trial(threads, kind, concatenate=True)
+    ours, theirs = [], []
     for _ in range(rounds):
-        took, ours = timed(lambda: by_sweep(task))
-        took_theirs, theirs = timed(lambda: by_modules(task, batches, start, threads, kind))
-        times.append((took, took_theirs, seconds(lambda: bound(task, batches))))
-    mine, baseline, least = (min(side) for side in zip(*times, strict=True))
-    losses = np.concatenate([ours[choice].losses[:, -LAST:].mean(axis=1, dtype=np.float64) for choice in CHOICES])
+        ours.append(Timed.of(lambda: by_sweep(task)))
+        theirs.append(Timed.of(lambda: by_modules(task, batches, start, threads, kind)))
+    least = min(seconds(lambda: bound(task, batches)) for _ in range(rounds))
+    mine, baseline = (min(run.seconds for run in runs) for runs in (ours, theirs))
+    processor = [round(min(run.processor for run in runs), 2) for runs in (ours, theirs)]
+    found, last = ours[0].made, theirs[0].made
+    losses = np.concatenate([found[choice].losses[:, -LAST:].mean(axis=1, dtype=np.float64) for choice in CHOICES])
     figure = {
         "ours": round(mine, 3),
         "baseline": round(baseline, 3),
         "ratio": round(baseline / mine, 3),
+        "processor": processor,
         "bound_seconds": round(least, 3),
         "variant": f"{threads} threads, {kind}",
-        "trials": {f"{t} threads, {k}": round(scale * took, 2) for (t, k), took in trials.items()},
+        "trials": {f"{t} threads, {k}": round(took, 2) for (t, k), took in trials.items()},
         "concatenating": round(concatenating, 2),
-        "largest_difference": float(np.abs(losses / theirs - 1).max()),
+        "largest_difference": float(np.abs(losses / last - 1).max()),
         "losses": [round(float(losses.min()), 4), round(float(losses.max()), 4)],
     }
     print(len(task.heads), "heads", figure, flush=True)
     return figure
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    kept: list[Any] = []
-    return seconds(lambda: kept.append(work())), kept[0]
+@dataclass(frozen=True)
+class Timed:
+    seconds: float
+    processor: float
+    """Seconds of all threads: what is left to compare where the machine is busy."""
+    made: Any
+
+    @classmethod
+    def of(cls, work: Callable[[], Any]) -> "Timed":
+        kept: list[Any] = []
+        before = time.process_time()
+        took = seconds(lambda: kept.append(work()))
+        return cls(took, time.process_time() - before, kept[0])
 
 
 def by_sweep(task: Task) -> dict[str, Swept]:

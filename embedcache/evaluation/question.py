@@ -42,7 +42,7 @@ class ProbeConfig:
     """What to fit on what. Paths say where things lie and never enter a result."""
 
     probe: str
-    """A registered probe: `logistic`, `knn`, `ridge`."""
+    """A registered probe: `logistic`, `knn`, `linear`, `ridge`."""
     store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
