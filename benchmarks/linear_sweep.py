@@ -202,7 +202,7 @@ def by_modules(
             else:
                 losses.append(criterion(head(views[choice]), y))
         optimizer.zero_grad()
-        sum(losses).backward()  # type: ignore[union-attr]
+        sum(losses).backward()
         optimizer.step()
         schedule.step()
         if t >= len(rows) - LAST:

@@ -43,7 +43,10 @@ PRESETS: Mapping[str, Settings] = {
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Linear heads by their learning rate. What is None is the preset's."""
+    """Linear heads by their learning rate. What is None is the preset's.
+
+    A preset's four vectors are those of `ProbeConfig(layers="auto")`; `embedcache probe linear` asks for them by itself.
+    """
 
     lr: tuple[float, ...] | None = None
     """As the steps take them, not scaled by the batch."""
