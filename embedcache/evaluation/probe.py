@@ -13,6 +13,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
+from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
@@ -23,7 +24,7 @@ from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.types import Result
+from embedcache.types import PARTS, Result
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -69,6 +70,10 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
     rows = blocks[choice.features]
     model: Model = clock.run("refitting", lambda: fit(question, rows.take(train | validation), (choice.value,)))
     tested, judged = rows.take(test), rows.take(judges)
+    away = None
+    if (there := question.elsewhere) is not None:  # no row of that store is read until here
+        away = clock.run("reading features", lambda: read_elsewhere(question, there, config, choice.features))
+        tested, counts = away.rows, away.counted(counts)
     scores: Matrix = model.scores(tested.X)[0]
     before: Matrix = choice.model.scores(tested.X)[0] if choice.model else scores.copy()
     # A label that only the validation rows complete was fitted now, but no hyper-parameter was chosen with it.
@@ -100,8 +105,11 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, loaded[choice.features], config.strict_volumes),
-        source=source_of(question.cache),
+        warnings=(
+            *_warnings(question, choice, model, loaded[choice.features], config.strict_volumes),
+            *(away.notes if away else ()),
+        ),
+        source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
     predictions = Predictions(
@@ -154,9 +162,9 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
         "left_out_not_in_split": len(set(samples.id[current].tolist()) - set(question.split.sample.tolist())),
         "left_out_no_label": len(np.unique(rows.sample_id[unlabelled])),
     }
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         inside = parts == part
-        if not inside.any():
+        if not inside.any() and not (part == "test" and question.elsewhere is not None):
             raise InputError(
                 f"the {part} part has no sample with features and a label of task {question.task.name!r}; "
                 "give another split with --split FILE."

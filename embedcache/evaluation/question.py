@@ -12,6 +12,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
+from embedcache.evaluation.elsewhere import Elsewhere, meet
 from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.split_files import find_split
 from embedcache.probes import REGISTRY
@@ -20,7 +21,7 @@ from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import factorise
-from embedcache.types import Labels, Split, Task, strings
+from embedcache.types import PARTS, Labels, Split, Task, strings
 
 FEWEST_RESAMPLES = 20
 """Of fewer no 95% interval can be read off."""
@@ -63,6 +64,11 @@ class ProbeConfig:
     test: float = 0.2
     seed: int = 0
     """Of the drawn split and of the bootstrap."""
+    test_store: Path | str | None = None
+    """Test on all samples of this store, in place of the split's own test part: a store of the same recipe, or a folder that
+    holds one. Its patients that train or validate are left out."""
+    test_labels: Path | None = None
+    """Of that store, instead of the labels beside it."""
     classes: tuple[str, ...] | None = None
     """Multilabel: only these findings, and the macro average over them."""
     C: tuple[float, ...] | None = None
@@ -107,6 +113,8 @@ class Question:
     standardize: bool
     select: Select
     inputs: Mapping[str, Any]
+    elsewhere: Elsewhere | None = None
+    """Where the test rows come from, if not from the split's test part."""
 
 
 def ask(config: ProbeConfig) -> Question:
@@ -117,19 +125,17 @@ def ask(config: ProbeConfig) -> Question:
     probe = _probe(config)
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
-    split = choose_split(cache, labels, config)
+    split = choose_split(cache, labels, config, needs_test=config.test_store is None)
     layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
     choices = _feature_choices(cache, config.features, layers)
     standardize = probe.standardize if config.standardize is None else config.standardize
+    elsewhere = None
+    if config.test_store is not None:
+        elsewhere = meet(cache, task, columns, split, config.test_store, config.test_labels)
+        columns = elsewhere.asked
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
-        "store": cache.fingerprint,
-        "plan": cache.plan_digest,
-        # which of them are good: a retry of what was set aside makes this another answer
-        "rows": sha256(cache.row_status.tobytes()),
-        # only those that are read: another layer added later does not make this answer another one
-        "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
-        "labels": labels_digest(labels, task),
+        **_store_inputs(cache, choices, layers, labels, task),
         "split": splits.split_digest(split),
         "config": {
             "probe": config.probe,
@@ -147,6 +153,8 @@ def ask(config: ProbeConfig) -> Question:
         },
         "version": embedcache.__version__,
     }
+    if elsewhere is not None:
+        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, layers, elsewhere.labels, elsewhere.task)
     return Question(
         cache,
         labels,
@@ -161,7 +169,23 @@ def ask(config: ProbeConfig) -> Question:
         standardize,
         config.select,
         plain(inputs),
+        elsewhere,
     )
+
+
+def _store_inputs(
+    cache: FeatureCache, choices: tuple[str, ...], layers: tuple[int, ...], labels: Labels, task: Task
+) -> dict[str, Any]:
+    """Digests of what is read of a store and of its labels."""
+    return {
+        "store": cache.fingerprint,
+        "plan": cache.plan_digest,
+        # which of them are good: a retry of what was set aside makes this another answer
+        "rows": sha256(cache.row_status.tobytes()),
+        # only those that are read: another layer added later does not make this answer another one
+        "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
+        "labels": labels_digest(labels, task),
+    }
 
 
 def _task(labels: Labels, name: str | None) -> Task:
@@ -238,8 +262,11 @@ class SplitWishes(Protocol):
         """Of the draw."""
 
 
-def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Split:
-    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients."""
+def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs_test: bool = True) -> Split:
+    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients.
+
+    needs_test: refuse a file without a test part; a draw has one in any case.
+    """
     samples = cache.samples()
     if config.split is None:
         usable = ~samples.superseded
@@ -252,7 +279,7 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Sp
         file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
     )
     splits.check_split(split)
-    for part in ("train", "validation", "test"):
+    for part in PARTS if needs_test else PARTS[:2]:
         if part not in split.part.tolist():
             raise InputError(
                 f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."

@@ -85,11 +85,15 @@ def make_labelled_store(
     quarantined: tuple[int, ...] = (),
     signal: float = 2.0,
     seed: int = 0,
+    dataset: str = "made",
+    backbone: str = "made-up",
+    prefix: str = "",
 ) -> LabelledStore:
-    """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean."""
+    """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean.
+
+    `prefix` stands before the ids of samples and patients, to tell those of two datasets apart.
+    """
     random = np.random.default_rng(seed)
-    samples = [f"s{i:04d}" for i in range(n)]
-    patients = [f"p{i // 2:04d}" for i in range(n)]
     c = len(task.classes) or 1
     y = (random.random((n, c)) < 0.4).astype(float)
     if task.kind == "multiclass":
@@ -97,39 +101,65 @@ def make_labelled_store(
     if task.kind == "numeric":
         y = random.normal(size=(n, c))
     rows = 1 << int(np.ceil(np.log2(n * slices)))
+    tokens = []
+    for strength in (signal, signal / 4):
+        values = random.normal(size=(rows, WIDTH)).astype(np.float32)[: n * slices]
+        values[:, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
+        values[list(quarantined)] = 0
+        tokens.append(values)
+    made = LabelledStore(
+        folder / dataset / backbone / "0123456789ab.zarr",
+        [f"{prefix}s{i:04d}" for i in range(n)],
+        [f"{prefix}p{i // 2:04d}" for i in range(n)],
+        y,
+        task,
+        [given(i // 2) for i in range(n)],
+    )
+    write_labelled_store(made, tokens[0], tokens[1], slices, quarantined)
+    return made
+
+
+def write_labelled_store(
+    made: LabelledStore,
+    cls_token: npt.NDArray[np.float32],
+    patch_mean: npt.NDArray[np.float32],
+    slices: int = 1,
+    quarantined: tuple[int, ...] = (),
+    size: int = 28,
+) -> None:
+    """Write the store and the labels that `made` describes.
+
+    cls_token, patch_mean (samples * slices, WIDTH): rows in order. `size` of the input is a part of the recipe.
+    """
+    n = len(made.samples)
     owned = n * slices
+    rows = 1 << int(np.ceil(np.log2(owned)))
     plan = Plan(
-        strings(samples),
-        strings(patients),
+        strings(made.samples),
+        strings(made.patients),
         np.arange(n, dtype=np.int64) * slices,
         np.full(n, slices, dtype=np.int64),
         np.concatenate([np.tile(np.arange(slices), n), np.full(rows - owned, -1)]).astype(np.int32),
         rows,
     )
+    backbone, dataset = made.store.parent.name, made.store.parents[1].name
     recipe = Recipe(
-        ImageRecipe(Window("auto"), (28, 28), (0.5,), (0.5,)), ModelRecipe("test", "made-up", "main", "0" * 64)
+        ImageRecipe(Window("auto"), (size, size), (0.5,), (0.5,)), ModelRecipe("test", backbone, "main", "0" * 64)
     )
     arrays = (ArraySpec(2, "cls_token", "float32", (WIDTH,)), ArraySpec(2, "patch_mean", "float32", (WIDTH,)))
     new = Pass(pass_id(pass_document(arrays, rows, 8, 1, "cpu")), arrays, rows, 8, 1, "cpu")
 
-    path = folder / "made" / "made-up" / "0123456789ab.zarr"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = StoreFiles(path)
-    create_store(files, new_root(recipe, DatasetInfo("made"), {}, "kept", "", plan, "0" * 64), plan)
+    made.store.parent.mkdir(parents=True, exist_ok=True)
+    files = StoreFiles(made.store)
+    create_store(files, new_root(recipe, DatasetInfo(dataset), {}, "kept", "", plan, "0" * 64), plan)
     add_pass(files, open_root(files.objects), new)
     values = {}
-    for spec, strength in zip(arrays, (signal, signal / 4), strict=True):
-        tokens = random.normal(size=(rows, WIDTH)).astype(np.float32)
-        tokens[:owned, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
-        tokens[owned:] = 0
-        tokens[list(quarantined)] = 0
-        values[spec.path] = tokens
+    for spec, tokens in zip(arrays, (cls_token, patch_mean), strict=True):
+        values[spec.path] = np.zeros((rows, WIDTH), dtype=np.float32)
+        values[spec.path][:owned] = tokens
     shard = next(plan.shards(rows))
     digests = write_shard(files.objects, new, shard, values)
     bad = tuple(Quarantined(row, "decode", "truncated") for row in quarantined)
     commit_shard(files.objects, new, Commit(0, (0, rows), bad, 8, "cpu", {}, digests, "host", "", ""))
     finalise(files, new.id)
-
-    made = LabelledStore(path, samples, patients, y, task, [given(i // 2) for i in range(n)])
-    made.relabel(y)
-    return made
+    made.relabel(made.y)
