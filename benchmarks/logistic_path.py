@@ -35,8 +35,8 @@ from logistic_problems import (
 )
 
 import embedcache
-from embedcache.probes.base import Standardizer
 from embedcache.probes.logistic_path import LogisticSolution, solve_logistic
+from embedcache.probes.standardizer import Standardizer
 
 COMMONEST = ("Infiltration", "Atelectasis", "Effusion", "Nodule", "Pleural_Thickening", "Pneumothorax", "Mass")
 WITHIN, BASELINE_WITHIN = 1e-5, 1e-4

@@ -101,7 +101,7 @@ def against_scikit_learn(config: embedcache.ProbeConfig, result: embedcache.Resu
     from embedcache.evaluation.predictions import read_predictions
     from embedcache.evaluation.question import ask
     from embedcache.evaluation.splits import part_rows
-    from embedcache.probes.base import Standardizer
+    from embedcache.probes.standardizer import Standardizer
 
     question = ask(config)
     features = question.cache.features(result.chosen["features"], task=question.task.name)

@@ -82,7 +82,7 @@ def measure(store: Path) -> dict[str, Any]:
     from embedcache.evaluation import probe as job
     from embedcache.evaluation.question import ask
     from embedcache.evaluation.splits import part_rows
-    from embedcache.probes.base import Standardizer
+    from embedcache.probes.standardizer import Standardizer
 
     config = embedcache.ProbeConfig("logistic", store, features="cls", force=True, results=store.parents[2] / "results")
     imports = time.perf_counter() - started

@@ -25,7 +25,12 @@ def shared(
     train: Annotated[str | None, typer.Option(help="The store to fit on, in place of the argument.")] = None,
     task: Annotated[str | None, typer.Option(help="Which task of the labels; the only one unless given.")] = None,
     features: Annotated[str, typer.Option(help="cls, mean, cls+mean, pooled, or auto: chosen by validation.")] = "auto",
-    layers: Annotated[str, typer.Option(help="last, or numbers with commas: their CLS tokens side by side.")] = "last",
+    layers: Annotated[
+        str,
+        typer.Option(
+            help="last, or numbers with commas: their CLS tokens side by side; auto: validation chooses the last block or four."
+        ),
+    ] = "last",
     pool: Annotated[
         str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none keeps slices apart.")
     ] = "mean",
@@ -51,7 +56,12 @@ def shared(
     ] = "0.2",
     test_labels: Annotated[str | None, typer.Option(help="Labels of that store, if not those beside it.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drawn split and of the bootstrap.")] = 0,
-    standardize: Annotated[bool | None, typer.Option(help="By the training rows' mean and deviation.")] = None,
+    standardize: Annotated[
+        Literal["own", "yes", "no", "auto"],
+        typer.Option(
+            help="By the training rows' mean and deviation; auto: validation chooses; own: as the probe does."
+        ),
+    ] = "own",
     resamples: Annotated[int, typer.Option(help="Of patients, for the intervals that are bootstrapped.")] = 1000,
     results: Annotated[
         str | None, typer.Option(help="Folder of the results; `results` of the cache unless given.")
@@ -64,7 +74,7 @@ def shared(
         "store": Path(one_store(store, train)),
         "task": task,
         "features": features,
-        "layers": "last" if layers == "last" else numbers(layers, int, "--layers"),
+        "layers": layers if layers in ("last", "auto") else numbers(layers, int, "--layers"),
         "pool": None if pool == "none" else pool,
         "strict_volumes": strict_volumes,
         "labels": Path(labels) if labels else None,
@@ -76,7 +86,7 @@ def shared(
         "test_store": test_store,
         "test_labels": Path(test_labels) if test_labels else None,
         "seed": seed,
-        "standardize": standardize,
+        "standardize": {"own": None, "yes": True, "no": False, "auto": "auto"}[standardize],
         "resamples": resamples,
         "results": Path(results) if results else None,
         "force": force,

@@ -7,6 +7,7 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.evaluation.elsewhere import Elsewhere
+from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.question import ProbeConfig, Question
 from embedcache.evaluation.results import source_of
 from embedcache.evaluation.selection import Rows
@@ -26,11 +27,12 @@ class RowsElsewhere:
         return {**counts, "unused_test_samples": counts["test_samples"], **self.counts}
 
 
-def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig, choice: str) -> RowsElsewhere:
+def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) -> RowsElsewhere:
     """The rows of the second store that may test and have a label. Raises InputError where there is none."""
+    kind, layers = widest(question.choices.values())  # as of the first store, so that columns are the same ones
     features = there.cache.features(
-        choice,
-        layers=question.layers or None,
+        kind,
+        layers=layers or None,
         pool=config.pool,
         strict_volumes=config.strict_volumes,
         task=there.task.name,
@@ -44,7 +46,7 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig, ch
             f"no sample of {there.cache.path.name} ({there.name}) has features and a label of task {question.task.name!r}; "
             "give its labels with --test-labels FILE."
         )
-    every = Rows(features.X, y, features.groups, features.sample_id, features.slice_index)
+    every = Rows(features.X, np.arange(len(y)), y, features.groups, features.sample_id, features.slice_index)
     rows = every.take(~unlabelled)
     samples = there.cache.samples()
     current = ~samples.superseded
@@ -55,7 +57,7 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig, ch
         "test_left_out_no_label": len(np.unique(every.sample_id[unlabelled])),
         "test_samples": len(np.unique(rows.sample_id)),
         "test_patients": Patients.of(rows.groups).count,
-        "test_rows": len(rows.X),
+        "test_rows": len(rows),
     }
     notes = [f"tested on {there.name}; the own test part of {question.cache.root.dataset.name} is not used."]
     if there.trained_samples:

@@ -94,4 +94,5 @@ def _numbers(figure: "Figure", result: Result, test: Predictions) -> list[str]:
 
 def _path(axes: Any, result: Result) -> None:
     chosen = result.chosen
-    panels.choice_path(axes, result.selection, chosen["parameter"], chosen["features"], chosen[chosen["parameter"]])
+    name = chosen.get("vector", chosen["features"])  # of results before there was a choice of layers, the kind
+    panels.choice_path(axes, result.selection, chosen["parameter"], name, chosen[chosen["parameter"]])

@@ -1,6 +1,6 @@
 """The labels that a probe reads: those beside the store, a copied `labels.parquet`, or a table of the user's own."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ from embedcache.datasets.labelling import all_rows
 from embedcache.datasets.second_table import JOIN_COLUMNS, join_labels
 from embedcache.datasets.table import SPLIT_COLUMNS, read_parts
 from embedcache.errors import InputError
+from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import locate
-from embedcache.types import Labels, Samples, strings
+from embedcache.store.texts import factorise, locate
+from embedcache.types import Labels, Samples, Task, strings
 
 
 def find_labels(cache: FeatureCache, file: Path | None = None, join_on: str | None = None) -> Labels:
@@ -59,3 +60,17 @@ def _with_parts(samples: Samples, file: Path, join_on: str | None) -> Samples:
     told = replace(samples, split=np.where(row >= 0, parts[row], ""))
     check_samples(told)
     return told
+
+
+def labels_digest(labels: Labels, task: Task) -> str:
+    """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
+    of_task = labels.task == task.name
+    columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
+    words = [names.tolist() for names, _ in columns]
+    sample, patient, klass = (codes for _, codes in columns)
+    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
+    order = np.lexsort((klass, slices, patient, sample))
+    numbers = np.stack([sample, patient, slices, klass])[:, order].astype("<i8")
+    # whatever a NaN holds besides, it says: not known
+    values = np.where(np.isnan(value), np.nan, value)[order].astype("<f8")
+    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())

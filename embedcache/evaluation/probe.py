@@ -14,6 +14,7 @@ import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
 from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
+from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
@@ -56,30 +57,30 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
 def answer(question: Question, config: ProbeConfig, progress: Progress | None = None) -> Answer:
     """Choose, refit and measure, whatever results there are."""
     clock = Clock(progress)
-    loaded: dict[str, Features] = clock.run("reading features", lambda: _load(question, config))
-    parts, counts = _parts(question, loaded[question.choices[0]])
-    blocks = {choice: _rows(question, features) for choice, features in loaded.items()}
+    features: Features = clock.run("reading features", lambda: _load(question, config))
+    parts, counts = _parts(question, features)
+    rows = _rows(question, features)
+    columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
     train, validation, test = (parts == part for part in ("train", "validation", "test"))
     # rows that choose: those of validation, or all that are not for testing, each scored without itself or its patient
-    fits, judges = (train, validation) if question.select == "validation" else (train | validation,) * 2
+    own = question.select == "validation"
+    fits, judges = (rows.take(mask) for mask in ((train, validation) if own else (train | validation,) * 2))
 
-    choice: Choice = clock.run(
-        "choosing on validation",
-        lambda: choose(question, {c: (rows.take(fits), rows.take(judges)) for c, rows in blocks.items()}),
-    )
-    rows = blocks[choice.features]
-    model: Model = clock.run("refitting", lambda: fit(question, rows.take(train | validation), (choice.value,)))
-    tested, judged = rows.take(test), rows.take(judges)
+    choice: Choice = clock.run("choosing on validation", lambda: choose(question, columns, fits, judges))
+    chosen = {choice.features: columns[choice.features]}
+    both, tested = rows.take(train | validation), rows.take(test)
+    refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
+    model = refit[choice.features]
     away = None
     if (there := question.elsewhere) is not None:  # no row of that store is read until here
-        away = clock.run("reading features", lambda: read_elsewhere(question, there, config, choice.features))
+        away = clock.run("reading features", lambda: read_elsewhere(question, there, config))
         tested, counts = away.rows, away.counted(counts)
-    scores: Matrix = model.scores(tested.X)[0]
-    before: Matrix = choice.model.scores(tested.X)[0] if choice.model else scores.copy()
+    scores: Matrix = model.scores(tested)[0]
+    before: Matrix = choice.model.scores(tested)[0] if choice.model else scores.copy()
     # A label that only the validation rows complete was fitted now, but no hyper-parameter was chosen with it.
     unchosen = np.isnan(choice.scores).all(axis=0)
     scores[:, unchosen] = before[:, unchosen] = np.nan
-    truth, truth_before = (label_matrix(part.y, question.kind, len(question.classes)) for part in (tested, judged))
+    truth, truth_before = (label_matrix(part.y, question.kind, len(question.classes)) for part in (tested, judges))
     metrics = clock.run(
         "measuring on test",
         lambda: measure(
@@ -105,21 +106,18 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=(
-            *_warnings(question, choice, model, loaded[choice.features], config.strict_volumes),
-            *(away.notes if away else ()),
-        ),
+        warnings=_warnings(question, choice, model, features, config.strict_volumes) + (away.notes if away else ()),
         source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
     predictions = Predictions(
-        np.concatenate([judged.sample_id, tested.sample_id]),
-        np.concatenate([judged.slice_index, tested.slice_index]),
-        np.array(["validation"] * len(judged.X) + ["test"] * len(tested.X)),
+        np.concatenate([judges.sample_id, tested.sample_id]),
+        np.concatenate([judges.slice_index, tested.slice_index]),
+        np.array(["validation"] * len(judges) + ["test"] * len(tested)),
         question.classes,
         np.concatenate([truth_before, truth]),
         np.concatenate([choice.scores, scores]),
-        np.concatenate([judged.groups, tested.groups]),
+        np.concatenate([judges.groups, tested.groups]),
         np.concatenate([np.full_like(choice.scores, np.nan), before]),
     )
     return Answer(result, predictions)
@@ -128,24 +126,22 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _load(question: Question, config: ProbeConfig) -> dict[str, Features]:
-    return {
-        choice: question.cache.features(
-            choice,
-            layers=question.layers or None,
-            pool=config.pool,
-            strict_volumes=config.strict_volumes,
-            task=question.task.name,
-            labels=question.labels,
-            split=question.split.sample.tolist(),
-        )
-        for choice in question.choices
-    }
+def _load(question: Question, config: ProbeConfig) -> Features:
+    kind, layers = widest(question.choices.values())
+    return question.cache.features(
+        kind,
+        layers=layers or None,
+        pool=config.pool,
+        strict_volumes=config.strict_volumes,
+        task=question.task.name,
+        labels=question.labels,
+        split=question.split.sample.tolist(),
+    )
 
 
 def _rows(question: Question, features: Features) -> Rows:
     y = features.y[:, question.columns] if question.kind == "multilabel" else features.y
-    return Rows(features.X, y, features.groups, features.sample_id, features.slice_index)
+    return Rows(features.X, np.arange(len(y)), y, features.groups, features.sample_id, features.slice_index)
 
 
 def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_], dict[str, int]]:
@@ -179,11 +175,14 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
 
 
 def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
+    vector = question.choices[choice.features]
     chosen = {
         "parameter": question.probe.parameter,
         question.probe.parameter: choice.value,
-        "features": choice.features,
-        "layers": question.layers,
+        "vector": choice.features,
+        "features": vector.kind,
+        "layers": vector.layers,
+        "standardize": vector.standardize,
         "selected_by": choice.selected_by,
         "validation_score": choice.score,
         "scores_are": model.fitted.score_name,

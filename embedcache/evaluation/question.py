@@ -13,14 +13,14 @@ import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
 from embedcache.evaluation.elsewhere import Elsewhere, meet
-from embedcache.evaluation.label_files import find_labels
+from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
+from embedcache.evaluation.label_files import find_labels, labels_digest
 from embedcache.evaluation.split_files import find_split
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import factorise
 from embedcache.types import PARTS, Labels, Split, Task, strings
 
 FEWEST_RESAMPLES = 20
@@ -47,13 +47,16 @@ class ProbeConfig:
     """Which of the labels' tasks; None is the only one."""
     features: str = "auto"
     """`cls`, `mean`, `cls+mean`, `pooled`, or `auto`: validation chooses among `cls` and `cls+mean`, where stored."""
-    layers: tuple[int, ...] | Literal["last"] = "last"
+    layers: Layers = "last"
+    """Numbers (-1 is the last): their CLS tokens side by side. `auto`: validation chooses between the last block and the last
+    four, where stored."""
     pool: str | None = "mean"
     """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
     strict_volumes: bool = False
     """Leave out a sample of which a slice is set aside, in place of pooling the rest."""
-    standardize: bool | None = None
-    """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no)."""
+    standardize: Standardize | None = None
+    """By the training rows' mean and standard deviation; None is the probe's own choice (logistic yes, kNN no), `auto` lets
+    validation choose."""
     labels: Path | None = None
     """Instead of the labels beside the store: a `labels.parquet`, or a table of the user's own with the store's ids."""
     join_on: str | None = None
@@ -104,13 +107,12 @@ class Question:
     kind: ProbeKind
     split: Split
     probe: Probe
-    choices: tuple[str, ...]
-    layers: tuple[int, ...]
+    choices: Mapping[str, FeatureChoice]
+    """By name, from the fewest features to the most."""
     columns: npt.NDArray[np.int64]
     """Which of the task's classes are asked for."""
     classes: tuple[str, ...]
     """Of the columns; a numeric task's one column has the task's name."""
-    standardize: bool
     select: Select
     inputs: Mapping[str, Any]
     elsewhere: Elsewhere | None = None
@@ -126,23 +128,23 @@ def ask(config: ProbeConfig) -> Question:
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
     split = choose_split(cache, labels, config, needs_test=config.test_store is None)
-    layers = cache.layers[-1:] if config.layers == "last" else tuple(cache.layer_number(n) for n in config.layers)
-    choices = _feature_choices(cache, config.features, layers)
     standardize = probe.standardize if config.standardize is None else config.standardize
+    choices = feature_choices(cache, config.features, config.layers, standardize)
+    kinds, layers = described(choices)
     elsewhere = None
     if config.test_store is not None:
         elsewhere = meet(cache, task, columns, split, config.test_store, config.test_labels)
         columns = elsewhere.asked
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
-        **_store_inputs(cache, choices, layers, labels, task),
+        **_store_inputs(cache, choices, labels, task),
         "split": splits.split_digest(split),
         "config": {
             "probe": config.probe,
             "options": asdict(probe),
             "task": task.name,
             "classes": classes,
-            "features": choices,
+            "features": kinds,
             "layers": layers,
             "pool": config.pool,
             "strict_volumes": config.strict_volumes,
@@ -154,7 +156,7 @@ def ask(config: ProbeConfig) -> Question:
         "version": embedcache.__version__,
     }
     if elsewhere is not None:
-        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, layers, elsewhere.labels, elsewhere.task)
+        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, elsewhere.labels, elsewhere.task)
     return Question(
         cache,
         labels,
@@ -163,10 +165,8 @@ def ask(config: ProbeConfig) -> Question:
         split,
         probe,
         choices,
-        layers,
         columns,
         classes,
-        standardize,
         config.select,
         plain(inputs),
         elsewhere,
@@ -174,7 +174,7 @@ def ask(config: ProbeConfig) -> Question:
 
 
 def _store_inputs(
-    cache: FeatureCache, choices: tuple[str, ...], layers: tuple[int, ...], labels: Labels, task: Task
+    cache: FeatureCache, choices: Mapping[str, FeatureChoice], labels: Labels, task: Task
 ) -> dict[str, Any]:
     """Digests of what is read of a store and of its labels."""
     return {
@@ -183,7 +183,9 @@ def _store_inputs(
         # which of them are good: a retry of what was set aside makes this another answer
         "rows": sha256(cache.row_status.tobytes()),
         # only those that are read: another layer added later does not make this answer another one
-        "passes": sorted({t.stored_pass.id for choice in choices for t in vectors(cache, choice, layers)}),
+        "passes": sorted(
+            {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
+        ),
         "labels": labels_digest(labels, task),
     }
 
@@ -285,31 +287,6 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs
                 f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
             )
     return split
-
-
-def _feature_choices(cache: FeatureCache, features: str, layers: tuple[int, ...]) -> tuple[str, ...]:
-    if features != "auto":
-        return (features,)
-    stored = {(a.layer, a.kind) for p in cache.passes for a in p.arrays}
-    has_cls = bool(layers) and all((layer, "cls_token") in stored for layer in layers)
-    has_mean = bool(layers) and (layers[-1], "patch_mean") in stored
-    if has_cls:
-        return ("cls", "cls+mean") if has_mean else ("cls",)
-    return ("mean",) if has_mean else ("pooled",)
-
-
-def labels_digest(labels: Labels, task: Task) -> str:
-    """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
-    of_task = labels.task == task.name
-    columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
-    words = [names.tolist() for names, _ in columns]
-    sample, patient, klass = (codes for _, codes in columns)
-    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
-    order = np.lexsort((klass, slices, patient, sample))
-    numbers = np.stack([sample, patient, slices, klass])[:, order].astype("<i8")
-    # whatever a NaN holds besides, it says: not known
-    values = np.where(np.isnan(value), np.nan, value)[order].astype("<f8")
-    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def config_of(
     if result.probe == PATCH_PROBE:
         raise InputError(f"{name} is of {PATCH_PROBE}, whose masks a result does not name; run that command again.")
     asked = result.inputs["config"]
-    choices = asked["features"]
+    choices, layers = asked["features"], asked["layers"]
+    several = any(isinstance(of_choice, list) for of_choice in layers)
     kept = kept_split(Path(result.path).parent, result.inputs["split"])
     if split is None and not kept.exists():
         raise InputError(f"the split of {name} does not lie beside it; give it with --split FILE.")
@@ -106,7 +107,7 @@ def config_of(
         store=Path(store) if store is not None else find_store(result),
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
-        layers=tuple(asked["layers"]) or "last",
+        layers="auto" if several else tuple(layers) or "last",
         pool=asked["pool"],
         strict_volumes=asked["strict_volumes"],
         standardize=asked["standardize"],

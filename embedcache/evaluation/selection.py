@@ -1,7 +1,7 @@
 """What validation chooses: the vector and the hyper-parameter, by models that never saw the rows that they are judged on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,39 +10,63 @@ import numpy.typing as npt
 from embedcache.errors import InputError
 from embedcache.evaluation.metrics import accuracy, correct, macro
 from embedcache.evaluation.question import Question
-from embedcache.probes.base import FittedPath, LeavesOut, Matrix, ProbeKind, Standardizer, label_matrix
+from embedcache.probes.base import (
+    Columns,
+    Features,
+    FitsTogether,
+    FittedPath,
+    LeavesOut,
+    Matrix,
+    ProbeKind,
+    label_matrix,
+    take_columns,
+)
+from embedcache.probes.standardizer import Standardizer
 from embedcache.types import StringArray
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Features of one part, or of several, with their labels."""
+    """Some rows of a matrix that all parts and all choices of features share, with their labels."""
 
-    X: npt.NDArray[np.float32]
+    matrix: npt.NDArray[np.float32]
+    """(all rows, all columns)."""
+    at: npt.NDArray[np.int64]
+    """(n,): which of its rows these are; below, n each."""
     y: Matrix
     groups: StringArray
     sample_id: StringArray
     slice_index: npt.NDArray[np.int32]
 
+    def __len__(self) -> int:
+        return len(self.at)
+
     def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
-        """The rows of `mask`."""
-        return Rows(self.X[mask], self.y[mask], self.groups[mask], self.sample_id[mask], self.slice_index[mask])
+        """The rows of `mask`; no feature is copied."""
+        groups, samples, slices = self.groups[mask], self.sample_id[mask], self.slice_index[mask]
+        return Rows(self.matrix, self.at[mask], self.y[mask], groups, samples, slices)
+
+    def features(self, columns: Columns, scale: Standardizer | None) -> Features:
+        """(n, d): these rows' columns, scaled."""
+        matrix = take_columns(self.matrix, columns)
+        return scale.apply(matrix, self.at) if scale else matrix[self.at]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted path with the scale that its features had."""
+    """A fitted path, with the columns that it reads and the scale that they had."""
 
     fitted: FittedPath
+    columns: Columns
     scale: Standardizer | None
 
-    def scores(self, X: npt.NDArray[np.float32]) -> Matrix:
-        """(n_values, n, n_classes) of features as they were cached."""
-        return self.fitted.scores(self.scale.apply(X) if self.scale else X)
+    def scores(self, rows: Rows) -> Matrix:
+        """(n_values, n, n_classes)."""
+        return self.fitted.scores(rows.features(self.columns, self.scale))
 
     def only(self, value: float) -> "Model":
         """The model of one value of the hyper-parameter."""
-        return Model(self.fitted.only(value), self.scale)
+        return replace(self, fitted=self.fitted.only(value))
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Choice:
     """What was chosen, by what, and the scores that it was chosen by."""
 
     features: str
+    """A name among the question's choices."""
     value: float
     selected_by: str
     """`macro auroc on validation`, `accuracy, leaving out each row's patient`…"""
@@ -70,7 +95,6 @@ class _Path:
     """One choice of features: what each value of the hyper-parameter scores."""
 
     features: str
-    values: tuple[float, ...]
     model: Model
     scores: Matrix
     """(n_values, n, n_classes)."""
@@ -79,33 +103,58 @@ class _Path:
     """(n_values,): the figure that chooses, NaN where the solver did not converge."""
 
 
-def fit(question: Question, rows: Rows, values: tuple[float, ...]) -> Model:
-    """The probe on these rows, features standardised by them if the question asks for it."""
-    scale = Standardizer.fit(rows.X) if question.standardize else None
-    X = scale.apply(rows.X) if scale else rows.X
-    n_classes = len(question.classes)
-    return Model(question.probe.fit_path(X, rows.y, question.kind, values, n_classes, rows.groups), scale)
+def fit(
+    question: Question, rows: Rows, choices: Mapping[str, Columns], values: tuple[float, ...] | None = None
+) -> dict[str, Model]:
+    """The probe on these rows, for each of `choices` among the question's; values: None is the probe's own grid."""
+    values = question.probe.grid(len(rows)) if values is None else values
+    fitted: dict[str, Model] = {}
+    for scaled in dict.fromkeys(question.choices[name].standardize for name in choices):
+        own = {name: columns for name, columns in choices.items() if question.choices[name].standardize == scaled}
+        fitted |= _fit_alike(question, rows, own, values, scaled)
+    return {name: fitted[name] for name in choices}
 
 
-def choose(question: Question, blocks: Mapping[str, tuple[Rows, Rows]]) -> Choice:
+def _fit_alike(
+    question: Question, rows: Rows, choices: Mapping[str, Columns], values: tuple[float, ...], scaled: bool
+) -> dict[str, Model]:
+    """Of choices that are all standardised, or none is."""
+    probe, asked = question.probe, (values, len(question.classes), rows.groups)
+    whole: Columns = (slice(0, rows.matrix.shape[1]),)
+    scale = Standardizer.fit(rows.matrix, rows.at) if scaled else None
+    of_choice = {name: scale.of(columns) if scale else None for name, columns in choices.items()}
+    if isinstance(probe, FitsTogether) and len(choices) > 1:
+        X = rows.features(whole, scale)
+        paths = probe.fit_choices(X, rows.y, question.kind, choices, *asked)
+    else:
+        paths = {
+            name: probe.fit_path(rows.features(columns, of_choice[name]), rows.y, question.kind, *asked)
+            for name, columns in choices.items()
+        }
+    return {name: Model(paths[name], columns, of_choice[name]) for name, columns in choices.items()}
+
+
+def choose(question: Question, choices: Mapping[str, Columns], train: Rows, validation: Rows) -> Choice:
     """Fit every path on training rows and score it on validation rows; the first of the best wins (grids start smooth).
 
-    blocks: per choice of features its training and validation rows. Under `leave-one-out` and `leave-patient-out` both are
-    scored, each row without itself or its patient. A value whose solver did not converge is not chosen.
+    choices: of features, with their columns. Under `leave-one-out` and `leave-patient-out` both are the same rows, and each is
+    scored without itself or its patient. A value whose solver did not converge is not chosen.
     """
-    paths = [_path(question, features, train, validation) for features, (train, validation) in blocks.items()]
+    models = fit(question, train, choices)
+    paths = [_path(question, name, model, validation) for name, model in models.items()]
     best = max(paths, key=lambda path: np.nanmax(path.found))  # the first of equals
     i = int(np.nanargmax(best.found))
+    value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
     warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
     own = question.select == "validation"
     return Choice(
         best.features,
-        best.values[i],
+        value,
         f"{best.by} {_BY_WHAT[question.select]}",
         float(best.found[i]),
         best.scores[i],
-        best.model.only(best.values[i]) if own else None,
+        best.model.only(value) if own else None,
         _at_edge(best.found, i),
         tuple(warnings),
         record,
@@ -119,11 +168,9 @@ _BY_WHAT = {
 }
 
 
-def _path(question: Question, features: str, train: Rows, validation: Rows) -> _Path:
-    values = question.probe.grid(len(train.X))
-    model = fit(question, train, values)
+def _path(question: Question, features: str, model: Model, validation: Rows) -> _Path:
     if question.select == "validation":
-        scores = model.scores(validation.X)
+        scores = model.scores(validation)
     elif isinstance(model.fitted, LeavesOut):
         scores = model.fitted.left_out_scores("row" if question.select == "leave-one-out" else "patient")
     else:
@@ -138,14 +185,14 @@ def _path(question: Question, features: str, train: Rows, validation: Rows) -> _
             "give another split with --split FILE."
         )
     by, found = selection_scores(question.kind, truth, scores, model.fitted.threshold)
-    stopped = np.isin(values, model.fitted.diagnostics.not_converged)
+    stopped = np.isin(model.fitted.values, model.fitted.diagnostics.not_converged)
     found = np.where(stopped, np.nan, found)
     if np.isnan(found).all():
         raise InputError(
             f"no {question.probe.parameter} of the grid can be judged on {features} features of task {question.task.name!r}: "
             "none converged, or validation holds one class alone; give another grid or split."
         )
-    return _Path(features, values, model, scores, by, found)
+    return _Path(features, model, scores, by, found)
 
 
 def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: float) -> tuple[str, Matrix]:
@@ -195,7 +242,7 @@ def _at_edge(found: Matrix, i: int) -> bool:
 
 def _record(path: _Path) -> dict[str, Any]:
     return {
-        "values": list(path.values),
+        "values": list(path.model.fitted.values),
         "by": path.by,
         "scores": [None if np.isnan(v) else float(v) for v in path.found],
         "solver": dict(path.model.fitted.diagnostics.path),

@@ -15,6 +15,8 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 Features: TypeAlias = npt.NDArray[np.floating[Any]]
 Groups: TypeAlias = npt.NDArray[Any]
 """(n,): the patient of each row, fixed-width strings or integers."""
+Columns: TypeAlias = tuple[slice, ...]
+"""Columns of a matrix in runs, side by side: what one choice of features takes of the widest matrix."""
 ProbeKind = Literal["binary", "multilabel", "multiclass", "numeric"]
 """The task kinds that probes answer; `answers` of a probe says which of them it does."""
 
@@ -67,6 +69,23 @@ class LeavesOut(Protocol):
         """(n_values, n_train, n_classes): each training row by a model without it, or without the rows of its patient."""
 
 
+@runtime_checkable
+class FitsTogether(Protocol):
+    """A probe that fits all choices of features at once, at less cost than one after the other."""
+
+    def fit_choices(
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        choices: Mapping[str, Columns],
+        values: tuple[float, ...],
+        n_classes: int,
+        groups: Groups | None = None,
+    ) -> dict[str, FittedPath]:
+        """As `Probe.fit_path` for each of `choices`, which names columns of X: its path scores those columns of a matrix."""
+
+
 class Probe(Protocol):
     """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`."""
 
@@ -114,42 +133,9 @@ def label_matrix(y: Features, kind: ProbeKind, n_classes: int) -> Matrix:
     return np.asarray(y, dtype=np.float64).reshape(len(y), n_classes)
 
 
-_BLOCK_VALUES = 1 << 18
-"""Values worked on at a time in float64: 2 MB stay in a core's cache, where 8 MB take four times as long."""
-
-
-@dataclass(frozen=True)
-class Standardizer:
-    """Centre and scale of each feature, learned from training rows only. A constant feature is centred, not scaled."""
-
-    mean: Matrix
-    std: Matrix
-
-    @classmethod
-    def fit(cls, X: Features) -> "Standardizer":
-        """Mean and standard deviation (divided by n) of the rows of X (n, d), in float64."""
-        # about the first rows' mean, near enough to the true one that the difference of two sums loses no digits
-        blocks = list(runs(len(X), X.shape[1], _BLOCK_VALUES))
-        middle = X[blocks[0]].mean(axis=0, dtype=np.float64)
-        total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        for rows in blocks:
-            deviation = X[rows] - middle
-            total += deviation.sum(axis=0)
-            squares += np.einsum("ij,ij->j", deviation, deviation)
-        shift = total / len(X)
-        mean = middle + shift
-        std = np.sqrt(np.maximum(squares / len(X) - shift**2, 0.0))
-        # Rounding leaves a constant column of float32 with a std of about 1e-7 of its size, which must not be blown up.
-        constant = std <= 1e-6 * np.abs(mean)
-        return cls(mean, np.where(constant | (std == 0), 1.0, std))
-
-    def apply(self, X: Features) -> npt.NDArray[np.float32]:
-        """(X - mean) / std, shape (n, d), float32."""
-        scaled = np.empty(X.shape, dtype=np.float32)
-        for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
-            # in float64 until the end: a mean that is large beside the deviation would cost digits
-            np.divide(X[rows] - self.mean, self.std, out=scaled[rows], casting="same_kind")
-        return scaled
+def take_columns(X: Features, columns: Columns) -> Features:
+    """The columns of X (n, D), side by side: a view where they are one run."""
+    return X[:, columns[0]] if len(columns) == 1 else np.concatenate([X[:, run] for run in columns], axis=1)
 
 
 def runs(n: int, width: int, values: int) -> Iterator[slice]:

@@ -26,6 +26,17 @@ POOLS = ("mean", "max", "mean+max", "middle")
 
 
 @dataclass(frozen=True)
+class FeatureColumns:
+    """Where one stored array lies in a row's vector: columns [start, stop)."""
+
+    layer: int
+    kind: str
+    """`cls_token`, `patch_mean`, `pooled`."""
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Features:
     """Features with their labels, a row per sample or per slice; unpacks as `X, y, groups`."""
 
@@ -43,6 +54,8 @@ class Features:
     """Of the task; () without one."""
     incomplete: StringArray
     """Samples of which slices are quarantined or pending: pooled from the others, or left out under `strict_volumes`."""
+    columns: tuple[FeatureColumns, ...] = ()
+    """Of X, in their order: an array comes twice where both its mean and its maximum were pooled."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.X, self.y, self.groups))
@@ -98,6 +111,7 @@ def assemble(
         )
 
     X = gather(arrays, rows, cache.root.rows)
+    columns = columns_of(arrays, times=2 if pool == "mean+max" else 1)
     if pool is None:
         sample, slice_index = owner[rows], plan.slice_index[rows]
         incomplete = np.empty(0, dtype=np.int64)
@@ -112,9 +126,9 @@ def assemble(
     # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
     ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
     if wanted is None or known is None:
-        return Features(X, np.empty((len(X), 0)), groups, ids, slice_index, (), plan.sample_id[incomplete])
+        return Features(X, np.empty((len(X), 0)), groups, ids, slice_index, (), plan.sample_id[incomplete], columns)
     y = join(known, wanted, ids, groups, slice_index)
-    return Features(X, y, groups, ids, slice_index, wanted.classes, plan.sample_id[incomplete])
+    return Features(X, y, groups, ids, slice_index, wanted.classes, plan.sample_id[incomplete], columns)
 
 
 def vectors(cache: "FeatureCache", kinds: str, layers: int | tuple[int, ...] | None) -> "list[TokenArray]":
@@ -132,6 +146,16 @@ def vectors(cache: "FeatureCache", kinds: str, layers: int | tuple[int, ...] | N
         # DINOv2's rule: CLS of all asked blocks, the mean patch token of the last one only
         found += [cache.tokens(n, kind) for n in (numbers if kind == "cls_token" else numbers[-1:])]
     return found
+
+
+def columns_of(arrays: "list[TokenArray]", times: int) -> tuple[FeatureColumns, ...]:
+    """The arrays' columns where they lie side by side, all of them `times` over."""
+    found, at = [], 0
+    for array in arrays * times:
+        width = array.spec.shape[-1]
+        found.append(FeatureColumns(array.spec.layer, array.spec.kind, at, at + width))
+        at += width
+    return tuple(found)
 
 
 def finished_rows(tokens: "PatchTokens") -> npt.NDArray[np.bool_]:

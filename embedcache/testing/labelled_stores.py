@@ -1,6 +1,6 @@
 """A finished store with made-up features that carry its labels, written by the real writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from embedcache.types import (
     Quarantined,
     Recipe,
     Task,
+    TokenKind,
     Window,
     strings,
 )
@@ -85,13 +86,15 @@ def make_labelled_store(
     quarantined: tuple[int, ...] = (),
     signal: float = 2.0,
     seed: int = 0,
+    layers: tuple[int, ...] = (2,),
     dataset: str = "made",
     backbone: str = "made-up",
     prefix: str = "",
 ) -> LabelledStore:
     """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean.
 
-    `prefix` stands before the ids of samples and patients, to tell those of two datasets apart.
+    layers: the numbers of the stored layers, which carry as much each, under noise of their own. `prefix` stands before the
+    ids of samples and patients, to tell those of two datasets apart.
     """
     random = np.random.default_rng(seed)
     c = len(task.classes) or 1
@@ -101,12 +104,14 @@ def make_labelled_store(
     if task.kind == "numeric":
         y = random.normal(size=(n, c))
     rows = 1 << int(np.ceil(np.log2(n * slices)))
-    tokens = []
-    for strength in (signal, signal / 4):
-        values = random.normal(size=(rows, WIDTH)).astype(np.float32)[: n * slices]
-        values[:, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
-        values[list(quarantined)] = 0
-        tokens.append(values)
+    kinds: tuple[tuple[TokenKind, float], ...] = (("cls_token", signal), ("patch_mean", signal / 4))
+    tokens = {}
+    for layer in layers:
+        for kind, strength in kinds:
+            values = random.normal(size=(rows, WIDTH)).astype(np.float32)[: n * slices]
+            values[:, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
+            values[list(quarantined)] = 0
+            tokens[layer, kind] = values
     made = LabelledStore(
         folder / dataset / backbone / "0123456789ab.zarr",
         [f"{prefix}s{i:04d}" for i in range(n)],
@@ -115,21 +120,20 @@ def make_labelled_store(
         task,
         [given(i // 2) for i in range(n)],
     )
-    write_labelled_store(made, tokens[0], tokens[1], slices, quarantined)
+    write_labelled_store(made, tokens, slices, quarantined)
     return made
 
 
 def write_labelled_store(
     made: LabelledStore,
-    cls_token: npt.NDArray[np.float32],
-    patch_mean: npt.NDArray[np.float32],
+    tokens: Mapping[tuple[int, TokenKind], npt.NDArray[np.float32]],
     slices: int = 1,
     quarantined: tuple[int, ...] = (),
     size: int = 28,
 ) -> None:
     """Write the store and the labels that `made` describes.
 
-    cls_token, patch_mean (samples * slices, WIDTH): rows in order. `size` of the input is a part of the recipe.
+    tokens: by layer and kind, (samples * slices, WIDTH) in the order of `made`. `size` of the input is a part of the recipe.
     """
     n = len(made.samples)
     owned = n * slices
@@ -146,7 +150,7 @@ def write_labelled_store(
     recipe = Recipe(
         ImageRecipe(Window("auto"), (size, size), (0.5,), (0.5,)), ModelRecipe("test", backbone, "main", "0" * 64)
     )
-    arrays = (ArraySpec(2, "cls_token", "float32", (WIDTH,)), ArraySpec(2, "patch_mean", "float32", (WIDTH,)))
+    arrays = tuple(ArraySpec(layer, kind, "float32", (WIDTH,)) for layer, kind in tokens)
     new = Pass(pass_id(pass_document(arrays, rows, 8, 1, "cpu")), arrays, rows, 8, 1, "cpu")
 
     made.store.parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +158,9 @@ def write_labelled_store(
     create_store(files, new_root(recipe, DatasetInfo(dataset), {}, "kept", "", plan, "0" * 64), plan)
     add_pass(files, open_root(files.objects), new)
     values = {}
-    for spec, tokens in zip(arrays, (cls_token, patch_mean), strict=True):
+    for spec in arrays:
         values[spec.path] = np.zeros((rows, WIDTH), dtype=np.float32)
-        values[spec.path][:owned] = tokens
+        values[spec.path][:owned] = tokens[spec.layer, spec.kind]
     shard = next(plan.shards(rows))
     digests = write_shard(files.objects, new, shard, values)
     bad = tuple(Quarantined(row, "decode", "truncated") for row in quarantined)

@@ -6,7 +6,8 @@ import pytest
 
 from embedcache.errors import UnknownNameError
 from embedcache.probes import REGISTRY
-from embedcache.probes.base import Standardizer, label_matrix
+from embedcache.probes.base import label_matrix, take_columns
+from embedcache.probes.standardizer import Standardizer
 
 
 def test_standardised_training_rows_have_mean_0_and_std_1() -> None:
@@ -24,8 +25,19 @@ def test_the_scale_of_many_rows_is_numpys() -> None:
     scale = Standardizer.fit(X)
     np.testing.assert_allclose(scale.mean, X.mean(axis=0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(scale.std, X.std(axis=0, dtype=np.float64), rtol=1e-10)
-    expected = ((X.astype(np.float64) - scale.mean) / scale.std).astype(np.float32)
-    np.testing.assert_array_equal(scale.apply(X), expected)
+    expected = (X.astype(np.float64) - scale.mean) / scale.std
+    np.testing.assert_allclose(scale.apply(X), expected, rtol=3e-7, atol=1e-7)
+
+
+def test_rows_and_columns_of_a_larger_matrix_are_scaled_as_if_they_were_taken() -> None:
+    random = np.random.default_rng(0)
+    X = (random.normal(size=(2000, 300)) * np.linspace(0.1, 9, 300) + 70).astype(np.float32)
+    rows, columns = random.permutation(2000)[:1500], (slice(0, 100), slice(250, 300))
+    taken = np.concatenate([X[rows, :100], X[rows, 250:]], axis=1)
+    whole, own = Standardizer.fit(X, rows).of(columns), Standardizer.fit(taken)
+    np.testing.assert_allclose(whole.mean, own.mean, rtol=1e-12)
+    np.testing.assert_allclose(whole.std, own.std, rtol=1e-10)
+    np.testing.assert_array_equal(whole.apply(take_columns(X, columns), rows), whole.apply(taken))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.567, -3e-5])

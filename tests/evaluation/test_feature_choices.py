@@ -1,0 +1,94 @@
+"""Which vectors validation chooses among, and that each is what `FeatureCache.features` gives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedcache.errors import UnknownNameError
+from embedcache.evaluation.feature_choices import FeatureChoice, feature_choices, widest
+from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.repeat import config_of
+from embedcache.probes.base import take_columns
+from embedcache.store.reader import FeatureCache
+from embedcache.testing.labelled_stores import make_labelled_store
+
+LAST_FOUR = (9, 10, 11, 12)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weak signal in each of four layers: together they tell more than one."""
+    return make_labelled_store(tmp_path_factory.mktemp("four"), n=400, layers=LAST_FOUR, signal=0.7).store
+
+
+def test_auto_offers_the_last_block_and_the_last_four(four: Path) -> None:
+    cache = FeatureCache.open(four)
+    found = feature_choices(cache, "auto", "auto", "auto")
+    assert list(found) == [
+        "cls, not standardized",
+        "cls, standardized",
+        "cls+mean, not standardized",
+        "cls+mean, standardized",
+        "cls of layers 9, 10, 11, 12, not standardized",
+        "cls of layers 9, 10, 11, 12, standardized",
+        "cls+mean of layers 9, 10, 11, 12, not standardized",
+        "cls+mean of layers 9, 10, 11, 12, standardized",
+    ]
+    assert found["cls, standardized"] == FeatureChoice("cls", (12,), True)
+    assert list(feature_choices(cache, "auto", "last", True)) == ["cls", "cls+mean"]
+    assert list(feature_choices(cache, "mean", "auto", True)) == ["mean"]  # of the last block only, whatever n is
+    with pytest.raises(UnknownNameError, match="did you mean 'cls\\+mean'"):
+        feature_choices(cache, "cls+mena", "auto", True)
+
+
+@pytest.mark.parametrize("layers", [(2,), (3, 6, 9, 12), (11, 12)])
+def test_four_blocks_are_offered_only_where_the_last_four_are_stored(tmp_path: Path, layers: tuple[int, ...]) -> None:
+    cache = FeatureCache.open(make_labelled_store(tmp_path, n=20, layers=layers).store)
+    assert {choice.layers for choice in feature_choices(cache, "auto", "auto", True).values()} == {layers[-1:]}
+
+
+@pytest.mark.parametrize("pool", ["mean", "mean+max"])
+def test_columns_of_the_widest_matrix_are_each_choices_own_features(tmp_path: Path, pool: str) -> None:
+    cache = FeatureCache.open(make_labelled_store(tmp_path, n=12, slices=3, layers=LAST_FOUR).store)
+    choices = [
+        FeatureChoice(kind, layers, True)
+        for kind in ("cls", "mean", "cls+mean")
+        for layers in ((12,), (9, 12), LAST_FOUR)
+        if kind != "mean" or len(layers) == 1
+    ]
+    kind, layers = widest(choices)
+    whole = cache.features(kind, layers=layers, pool=pool)
+    for choice in choices:
+        own = cache.features(choice.kind, layers=choice.layers, pool=pool)
+        np.testing.assert_array_equal(take_columns(whole.X, choice.columns(whole.columns)), own.X)
+
+
+def test_validation_chooses_blocks_and_scale_and_the_result_says_which(four: Path) -> None:
+    config = ProbeConfig("logistic", four, layers="auto", standardize="auto", C=(0.01, 1.0), resamples=20)
+    result = run_probe(config)
+    chosen = result.chosen
+    assert chosen["layers"] == list(LAST_FOUR)
+    assert chosen["vector"] in result.selection
+    assert len(result.selection) == 9  # eight, and what the refit tells
+    scores = {name: max(path["scores"]) for name, path in result.selection.items() if "scores" in path}
+    assert scores[chosen["vector"]] == max(scores.values())
+    asked = config_of(result, four)
+    assert (asked.layers, asked.standardize, asked.features) == ("auto", "auto", "auto")
+    assert run_probe(asked).path == result.path
+
+
+def test_a_choice_alone_is_the_same_as_among_others(four: Path) -> None:
+    """The vector that won, asked for by itself: the same C, the same figures."""
+    among = run_probe(ProbeConfig("logistic", four, layers="auto", C=(0.01, 0.1, 1.0), resamples=20))
+    kind: Any = among.chosen["features"]
+    alone = run_probe(
+        ProbeConfig(
+            "logistic", four, features=kind, layers=tuple(among.chosen["layers"]), C=(0.01, 0.1, 1.0), resamples=20
+        )
+    )
+    assert alone.chosen["C"] == among.chosen["C"]
+    for a, b in zip(among.metrics, alone.metrics, strict=True):
+        assert (a.name, a.label) == (b.name, b.label)
+        assert a.value == pytest.approx(b.value, rel=1e-9)
