@@ -26,6 +26,7 @@ from embedcache_cli import (
     ls,
     plan,
     probe,
+    probe_all,
     probe_patch,
     relocate,
     repair,
@@ -66,6 +67,7 @@ for module in ALONE:
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
+probe.app.command(probe_all.NAME)(probe_all.command)
 
 
 def main() -> None:

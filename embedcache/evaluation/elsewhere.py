@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.errors import InputError
+from embedcache.errors import InputError, StoreError
 from embedcache.evaluation.label_files import find_labels
 from embedcache.probes.base import Matrix
 from embedcache.store.catalog import find_stores
@@ -88,15 +88,15 @@ def meet(
 def open_alike(cache: FeatureCache, store: Path | str) -> FeatureCache:
     """The second store: `store` itself, or the one below it (a dataset's folder) that has the recipe of `cache`."""
     paths = find_stores(store)
-    if len(paths) > 1:
-        alike = [path for path in paths if path.name == cache.path.name]
-        if len(alike) != 1:
-            raise InputError(
-                f"{len(alike)} of the {len(paths)} stores below {store} have the recipe of {cache.path.name}; name one of them."
-            )
-        paths = alike
     if not paths:
         raise InputError(f"there is no store at or below {store}; `embedcache ls CACHE` lists the stores of a cache.")
+    if len(paths) > 1:
+        alike = [path for path in paths if _fingerprint(path) == cache.fingerprint]
+        if len(alike) != 1:
+            raise InputError(
+                f"{len(alike)} of the {len(paths)} stores below {store} have the recipe of {cache.path.name}; name one store."
+            )
+        paths = alike
     other = FeatureCache.open(paths[0])
     if other.fingerprint != cache.fingerprint:
         apart = "; ".join(_differences(recipe_document(cache.recipe), recipe_document(other.recipe)))
@@ -105,6 +105,14 @@ def open_alike(cache: FeatureCache, store: Path | str) -> FeatureCache:
             f"{apart}; extract it with the same options."
         )
     return other
+
+
+def _fingerprint(path: Path) -> str:
+    """Of a store that can be read; "" of another."""
+    try:
+        return FeatureCache.open(path).fingerprint
+    except StoreError:
+        return ""
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,8 +4,9 @@ Open the cache, join the labels, split by patient; for each choice of features, 
 hyper-parameter on the training part and score it on validation; refit the choice on both; measure on test.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +55,12 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     return write_result(found.result, found.predictions, folder, config.force, question.split)
 
 
-def answer(question: Question, config: ProbeConfig, progress: Progress | None = None) -> Answer:
-    """Choose, refit and measure, whatever results there are."""
+def answer(
+    question: Question, config: ProbeConfig, progress: Progress | None = None, read: "Read | None" = None
+) -> Answer:
+    """Choose, refit and measure, whatever results there are; `read` stands for `read_features`."""
     clock = Clock(progress)
-    features: Features = clock.run("reading features", lambda: _load(question, config))
+    features: Features = clock.run("reading features", lambda: (read or read_features)(question, config))
     parts, counts = _parts(question, features)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
@@ -126,7 +129,11 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _load(question: Question, config: ProbeConfig) -> Features:
+Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
+
+
+def read_features(question: Question, config: ProbeConfig) -> Features:
+    """All rows of the split that have features, with the columns of every choice of features."""
     kind, layers = widest(question.choices.values())
     return question.cache.features(
         kind,
