@@ -52,6 +52,7 @@ _PUBLIC = {
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
+    "draw_grid": "embedcache.evaluation.grid_figure",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
     "embed": "embedcache.extraction.embed",
@@ -134,6 +135,7 @@ __all__ = [
     "describe_datasets",
     "describe_labels",
     "doctor",
+    "draw_grid",
     "draw_pca",
     "draw_result",
     "embed",
@@ -191,6 +193,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.grid import Grid, GridConfig
     from embedcache.evaluation.grid import run_grid as probe_all
+    from embedcache.evaluation.grid_figure import draw_grid
     from embedcache.evaluation.leaks import find_leaks
     from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches
     from embedcache.evaluation.patch_question import PatchProbeConfig

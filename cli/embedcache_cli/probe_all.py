@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import embedcache
+from embedcache.errors import InputError
 from embedcache_cli.asking import takes
 from embedcache_cli.output import Json, ProgressLine, counted, print_json, print_table, tell
 from embedcache_cli.probe import numbers, shared
@@ -40,20 +41,23 @@ def command(
     comparisons: Annotated[
         int, typer.Option(help="Resamples of the tests that mark the best of a column; 0 marks nothing.")
     ] = 10_000,
+    figure: Annotated[str | None, typer.Option(help="Draw the table to this PNG, SVG or PDF.")] = None,
     out: Annotated[str | None, typer.Option(help="Write the table to this .csv, .tex or .json too.")] = None,
     json: Json = False,
 ) -> int:
     """Every store x probe x task; what is answered already is not fitted again. At the end one table."""
     for name in ("store", "task"):
         asked.pop(name)
-    options = {
-        probe: {name: numbers(text, kind, f"--{name}")}
-        for (name, (probe, kind)), text in zip(GRIDS.items(), (C, k, alpha), strict=True)
-        if text is not None
-    }
+    named = words(probes)
+    options = {}
+    for (name, (probe, kind)), text in zip(GRIDS.items(), (C, k, alpha), strict=True):
+        if text is not None:
+            if named is not None and probe not in named:
+                raise InputError(f"--{name} is an option of {probe}, which is not among --probes {probes}.")
+            options[probe] = {name: numbers(text, kind, f"--{name}")}
     config = embedcache.GridConfig(
         stores=tuple(stores),
-        probes=words(probes),
+        probes=named,
         tasks=words(tasks),
         options=options,
         shared=asked,
@@ -65,6 +69,8 @@ def command(
     )
     with ProgressLine("probing", quiet=json) as line:
         grid = embedcache.probe_all(config, line.update)
+    if figure and grid.table.rows:
+        embedcache.draw_grid(grid.table, figure)
     if json:
         print_json(document(grid))
     else:
@@ -112,21 +118,23 @@ def print_grid(grid: "Grid") -> None:
 def print_grid_table(table: "GridTable") -> None:
     """Backbone and probe on the left, then a column for each dataset, task and metric."""
     rows = [
-        (*title, *(cell(figure) for figure in row.figures))
-        for title, row in zip(table.titles(), table.rows, strict=True)
+        (*title, *(cell(found) for found in row.figures)) for title, row in zip(table.titles(), table.rows, strict=True)
     ]
     print_table((*table.headings(), *(column.title for column in table.columns)), rows)
     print("in brackets: 95% intervals clustered by patient")
     if any(column.compared for column in table.columns):
         print("*: not shown to be worse than another of its column, at 5% after Holm's correction over all its pairs")
-    few = sum("few patients" in figure.note for row in table.rows for figure in row.figures if figure is not None)
+    few = sum("few patients" in found.note for row in table.rows for found in row.figures if found is not None)
     if few:
         print(f"few patients, so that an interval's coverage is not claimed: in {counted(few, 'figure')}")
 
 
-def cell(figure: "GridFigure | None") -> str:
+def cell(found: "GridFigure | None") -> str:
     """`0.712 (0.650-0.770) *`, or a dash where there is none."""
-    if figure is None or figure.value is None:
+    if found is None or found.value is None:
         return "-"
-    interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f}-{figure.high:.3f})"
-    return f"{figure.value:.3f}{interval}{' *' if figure.best else ''}"
+    interval = ""
+    if found.low is not None and found.high is not None:
+        between = " to " if found.low < 0 else "-"
+        interval = f" ({found.low:.3f}{between}{found.high:.3f})"
+    return f"{found.value:.3f}{interval}{' *' if found.best else ''}"

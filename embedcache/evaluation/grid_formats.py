@@ -117,7 +117,10 @@ def _latex_figure(figure: GridFigure | None) -> str:
     if figure is None or figure.value is None:
         return "--"
     value = rf"\textbf{{{figure.value:.3f}}}" if figure.best else f"{figure.value:.3f}"
-    return value if figure.low is None or figure.high is None else f"{value} ({figure.low:.3f}--{figure.high:.3f})"
+    if figure.low is None or figure.high is None:
+        return value
+    between = " to " if figure.low < 0 else "--"
+    return f"{value} ({figure.low:.3f}{between}{figure.high:.3f})"
 
 
 _FORMATS: Mapping[str, Callable[[GridTable], str]] = {".csv": to_csv, ".tex": to_latex, ".json": to_json}

@@ -19,6 +19,7 @@ from embedcache.types import Metric, Result
 
 WHOLE = ""
 """The group of a row that is not apart for a value of a column."""
+UNTESTED = "no test: not every result has the figure, or a class has one patient"
 MARK = "not shown to be worse than another of its column, at 5% after Holm's correction over all pairs of the column"
 
 
@@ -78,7 +79,7 @@ class GridRow:
 
     backbone: str
     store: str
-    """Name of the store: where two recipes of one backbone are told apart."""
+    """Name of the store where a dataset has several of this backbone, whose recipes differ; else ""."""
     probe: str
     group: str
     figures: tuple[GridFigure | None, ...]
@@ -94,13 +95,9 @@ class GridTable:
     notes: tuple[str, ...]
 
     def titles(self) -> list[tuple[str, ...]]:
-        """What tells rows apart, a tuple per row as `headings` names it: a backbone's recipes by the name of their store."""
-        stores: dict[str, set[str]] = {}
-        for row in self.rows:
-            stores.setdefault(row.backbone, set()).add(row.store)
+        """What tells rows apart, a tuple per row as `headings` names it."""
         named = [
-            f"{row.backbone} ({row.store.removesuffix('.zarr')})" if len(stores[row.backbone]) > 1 else row.backbone
-            for row in self.rows
+            f"{row.backbone} ({row.store.removesuffix('.zarr')})" if row.store else row.backbone for row in self.rows
         ]
         grouped = any(row.group for row in self.rows)
         return [
@@ -118,6 +115,7 @@ def tabulate(
 ) -> GridTable:
     """Lay results out, no two of one dataset, task, probe and store. metrics: None is AUROC, and R2 for numbers; comparisons:
     resamples of the tests, 0 for none."""
+    row_of = _Rows(entries)
     kept = sorted(entries, key=lambda e: (dataset_of(e.result), e.result.task.name))
     columns: list[GridColumn] = []
     cells: dict[tuple[tuple[str, str, str], str, int], GridFigure] = {}
@@ -138,16 +136,26 @@ def tabulate(
                     entry.result.metrics, metric, of_label, entry.result, marked is not None and i in marked
                 )
                 if figure is not None:
-                    cells[_row_of(entry.result), WHOLE, j] = figure
+                    cells[row_of(entry.result), WHOLE, j] = figure
                 for part in entry.groups:
                     figure = _figure(part.metrics, metric, of_label, entry.result, False)
                     if figure is not None:
-                        cells[_row_of(entry.result), part.name, j] = figure
-    return GridTable(tuple(columns), _rows(entries, cells, len(columns)), tuple(notes))
+                        cells[row_of(entry.result), part.name, j] = figure
+    return GridTable(tuple(columns), _rows(entries, row_of, cells, len(columns)), tuple(notes))
 
 
-def _row_of(result: Result) -> tuple[str, str, str]:
-    return result.source.get("backbone", ""), result.source.get("store", ""), result.probe
+class _Rows:
+    """Which row a result stands in: its backbone's, and its store's where a dataset has several of that backbone."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        stores: dict[tuple[str, str], set[str]] = {}
+        for source in (entry.result.source for entry in entries):
+            stores.setdefault((source["dataset"], source["backbone"]), set()).add(source["store"])
+        self.several = {backbone for (_, backbone), names in stores.items() if len(names) > 1}
+
+    def __call__(self, result: Result) -> tuple[str, str, str]:
+        backbone = result.source["backbone"]
+        return backbone, result.source["store"] if backbone in self.several else "", result.probe
 
 
 def _shown(entries: list[Entry], metrics: tuple[str, ...] | None, label: str | None) -> list[tuple[str, str]]:
@@ -180,7 +188,10 @@ def _best(
         )
     except InputError as error:
         return {}, str(error)
-    there = {(column.metric, column.label): column for column in found.columns}
+    # where no pair can be tested (one patient in a class) nobody is known to be among the best
+    there = {
+        (column.metric, column.label): column for column in found.columns if any(p is not None for p in column.adjusted)
+    }
     return {key: {int(name) for name in there[key].best} for key in shown if key in there}, ""
 
 
@@ -192,12 +203,15 @@ def _figure(metrics: tuple[Metric, ...], name: str, label: str, result: Result, 
 
 
 def _rows(
-    entries: Sequence[Entry], cells: dict[tuple[tuple[str, str, str], str, int], GridFigure], width: int
+    entries: Sequence[Entry],
+    row_of: _Rows,
+    cells: dict[tuple[tuple[str, str, str], str, int], GridFigure],
+    width: int,
 ) -> tuple[GridRow, ...]:
     """In the order in which the stores and probes were given, the groups of each below it."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for entry in entries:
-        known = groups.setdefault(_row_of(entry.result), [WHOLE])
+        known = groups.setdefault(row_of(entry.result), [WHOLE])
         known += [part.name for part in entry.groups if part.name not in known]
     return tuple(
         GridRow(*row, group, tuple(cells.get((row, group, j)) for j in range(width)))

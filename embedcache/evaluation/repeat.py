@@ -140,7 +140,8 @@ def _find(result: Result, name: str, dataset: str | None, switch: str) -> Path:
     above = Path(result.path).absolute().parent.parent
     found = sorted([*above.glob(name), *above.glob(f"*/*/{name}")])
     if len(found) > 1 and dataset:  # stores of one recipe bear one name, each in the folder of its dataset
-        found = [path for path in found if FeatureCache.open(path).root.dataset.name == dataset]
+        of_backbone = [path for path in found if path.parent.name == result.source["backbone"]]
+        found = [path for path in of_backbone if FeatureCache.open(path).root.dataset.name == dataset]
     if len(found) != 1:
         raise InputError(
             f"{len(found)} stores called {name} lie beside {Path(result.path).name} or in its cache; name one with {switch}."
