@@ -8,9 +8,9 @@ CT (one series of 30 slices): has a tumour box been drawn on the slice. There is
 one chest tell its slices apart, and nothing about other patients: two neighbouring slices stand for a "patient" (the run of
 boxed slices is five such pairs), every third pair tests.
 
-Inputs have 112 pixels, the CNN's 128 (the crops have about 50). ours: AUROC of the trained ViT-S/14 (a trained ViT in DINOv2's format; not
-DINOv2's weights), logistic, on the slices that show the hippocampus. baseline: the better of raw pixels and a random ViT-S under
-the very same probe. `--quick` takes 12 volumes and a smaller ViT of random weights instead of the trained one.
+Inputs have 112 pixels, the CNN's 128 (the crops have about 50). ours: AUROC of the trained ViT-S/14 (a trained ViT in DINOv2's
+format; not DINOv2's weights), logistic, on the slices that show the hippocampus. baseline: the better of raw pixels and a random
+ViT-S under the very same probe. `--quick` takes 12 volumes, pixels, and a small ViT of random weights instead of the trained one.
 """
 
 import argparse
