@@ -13,10 +13,13 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, suggest
 
 StringArray: TypeAlias = npt.NDArray[Any]
 """Of dtype numpy.dtypes.StringDType; numpy's stubs can not name it usefully."""
+Texts: TypeAlias = StringArray | CodedTexts
+"""A long column of texts, however it is held."""
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -585,15 +588,15 @@ class Labels:
     """
 
     tasks: tuple[Task, ...]
-    task: StringArray
-    sample: StringArray
+    task: Texts
+    sample: Texts
     """Store ids; "" in the rows of a patient-level task."""
-    patient: StringArray
+    patient: Texts
     slice: npt.NDArray[np.int32]
     """slice_index for a slice-level task, -1 elsewhere."""
-    klass: StringArray
+    klass: Texts
     value: npt.NDArray[np.float64]
-    split: StringArray
+    split: Texts
 
     def get(self, name: str) -> Task:
         """The task called `name`."""

@@ -15,7 +15,7 @@ from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import InputError
 from embedcache.store.files import locked, replace_file
 from embedcache.store.texts import factorise, locate, sort
-from embedcache.types import DatasetInfo, Labels, Samples, StringArray, strings
+from embedcache.types import DatasetInfo, Labels, Samples, StringArray, Texts, strings
 
 KEY_FILE = "ids.key"
 _LOCK = "ids.lock"
@@ -143,12 +143,12 @@ def assign_ids(
         i, j = first_pair(renamed.id) or (0, 0)
         raise InputError(f"{renamed.where(i)} and {renamed.where(j)} have the same id; make ids unique.")
 
-    def of_labels(kind: IdKind, values: StringArray, natural: StringArray, pseudonyms: StringArray) -> StringArray:
+    def of_labels(kind: IdKind, values: Texts, natural: StringArray, pseudonyms: StringArray) -> StringArray:
         """Labels speak of these samples and patients, whose pseudonyms are there; "" stays."""
         place = locate(values, natural)
         found: StringArray = np.concatenate([pseudonyms, strings([""])])[place]
         others = np.flatnonzero((place < 0) & (values != ""))
-        found[others] = key.pseudonyms(kind, info.name, values[others])
+        found[others] = key.pseudonyms(kind, info.name, np.asarray(values[others]))
         return found
 
     mapped = replace(

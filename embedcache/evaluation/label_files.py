@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions, check_samples
 from embedcache.datasets.columns import read_table
@@ -69,8 +70,19 @@ def labels_digest(labels: Labels, task: Task) -> str:
     words = [names.tolist() for names, _ in columns]
     sample, patient, klass = (codes for _, codes in columns)
     slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
-    order = np.lexsort((klass, slices, patient, sample))
-    numbers = np.stack([sample, patient, slices, klass])[:, order].astype("<i8")
+    numbers = np.stack([sample, patient, slices, klass]).astype("<i8")
     # whatever a NaN holds besides, it says: not known
-    values = np.where(np.isnan(value), np.nan, value)[order].astype("<f8")
+    values = np.where(np.isnan(value), np.nan, value).astype("<f8")
+    if not _in_order(numbers):  # as a table of ours has them
+        order = np.lexsort(numbers[::-1])
+        numbers, values = numbers[:, order], values[order]
     return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
+
+
+def _in_order(numbers: npt.NDArray[np.int64]) -> bool:
+    """Whether the columns of (keys, n) ascend, the first key weighing most."""
+    before, after = numbers[:, :-1], numbers[:, 1:]
+    ascends = np.ones(before.shape[1], dtype=np.bool_)
+    for a, b in zip(before[::-1], after[::-1], strict=True):
+        ascends = (a < b) | ((a == b) & ascends)
+    return bool(ascends.all())

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Matrix
+from embedcache.store.texts import from_nullable, to_arrow, to_numbers
 from embedcache.types import Result, StringArray, strings
 
 
@@ -66,8 +67,7 @@ def read_predictions(result: Result) -> Predictions:
     def matrix(column: str) -> Matrix:
         if column not in table.column_names:
             return np.full((len(rows), len(classes)), np.nan)
-        values = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
-        result: Matrix = values.reshape(shape)
+        result: Matrix = from_nullable(table[column], np.nan).reshape(shape)
         return result
 
     return Predictions(
@@ -85,22 +85,24 @@ def read_predictions(result: Result) -> Predictions:
 def encode_predictions(predictions: Predictions) -> bytes:
     """Long rows: one per prediction and class, in order."""
     n, wide = predictions.score.shape
-    each = np.repeat(np.arange(n), wide)
+    each = to_numbers(np.repeat(np.arange(n), wide), pa.int64())
 
     def text(values: StringArray) -> pa.Array:
-        return pa.array(values.tolist(), pa.string()).take(pa.array(each))
+        return to_arrow(strings(values)).cast(pa.string()).take(each)
+
+    each_class = to_numbers(np.tile(np.arange(wide), n), pa.int64())
 
     def numbers(values: Matrix) -> pa.Array:
         flat = values.ravel()
-        return pa.array(flat, pa.float64(), mask=np.isnan(flat))
+        return to_numbers(flat, pa.float64(), np.isnan(flat))
 
     table = pa.table(
         {
             "sample": text(predictions.sample),
             "patient": text(predictions.patient),
-            "slice": pa.array(predictions.slice[each], pa.int32()),
+            "slice": to_numbers(predictions.slice, pa.int32()).take(each),
             "part": text(predictions.part),
-            "class": pa.array(list(predictions.classes), pa.string()).take(pa.array(np.tile(np.arange(wide), n))),
+            "class": to_arrow(strings(predictions.classes)).cast(pa.string()).take(each_class),
             "label": numbers(predictions.label),
             "score": numbers(predictions.score),
             "before": numbers(predictions.before),

@@ -13,7 +13,7 @@ from typing import Any
 
 from embedcache.errors import InputError, NewerFormatError
 from embedcache.evaluation.predictions import Predictions, encode_predictions
-from embedcache.evaluation.splits import encode_split, split_digest
+from embedcache.evaluation.splits import encode_split
 from embedcache.store.files import locked, replace_file
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
@@ -116,7 +116,7 @@ def write_result(
         while path.exists():
             number += 1
             path = folder / f"{stem}-{number}.json"
-        if split is not None and not (kept := kept_split(folder, split_digest(split))).exists():
+        if split is not None and not (kept := kept_split(folder, result.inputs["split"])).exists():
             kept.parent.mkdir(exist_ok=True)
             replace_file(kept, encode_split(split))
         replace_file(path.with_suffix(".parquet"), encode_predictions(predictions))

@@ -1,6 +1,7 @@
 """What validation chooses: the vector and the hyper-parameter, by models that never saw the rows that they are judged on."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,9 @@ from embedcache.probes.base import (
 )
 from embedcache.probes.standardizer import Standardizer
 from embedcache.types import StringArray
+
+_THREADS = 2
+"""That sort scores; each holds a column of them."""
 
 
 @dataclass(frozen=True)
@@ -208,15 +212,19 @@ def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: fl
 
 
 def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
-    """(n_values, n_classes), NaN where undefined. Only the negatives are sorted, which numpy does many at a time."""
+    """(n_values, n_classes), NaN where undefined. Only the negatives are sorted, labels side by side."""
     found = np.full((len(path), path.shape[2]), np.nan)
-    for j in range(path.shape[2]):
+
+    def of_label(j: int) -> None:
         positive, negative = path[:, truth[:, j] == 1, j], path[:, truth[:, j] == 0, j]
         for i, (above, below) in enumerate(zip(positive, negative, strict=True)):
             above, below = above[~np.isnan(above)], np.sort(below[~np.isnan(below)])
             if len(above) and len(below):
                 beaten = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
                 found[i, j] = beaten.sum() / (2 * len(above) * len(below))
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="embedcache-rank") as pool:
+        list(pool.map(of_label, range(path.shape[2])))
     return found
 
 

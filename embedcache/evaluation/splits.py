@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.coded import CodedTexts
 from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, suggest
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.texts import factorise, locate
-from embedcache.types import PARTS, Labels, Split, StringArray, strings
+from embedcache.types import PARTS, Labels, Split, StringArray, Texts, strings
 
 COLUMNS = ("sample", "patient", "split", "draw", "seed")
 
@@ -80,9 +81,10 @@ def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> 
     named = labels.split != ""
     of_patient = named & (labels.sample == "")  # the rows of a patient-level task name no sample
     for asked, whose, rows in ((patients, labels.patient, of_patient), (samples, labels.sample, named & ~of_patient)):
-        place = locate(strings(asked), whose[rows])
+        of_rows = whose[rows]
+        place = locate(strings(asked), of_rows)
         found = place >= 0
-        parts[found] = labels.split[rows][place[found]]
+        parts[found] = np.asarray(labels.split[rows][place[found]])
     return parts
 
 
@@ -199,8 +201,9 @@ def _one_number(rows: list[dict[str, str]], column: str, name: str) -> int | Non
         raise InputError(f"{name} has {text!r} in column {column!r}, which must be a whole number.") from None
 
 
-def part_rows(split: Split, sample_id: StringArray) -> npt.NDArray[np.str_]:
+def part_rows(split: Split, sample_id: Texts) -> npt.NDArray[np.str_]:
     """The part of each row by its sample id, "" for samples that the split does not name."""
-    place = locate(strings(sample_id), strings(split.sample))
+    named = sample_id if isinstance(sample_id, CodedTexts) else strings(sample_id)
+    place = locate(named, strings(split.sample))
     parts = np.array([*split.part.tolist(), ""], dtype="U10")
     return parts[place]

@@ -101,39 +101,55 @@ def decode_strings(data: bytes, name: str) -> StringArray:
         (count,) = struct.unpack_from("<I", data)
         if 4 * count > len(data):
             raise ValueError(f"{count} strings in {len(data)} bytes")
-        alike = _alike(data, count)
-        values, at = [], 4 + len(alike) * (4 + alike.itemsize)
-        left = count - len(alike)
-        if data[at:] == bytes(4 * left):  # the padding of a last chunk
-            return np.concatenate([strings(alike), strings([""] * left)])
-        for _ in range(left):
-            (length,) = struct.unpack_from("<I", data, at)
-            if at + 4 + length > len(data):
-                raise ValueError("a string is longer than its chunk")
-            values.append(data[at + 4 : at + 4 + length].decode())
-            at += 4 + length
+        parts, at, left, window = [strings([])], 4, count, ALIKE_AT_LEAST
+        while left:
+            if len(data) - at == 4 * left and not any(data[at:]):  # empty ones: the padding of a last chunk
+                parts.append(strings([""] * left))
+                at, left = len(data), 0
+                break
+            run = _alike(data, at, min(left, window))
+            if len(run):
+                parts.append(strings(run))
+                at, left = at + len(run) * (4 + run.itemsize), left - len(run)
+            if len(run) == window:
+                window *= 2
+                continue
+            window, texts = ALIKE_AT_LEAST, []
+            for _ in range(min(left, ALIKE_AT_LEAST)):
+                text = _one(data, at)
+                texts.append(text.decode())
+                at += 4 + len(text)
+            parts.append(strings(texts))
+            left -= len(texts)
         if at != len(data):
             raise ValueError("bytes are left over")
     except (struct.error, ValueError) as error:
         raise StoreError(f"object {name} holds damaged strings ({error}); run `embedcache verify`.") from error
-    return np.concatenate([strings(alike), strings(values)]) if values else strings(alike)
+    return np.concatenate(parts)
 
 
-def _alike(data: bytes, count: int) -> npt.NDArray[np.bytes_]:
-    """The strings at the beginning of a chunk that are ASCII of one length, as all ids of a kind are: read at once."""
+def _one(data: bytes, at: int) -> bytes:
+    (length,) = struct.unpack_from("<I", data, at)
+    if at + 4 + length > len(data):
+        raise ValueError("a string is longer than its chunk")
+    return data[at + 4 : at + 4 + length]
+
+
+def _alike(data: bytes, at: int, count: int) -> npt.NDArray[np.bytes_]:
+    """Of the next `count` strings those at the beginning that are ASCII of one length, as ids of a kind are: read at once."""
     none = np.empty(0, dtype="S1")
     if count < ALIKE_AT_LEAST:
         return none
-    (length,) = struct.unpack_from("<I", data, 4)
+    (length,) = struct.unpack_from("<I", data, at)
     stride = 4 + length
-    if not 0 < length <= len(data) - 8:
+    if not 0 < length <= len(data) - at - 4:
         return none
-    n = min(count, (len(data) - 4) // stride)
-    heads = np.ndarray((n,), "<u4", data, 4, (stride,))
-    texts = np.ndarray((n, length), np.uint8, data, 8, (stride, 1))
+    n = min(count, (len(data) - at) // stride)
+    heads = np.ndarray((n,), "<u4", data, at, (stride,))
+    texts = np.ndarray((n, length), np.uint8, data, at + 4, (stride, 1))
     # a last byte of zero would be taken for padding
     fine = (heads == length) & (texts[:, -1] != 0)
-    if not data.isascii():
+    if not data[at : at + n * stride].isascii():
         fine &= (texts < 0x80).all(axis=1)
     run = len(fine) if fine.all() else int(np.argmin(fine))
     return np.ascontiguousarray(texts[:run]).view(f"S{length}").reshape(run)

@@ -72,7 +72,7 @@ def _labelled_ids(store: Path) -> KnownIds:
     except StoreError:
         return KnownIds.none()
     of_sample = labels.sample != ""
-    return KnownIds(labels.sample[of_sample], labels.patient[of_sample])
+    return KnownIds(np.asarray(labels.sample[of_sample]), np.asarray(labels.patient[of_sample]))
 
 
 # --- what everything else hangs on

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
 from embedcache.store import layout
+from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.texts import factorise, locate
-from embedcache.types import PARTS, Labels, StringArray, Task, strings
+from embedcache.types import PARTS, Labels, StringArray, Task, Texts, strings
 
 if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
@@ -181,14 +184,14 @@ def chosen_samples(
         assert labels is not None  # assemble loads them for a named part
         if split not in PARTS:
             raise suggest("split", split, PARTS)
-        wanted = set(labels.sample[labels.split == split].tolist())
-        if not wanted:
+        wanted: Texts = labels.sample[labels.split == split]
+        if not len(wanted):
             raise InputError(
                 f"the labels of {cache.path.name} name no {split} samples; make a split with `embedcache splits make`."
             )
     else:
-        wanted = set(map(str, split))
-    return np.fromiter((i in wanted for i in ids.tolist()), dtype=np.bool_, count=len(ids))
+        wanted = strings([str(sample) for sample in split])
+    return locate(ids, wanted) >= 0
 
 
 def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.float32]:
@@ -203,11 +206,17 @@ def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) 
             to = place[start : start + len(block)]
             used = to >= 0
             if used.all() and (np.diff(to) == 1).all():  # as they lie: no copy of the block is needed
-                X[to[0] : to[0] + len(block), column : column + width] = block
+                _convert(block, X[to[0] : to[0] + len(block), column : column + width])
             else:
                 X[to[used], column : column + width] = block[used]
         column += width
     return X
+
+
+def _convert(block: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+    threads = thread_count(None)
+    cuts = np.linspace(0, len(block), threads + 1, dtype=int).tolist()
+    run_jobs([partial(np.copyto, out[a:b], block[a:b]) for a, b in pairwise(cuts)], threads)
 
 
 def pool_slices(

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
-from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow
-from embedcache.types import Labels, StringArray, Task, strings
+from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow, to_numbers, whole_numbers
+from embedcache.types import Labels, StringArray, Task, Texts, strings
 
 LABELS = "labels.parquet"
 DIGEST = "labels.sha256"
@@ -197,11 +198,11 @@ def encode_labels(labels: Labels) -> bytes:
     columns: dict[str, pa.Array] = {}
     for name in list(text):
         words, codes = text.pop(name)  # let go one by one: at 10^7 rows each takes 80 MB
-        rows = pa.array(codes[order].astype(np.int32))
+        rows = to_numbers(codes[order], pa.int32())
         columns[name] = pa.DictionaryArray.from_arrays(rows, to_arrow(words).cast(pa.string()))
     slices, values = labels.slice[order], labels.value[order]
-    columns["slice"] = pa.array(slices, pa.int32(), mask=slices < 0)
-    columns["value"] = pa.array(values, pa.float64(), mask=np.isnan(values))
+    columns["slice"] = to_numbers(slices, pa.int32(), slices < 0)
+    columns["value"] = to_numbers(values, pa.float64(), np.isnan(values))
     described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in tasks]}
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
     table = pa.table(columns, schema=pa.schema(list(_COLUMNS.items()), metadata=metadata))
@@ -223,8 +224,10 @@ def decode_labels(data: bytes, name: str = LABELS) -> Labels:
             raise StoreError(f"{name} is damaged: column {column!r} must be {expected}. Got {found}.")
     slices = from_nullable(table["slice"], -1).astype(np.int32)
     values = from_nullable(table["value"], np.nan).astype(np.float64)
-    text = {column: _from_arrow(table[column]) for column, kind in _COLUMNS.items() if kind == _TEXT}
-    unknown = set(np.unique(text["task"]).tolist()) - {t.name for t in tasks} - {""}
+    text = {
+        column: _from_arrow(table[column]) for column, kind in _COLUMNS.items() if kind == _TEXT and column != "level"
+    }
+    unknown = set(text["task"].used().words.tolist()) - {t.name for t in tasks} - {""}
     if unknown:
         raise StoreError(f"{name} is damaged: it has rows of task {min(unknown)!r}, which it does not define.")
     return Labels(
@@ -304,7 +307,7 @@ def _subject(labels: Labels) -> StringArray:
     return np.where(labels.sample == "", np.strings.add("\0", labels.patient), labels.sample)
 
 
-def _renewed(values: StringArray, of: StringArray, newest: StringArray, whose: StringArray) -> StringArray:
+def _renewed(values: Texts, of: Texts, newest: Texts, whose: Texts) -> StringArray:
     """`values`, which belong to the keys `of`, as `newest` has them for the same keys in `whose`."""
     n, mine, theirs = joint_codes(of, whose)
     last = np.full(n, -1, dtype=np.int64)
@@ -315,11 +318,11 @@ def _renewed(values: StringArray, of: StringArray, newest: StringArray, whose: S
     return renewed
 
 
-def _from_arrow(column: pa.ChunkedArray) -> StringArray:
+def _from_arrow(column: pa.ChunkedArray) -> CodedTexts:
     whole = column.unify_dictionaries().combine_chunks()
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
-    parts = [strings(c.dictionary.to_pylist())[from_nullable(c.indices, 0).astype(np.int64)] for c in chunks]
-    return np.concatenate([strings([]), *parts])
+    words = strings(chunks[0].dictionary.to_pylist() if chunks else [])
+    return CodedTexts(words, np.concatenate([np.zeros(0, dtype=np.int64), *(whole_numbers(c.indices) for c in chunks)]))
 
 
 def _digest(data: bytes) -> str:

@@ -1,22 +1,28 @@
 """Long columns of texts as numbers. A text compared or hashed a million times is slow, an integer is not."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedcache.coded import CodedTexts
 from embedcache.store.packed import PackedTexts
-from embedcache.types import IntArray, StringArray, strings
+from embedcache.types import IntArray, StringArray, Texts, strings
 
 ID_BYTES = 16
 """A column of texts that are all alike this long or longer is taken for one of ids."""
 
 
-def factorise(values: StringArray) -> tuple[StringArray, IntArray]:
+def factorise(values: Texts) -> tuple[StringArray, IntArray]:
     """(words, codes): the distinct values, sorted, and for each of the n values its place among them.
 
     Runs of equal values, as in a column of sample ids with a row per class, are hashed once each.
     """
+    if isinstance(values, CodedTexts):
+        used = values.used()
+        return used.words, used.codes
     if not len(values):
         return strings([]), np.zeros(0, dtype=np.int64)
     heads, run = _runs(values)
@@ -43,8 +49,8 @@ def _words(values: StringArray) -> tuple[StringArray, IntArray]:
     encoded = _arrow(packed).dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
     rank = np.empty(len(order), dtype=np.int64)
-    rank[from_nullable(order, 0).astype(np.int64)] = np.arange(len(order))
-    codes = from_nullable(encoded.indices, 0).astype(np.int64)
+    rank[whole_numbers(order)] = np.arange(len(order))
+    codes = whole_numbers(encoded.indices)
     return strings(encoded.dictionary.take(order).to_pylist()), rank[codes]
 
 
@@ -66,22 +72,38 @@ def _arrow(packed: PackedTexts) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(packed.lengths), buffers)
 
 
-def joint_codes(a: StringArray, b: StringArray) -> tuple[int, IntArray, IntArray]:
+def joint_codes(a: Texts, b: Texts) -> tuple[int, IntArray, IntArray]:
     """The number of distinct values in both, and codes under which equal values of `a` and `b` are equal."""
     words, codes = factorise(np.concatenate([a, b]))
     return len(words), codes[: len(a)], codes[len(a) :]
 
 
-def locate(values: StringArray, among: StringArray) -> IntArray:
+def locate(values: Texts, among: Texts) -> IntArray:
     """Shape (n,): the first position of each of `values` in `among`, -1 where it is not there.
 
     By hashing in Arrow: numpy's searchsorted on large arrays of its own strings ends the process (numpy 2.4).
     """
+    if isinstance(values, CodedTexts):
+        return locate(values.words, among)[values.codes]
+    if isinstance(among, CodedTexts):
+        return _first_rows(among)[locate(values, among.words)]
     if not len(values):
         return np.zeros(0, dtype=np.int64)
     heads, run = _runs(values)
     found = pc.index_in(to_arrow(heads), to_arrow(among))
     return from_nullable(found, -1).astype(np.int64)[run]
+
+
+def _first_rows(column: CodedTexts) -> IntArray:
+    """(words + 1,): the first row of each word, -1 for one that no row has, and -1 once more at the end."""
+    first = np.full(len(column.words) + 1, -1, dtype=np.int64)
+    first[column.codes[::-1]] = np.arange(len(column))[::-1]  # of several assignments the last holds
+    return first
+
+
+def whole_numbers(column: pa.Array) -> IntArray:
+    """The whole numbers of a column without nulls."""
+    return from_nullable(column, 0).astype(np.int64)
 
 
 def from_nullable(column: pa.Array | pa.ChunkedArray, missing: float) -> npt.NDArray[np.float64]:
@@ -104,3 +126,12 @@ def _of_memory(chunk: pa.Array, missing: float) -> npt.NDArray[np.float64]:
         bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[kept]
         numbers[bits == 0] = missing
     return numbers
+
+
+def to_numbers(values: npt.NDArray[Any], kind: pa.DataType, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Numbers as a column of `kind`, null where `missing`; `pyarrow.array` would import pandas, where there is one."""
+    numbers = np.ascontiguousarray(values, dtype=kind.to_pandas_dtype())
+    valid = None
+    if missing is not None and missing.any():
+        numbers, valid = np.where(missing, 0, numbers), pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(numbers)])

@@ -116,7 +116,8 @@ def test_a_result_of_version_1_is_read(tmp_path: Path) -> None:
 def test_the_split_of_a_result_lies_beside_it_once(tmp_path: Path) -> None:
     split = Split(strings(["s1", "s2", "s3"]), strings(["p1", "p2", "p2"]), strings(["validation", "test", "test"]))
     for force in (False, True):
-        write_result(RESULT, PREDICTIONS, tmp_path, force, split)
+        made = replace(RESULT, inputs={**RESULT.inputs, "split": split_digest(split)})
+        write_result(made, PREDICTIONS, tmp_path, force, split)
     kept = kept_split(tmp_path, split_digest(split))
     assert [p.name for p in kept.parent.iterdir()] == [kept.name]
     assert split_digest(read_split(kept)) == split_digest(split)
