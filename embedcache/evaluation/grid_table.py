@@ -208,13 +208,15 @@ def _rows(
     cells: dict[tuple[tuple[str, str, str], str, int], GridFigure],
     width: int,
 ) -> tuple[GridRow, ...]:
-    """In the order in which the stores and probes were given, the groups of each below it."""
+    """Backbones in the order of the stores, of each its probes, the groups of a row below it."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for entry in entries:
         known = groups.setdefault(row_of(entry.result), [WHOLE])
         known += [part.name for part in entry.groups if part.name not in known]
+    backbones = list(dict.fromkeys((backbone, store) for backbone, store, _ in groups))
+    ordered = sorted(groups, key=lambda row: backbones.index(row[:2]))
     return tuple(
         GridRow(*row, group, tuple(cells.get((row, group, j)) for j in range(width)))
-        for row, names in groups.items()
-        for group in names
+        for row in ordered
+        for group in groups[row]
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcache import FeatureCache
-from embedcache.errors import InputError
+from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.by_column import measure_subgroups
 from embedcache.evaluation.compare import compare_results
 from embedcache.evaluation.predictions import read_predictions
@@ -155,6 +155,28 @@ def test_another_recipe_is_refused_field_by_field(made: LabelledStore) -> None:
         probed(made, test_store=alien.store)
     assert "model" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_an_array_that_the_tested_store_lacks_is_named(made: LabelledStore) -> None:
+    cache = FeatureCache.open(made.store)
+    part = replace(made, store=made.store.parents[2] / "part" / made.store.parent.name / made.store.name)
+    write_labelled_store(part, {(2, "cls_token"): cache.features("cls").X})
+    with pytest.raises(UnknownNameError, match="layer_2/patch_mean"):
+        probed(made, test_store=part.store)
+    probed(made, test_store=part.store, features="cls")
+
+
+def test_slices_that_were_set_aside_there_are_told(make: Callable[..., LabelledStore]) -> None:
+    made = make(slices=2)
+    other = make(slices=2, quarantined=(0, 2, 3), dataset="other", prefix="b", n=60, seed=5)
+    pooled = probed(made, test_store=other.store)
+    assert pooled.counts["test_left_out_quarantined"] == 1
+    assert pooled.counts["test_samples"] == 59
+    assert any("1 samples of other were pooled without the slices" in line for line in pooled.warnings)
+    strict = probed(made, test_store=other.store, strict_volumes=True)
+    assert strict.counts["test_samples"] == 58
+    apart = probed(made, test_store=other.store, pool=None)
+    assert (apart.level, apart.counts["test_rows"]) == ("slice", 2 * 60 - 3)
 
 
 def test_patients_who_train_are_left_out_of_the_test(make: Callable[..., LabelledStore], other: LabelledStore) -> None:

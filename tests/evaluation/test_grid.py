@@ -17,6 +17,7 @@ from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation import grid as module
 from embedcache.evaluation.compare import compare_results
 from embedcache.evaluation.grid import Grid, GridConfig, run_grid
+from embedcache.evaluation.grid_figure import draw_grid
 from embedcache.evaluation.grid_formats import latex_escape, to_csv, to_json, to_latex, write_table
 from embedcache.evaluation.grid_table import GridTable
 from embedcache.evaluation.measured import read_measured
@@ -283,6 +284,21 @@ def test_a_grid_may_be_tested_elsewhere(made: LabelledStore, make: Callable[...,
     assert tested == {there.store.name, other.store.name}
 
 
+def test_groups_of_a_grid_that_is_tested_elsewhere_are_those_of_the_tested_store(
+    made: LabelledStore, make: Callable[..., LabelledStore]
+) -> None:
+    other = make(seed=4, dataset="other", prefix="b", n=90)
+    site = Task("site", "multiclass", ("A", "B", "C"))
+    y = np.eye(3)[[int(p[2:]) % 3 for p in other.patients]]
+    write_labels(other.store.parents[1], long_labels(site, other.samples, other.patients, y, other.splits))
+    grid = run_grid(
+        config(made.store, probes=("knn",), options={}, by="site", shared={**QUICK, "test_store": other.store})
+    )
+    assert [(r.group, r.figures[0].patients) for r in grid.table.rows if r.figures[0]] == [
+        ("", 45), ("A", 15), ("B", 15), ("C", 15)
+    ]  # fmt: skip
+
+
 def test_groups_stand_below_their_row(made: LabelledStore) -> None:
     site = Task("site", "multiclass", ("A", "B"))
     y = np.array([[p % 2 == 0, p % 2 == 1] for p in (int(p[1:]) for p in made.patients)], dtype=float)
@@ -399,3 +415,32 @@ def test_two_recipes_of_one_backbone_are_told_apart(made: LabelledStore) -> None
     write_labelled_store(twin, {(2, "cls_token"): cache.features("cls").X}, size=56)
     table = run_grid(config(made.store, twin.store)).table
     assert [title[0] for title in table.titles()] == ["made-up (0123456789ab)"] * 2 + ["made-up (fedcba987654)"] * 2
+
+
+# --- picture --------------------------------------------------------------------------------------
+
+
+def test_a_picture_has_a_panel_per_column_and_fills_the_best(
+    table: GridTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: (drawn.append(self), save(self, path)))
+    path = draw_grid(table, tmp_path / "grid.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    (figure,) = drawn
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left").split("\n") for axes in panels] == [
+        ["made", "findings", "auroc of Mass"], ["made", "findings", "f1 of Mass"]
+    ]  # fmt: skip
+    for j, axes in enumerate(panels):
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [float(line.get_xdata()[0]) for line in dots] == [row.figures[j].value for row in table.rows]  # type: ignore
+        filled = [line.get_markerfacecolor() != "white" for line in dots]
+        assert filled == [row.figures[j].best for row in table.rows]  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"use \.png"):
+        draw_grid(table, tmp_path / "grid.xyz")
+    with pytest.raises(InputError, match="no rows"):
+        draw_grid(replace(table, rows=()), tmp_path / "grid.png")
