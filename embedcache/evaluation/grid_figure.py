@@ -14,13 +14,15 @@ MOST_ACROSS = 4
 """Panels beside each other; more stand below."""
 _CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
 """What knows nothing scores."""
+_LEAST = {"r2": -1.0}
+"""Where an axis ends at the latest: R2 has no least value, and an interval of a few patients would hide all others."""
 
 
 def draw_grid(table: GridTable, path: str | Path) -> Path:
     """Draw `table` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
     A panel per column; rows have one colour per backbone; filled dots are the best of a column, as a set, hollow ones the others
-    and those that nothing was tested of. Raises MissingPackageError without matplotlib, InputError for an unknown format or a
+    and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for an unknown format or a
     table without rows.
     """
     try:
@@ -81,6 +83,9 @@ def _panel(axes: "Axes", table: GridTable, j: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, length=3, labelsize=8)
     axes.margins(x=0.08)
+    if column.metric in _LEAST:
+        left, _ = axes.get_xlim()
+        axes.set_xlim(left=max(left, _LEAST[column.metric]))
 
 
 def _title(column: GridColumn) -> str:
