@@ -22,8 +22,8 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
     """Draw `table` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
     A panel per column; rows have one colour per backbone; filled dots are the best of a column, as a set, hollow ones the others
-    and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for an unknown format or a
-    table without rows.
+    and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for
+    an unknown format or a table without rows.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
