@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 volumes, a random ViT and pixels alone")
     parser.add_argument("--data", default=str(SHARED_DATA), help="folder of msd_hippocampus and ct_lung_a0002")
     parser.add_argument("--work", default=str(ROOT / ".benchmark-cache" / "volumes"), help="cache, tables and home")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="of the forward pass: 1 where others use the machine too"
+    )
     parser.add_argument("--out", default=None, help="folder of table and pictures; the work folder unless given")
     options = parser.parse_args()
     work = Path(options.work) / ("quick" if options.quick else "whole")
@@ -49,8 +52,10 @@ def main() -> None:
     os.environ["EMBEDCACHE_HOME"] = str(work / "home")
     weights = backbones(options.quick, work)
     names = {Path(weight).name.replace(":", "-"): title for weight, title in weights.items()}
-    hippocampus(Path(options.data) / "msd_hippocampus", tuple(weights), work, 12 if options.quick else 60)
-    chest(Path(options.data) / "ct_lung_a0002", tuple(weights), work)
+    hippocampus(
+        Path(options.data) / "msd_hippocampus", tuple(weights), work, options.threads, 12 if options.quick else 60
+    )
+    chest(Path(options.data) / "ct_lung_a0002", tuple(weights), work, options.threads)
 
     found = [s for s in embedcache.list_stores(work / "cache") if s.state == "complete"]
     stores = [s.path for s in sorted(found, key=lambda s: (s.dataset, list(names).index(s.backbone)))]
@@ -109,7 +114,7 @@ def backbones(quick: bool, work: Path) -> dict[str, str]:
     }
 
 
-def hippocampus(root: Path, weights: tuple[str, ...], work: Path, volumes: int) -> None:
+def hippocampus(root: Path, weights: tuple[str, ...], work: Path, threads: int | None, volumes: int) -> None:
     """Extract the volumes, then add the labels of slices, which stand in a table of their own."""
     with (root / "index.csv").open() as file:
         rows = list(csv.DictReader(file))[:volumes]
@@ -126,7 +131,7 @@ def hippocampus(root: Path, weights: tuple[str, ...], work: Path, volumes: int) 
         ],
     )
     tasks = ("large_anterior=binary", "volume_mm3=numeric")
-    extract("hippocampus", table, weights, work, embedcache.DatasetOptions(tasks=tasks))
+    extract("hippocampus", table, weights, work, threads, embedcache.DatasetOptions(tasks=tasks))
     shown = write_csv(
         work / "hippocampus_slices.csv",
         ("id", "slice", "shown"),
@@ -150,7 +155,7 @@ def shown_on(mask: Path) -> np.ndarray[Any, Any]:
     return opened.read(0, opened.n_slices).pixels.any(axis=(1, 2))
 
 
-def chest(root: Path, weights: tuple[str, ...], work: Path) -> None:
+def chest(root: Path, weights: tuple[str, ...], work: Path, threads: int | None) -> None:
     """Each slice of the series is a sample, each pair of neighbours a patient."""
     with (root / "boxes.csv").open() as file:
         boxed = {row["dicom_file"] for row in csv.DictReader(file)}
@@ -160,7 +165,9 @@ def chest(root: Path, weights: tuple[str, ...], work: Path) -> None:
         part_of_pair = ("train", "test", "validation")[pair % EVERY]
         rows.append((path.name, path, f"pair {pair}", part_of_pair, int(path.name in boxed)))
     table = write_csv(work / "chest.csv", ("id", "path", "patient", "split", "boxed"), rows)
-    extract("chest", table, weights, work, embedcache.DatasetOptions(tasks=("boxed=binary",)), window="ct-lung")
+    extract(
+        "chest", table, weights, work, threads, embedcache.DatasetOptions(tasks=("boxed=binary",)), window="ct-lung"
+    )
 
 
 def extract(
@@ -168,6 +175,7 @@ def extract(
     table: Path,
     weights: tuple[str, ...],
     work: Path,
+    threads: int | None,
     options: embedcache.DatasetOptions,
     window: str = "auto",
 ) -> None:
@@ -185,6 +193,8 @@ def extract(
                 cache=str(work / "cache"),
                 window=window,
                 size=size,
+                threads=threads,
+                rows_per_shard=256,
                 options=replace(options, name=name),
             )
         )
