@@ -346,3 +346,9 @@ def test_results_fitted_on_two_stores_are_compared_on_a_third(
     found = compare_results([one.path, two.path], resamples=50)
     assert found.names == ("fitted on made", "fitted on third")
     assert found.rows == len(other.samples)
+
+
+def test_a_choice_by_left_out_patients_is_tested_elsewhere_too(made: LabelledStore, other: LabelledStore) -> None:
+    result = run_probe(ProbeConfig("knn", made.store, resamples=50, select="leave-patient-out", test_store=other.store))
+    assert result.counts["test_samples"] == len(other.samples)
+    assert (result.metric("auroc").value or 0) > 0.8
