@@ -19,7 +19,7 @@ from embedcache.types import Metric, Result
 
 WHOLE = ""
 """The group of a row that is not apart for a value of a column."""
-UNTESTED = "no test: not every result has the figure, or a class has one patient"
+UNTESTED = "not every result has the figure, or no test is possible: a class has one patient, or nothing differs"
 MARK = "not shown to be worse than another of its column, at 5% after Holm's correction over all pairs of the column"
 
 
@@ -40,7 +40,9 @@ class GridColumn:
     task: str
     metric: str
     label: str
-    """A class, `macro` or `all`; the task's own name for numbers."""
+    """A class (of a binary task its one), `macro` or `all`; the task's own name for numbers."""
+    asked: bool
+    """Whether that class was asked for, in place of the average."""
     compared: int
     """How many results were tested against each other; 0 where none is marked."""
     note: str = ""
@@ -49,8 +51,7 @@ class GridColumn:
     @property
     def figure(self) -> str:
         """`auroc`, or `auroc of Mass` where a class was asked for."""
-        plain = self.label in (MACRO, ALL, self.task)
-        return self.metric.replace("_", " ") + ("" if plain else f" of {self.label}")
+        return self.metric.replace("_", " ") + (f" of {self.label}" if self.asked else "")
 
     @property
     def title(self) -> str:
@@ -126,11 +127,13 @@ def tabulate(
         if not shown:
             notes.append(f"no result of task {task} of {dataset} has a figure that was asked for.")
         best, why = _best(of_task, shown, comparisons)
-        notes += [f"nothing is marked in {dataset} {task}: {why}"] if why else []
         for metric, of_label in shown:
             j = len(columns)
             marked = best.get((metric, of_label))
-            columns.append(GridColumn(dataset, task, metric, of_label, 0 if marked is None else len(of_task), why))
+            compared = 0 if marked is None else len(of_task)
+            lacking = UNTESTED if marked is None and len(of_task) > 1 and comparisons else ""
+            columns.append(GridColumn(dataset, task, metric, of_label, label is not None, compared, why or lacking))
+            notes += [f"nothing is marked in {columns[j].title}: {columns[j].note}"] if columns[j].note else []
             for i, entry in enumerate(of_task):
                 figure = _figure(
                     entry.result.metrics, metric, of_label, entry.result, marked is not None and i in marked
@@ -161,11 +164,13 @@ class _Rows:
 def _shown(entries: list[Entry], metrics: tuple[str, ...] | None, label: str | None) -> list[tuple[str, str]]:
     """Metric and label of each column of a task."""
     task = entries[0].result.task
+    # a binary task's one class is its average too, and has the sharper test
+    whole = (*(task.classes if task.kind == "binary" else ()), MACRO, ALL, task.name)
     asked = metrics if metrics is not None else ("r2" if task.kind == "numeric" else "auroc",)
     found = []
     for name in asked:
         there = {m.label for entry in entries for m in entry.result.metrics if m.name == name}
-        of_label = next((x for x in ((label,) if label else (MACRO, ALL, task.name)) if x in there), None)
+        of_label = next((x for x in ((label,) if label else whole) if x in there), None)
         if of_label is not None:
             found.append((name, of_label))
     return found

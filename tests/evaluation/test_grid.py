@@ -253,7 +253,34 @@ def test_nothing_is_marked_where_test_rows_are_others_or_nothing_is_compared(
     assert column.compared == 0
     assert "other rows" in column.note
     assert not any(f.best for row in grid.table.rows for f in row.figures if f)
-    assert any(note.startswith("nothing is marked in made findings:") for note in grid.notes)
+    assert any(note.startswith("nothing is marked in made findings auroc: ") for note in grid.notes)
+
+
+def test_of_a_binary_task_the_class_itself_is_tested_by_its_covariance(make: Callable[..., LabelledStore]) -> None:
+    """Its macro average is the same figure, of which a bootstrap over few patients knows less."""
+    task = Task("covid", "binary", ("yes",))
+    stores = [make(task, n=300, signal=signal, backbone=name).store for name, signal in (("good", 2.0), ("bad", 0.0))]
+    grid = run_grid(config(*stores, probes=("knn",), options={}))
+    (column,) = grid.table.columns
+    assert (column.label, column.figure, column.title) == ("yes", "auroc", "made covid auroc")
+    found = compare_results([c.result.path for c in grid.cells if c.result], metrics=["auroc"], label="yes")
+    assert found.columns[0].pairs[0].method == "clustered covariance"
+    assert [r.figures[0].best for r in grid.table.rows if r.figures[0]] == [True, False]
+
+
+def test_nothing_is_marked_where_no_pair_can_be_tested(make: Callable[..., LabelledStore]) -> None:
+    made = make(Task("covid", "binary", ("yes",)), given=lambda p: ("train", "validation", "test")[p % 3])
+    tests = np.array([part == "test" for part in made.splits])
+    y = made.y.copy()
+    y[tests] = 0
+    y[np.flatnonzero(tests)[:2]] = 1  # one patient
+    made.relabel(y)
+    grid = run_grid(config(made.store))
+    (column,) = grid.table.columns
+    assert column.compared == 0
+    assert "a class has one patient" in column.note
+    assert grid.notes == (f"nothing is marked in made covid auroc: {column.note}",)
+    assert [r.figures[0].best for r in grid.table.rows if r.figures[0]] == [False, False]
 
 
 def test_datasets_are_columns_and_their_backbone_is_one_row(
