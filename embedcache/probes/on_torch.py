@@ -23,6 +23,9 @@ def rows_on(device: str) -> type[Rows]:
             made = torch.from_numpy(np.ascontiguousarray(values))
             return made.to(device=device, dtype=_DTYPES[self.dtype.name])
 
+        def turned(self, scores: Any) -> Any:
+            return scores.T.contiguous()
+
         def unload(self, values: Any) -> Any:
             return values.to(dtype=torch.float64, device="cpu").numpy()
 
