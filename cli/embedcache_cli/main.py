@@ -26,6 +26,7 @@ from embedcache_cli import (
     ls,
     plan,
     probe,
+    probe_all,
     probe_linear,
     probe_patch,
     relocate,
@@ -66,7 +67,7 @@ for module in ALONE:
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
-for command in (probe_linear, probe_patch):
+for command in (probe_all, probe_linear, probe_patch):
     probe.app.command(command.NAME)(command.command)
 
 

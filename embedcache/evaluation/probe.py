@@ -4,8 +4,9 @@ Open the cache, join the labels, split by patient; for each choice of features, 
 hyper-parameter on the training part and score it on validation; refit the choice on both; measure on test.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
+from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
 from embedcache.evaluation.feature_choices import untried, widest
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.predictions import Predictions
@@ -25,7 +27,7 @@ from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.types import Result
+from embedcache.types import PARTS, Result
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -54,10 +56,12 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     return write_result(found.result, found.predictions, folder, config.force, question.split)
 
 
-def answer(question: Question, config: ProbeConfig, progress: Progress | None = None) -> Answer:
-    """Choose, refit and measure, whatever results there are."""
+def answer(
+    question: Question, config: ProbeConfig, progress: Progress | None = None, read: "Read | None" = None
+) -> Answer:
+    """Choose, refit and measure, whatever results there are; `read` stands for `read_features`."""
     clock = Clock(progress)
-    features: Features = clock.run("reading features", lambda: _load(question, config))
+    features: Features = clock.run("reading features", lambda: (read or read_features)(question, config))
     parts, counts = _parts(question, features)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
@@ -76,6 +80,10 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
     both, tested = rows.take(train | validation), rows.take(test & whole)
     refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
     model = refit[choice.features]
+    away = None
+    if (there := question.elsewhere) is not None:  # no row of that store is read until here
+        away = clock.run("reading features", lambda: read_elsewhere(question, there, config))
+        tested, counts = away.rows, away.counted(counts)
     scores: Matrix = model.scores(tested)[0]
     before: Matrix = choice.model.scores(tested)[0] if choice.model else scores.copy()
     # A label that only the validation rows complete was fitted now, but no hyper-parameter was chosen with it.
@@ -107,8 +115,8 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config),
-        source=source_of(question.cache),
+        warnings=_warnings(question, choice, model, features, config) + (away.notes if away else ()),
+        source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
     predictions = Predictions(
@@ -127,7 +135,11 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _load(question: Question, config: ProbeConfig) -> Features:
+Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
+
+
+def read_features(question: Question, config: ProbeConfig) -> Features:
+    """All rows of the split that have features, with the columns of every choice of features."""
     kind, layers = widest(question.choices.values())
     return question.cache.features(
         kind,
@@ -159,9 +171,9 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
         "left_out_not_in_split": len(set(samples.id[current].tolist()) - set(question.split.sample.tolist())),
         "left_out_no_label": len(np.unique(rows.sample_id[unlabelled])),
     }
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         inside = parts == part
-        if not inside.any():
+        if not inside.any() and not (part == "test" and question.elsewhere is not None):
             raise InputError(
                 f"the {part} part has no sample with features and a label of task {question.task.name!r}; "
                 "give another split with --split FILE."
