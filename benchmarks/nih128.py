@@ -116,10 +116,16 @@ def against_scikit_learn(config: embedcache.ProbeConfig, result: embedcache.Resu
     return bool(((ours > 0) == (theirs > 0)).all()), float(np.abs(ours - theirs).max())
 
 
-def extract(root: str, backbones: tuple[str, ...], cache: Path, limit: int | None) -> None:
+def extract(root: str, backbones: tuple[str, ...], cache: Path, limit: int | None, layers: str = "last") -> None:
     report = embedcache.extract(
         embedcache.ExtractConfig(
-            dataset="nih-cxr14", root=root, backbones=backbones, cache=str(cache), limit=limit, rows_per_shard=256
+            dataset="nih-cxr14",
+            root=root,
+            backbones=backbones,
+            cache=str(cache),
+            limit=limit,
+            layers=layers,
+            rows_per_shard=256,
         ),
         embedcache.Listener(
             progress=lambda p: print(f"{p.done} of {p.total}", flush=True) if p.done % 200 == 0 else None
