@@ -26,6 +26,7 @@ from embedcache_cli import (
     ls,
     plan,
     probe,
+    probe_heads,
     probe_patch,
     relocate,
     repair,
@@ -66,6 +67,8 @@ for module in ALONE:
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 probe.app.command(probe_patch.NAME)(probe_patch.command)
+for name, command in probe_heads.COMMANDS.items():
+    probe.app.command(name)(command)
 
 
 def main() -> None:

@@ -84,6 +84,7 @@ class AttentionProbe:
     parameter = "weight_decay"
     answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = True
+    zero_too = True
 
     def __post_init__(self) -> None:
         if not self.weight_decay or not all(0 <= d < np.inf for d in self.weight_decay):
@@ -153,10 +154,11 @@ class AttentionProbe:
         start = AttentionHead.start(X.shape[1], self.hidden, len(columns), self.seed)
 
         def of_value(decay: float) -> tuple[AttentionHead | None, float]:
-            head, value = train(
-                AttentionHead(*map(work.load, start.parts())),
-                rows, bags, loss, decay=decay, lr=self.lr, epochs=self.epochs, xp=work.xp,
-            )  # fmt: skip
+            with np.errstate(over="ignore", invalid="ignore"):  # a rate that runs away is told by its objective
+                head, value = train(
+                    AttentionHead(*map(work.load, start.parts())),
+                    rows, bags, loss, decay=decay, lr=self.lr, epochs=self.epochs, xp=work.xp,
+                )  # fmt: skip
             return AttentionHead(*map(work.unload, head.parts())), value
 
         if work is not IN_NUMPY:

@@ -113,7 +113,10 @@ class FitsBags(Protocol):
 
 
 class Probe(Protocol):
-    """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`."""
+    """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`.
+
+    One whose hyper-parameter may be 0 says so by an attribute `zero_too = True`.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

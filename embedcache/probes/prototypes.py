@@ -65,6 +65,7 @@ class PrototypeProbe:
     parameter = "shrink"
     answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = True
+    zero_too = True
 
     def __post_init__(self) -> None:
         if not self.shrink or not all(0 <= s < np.inf for s in self.shrink):
@@ -131,4 +132,6 @@ def _nearness(X: Matrix, means: Matrix, metric: str) -> Matrix:
     if metric == "euclidean":
         return np.asarray(2 * product - square)
     length = np.sqrt((X**2).sum(axis=1)[:, None] * square)
-    return np.divide(product, length, out=np.where(np.isnan(product), np.nan, 0.0), where=length > 0)
+    none: Matrix = np.where(np.isnan(product), np.nan, 0.0)  # a row or a mean of zeros is near to nothing
+    cosine: Matrix = np.divide(product, length, out=none, where=length > 0)
+    return cosine

@@ -47,7 +47,17 @@ class FittedEstimators:
         return replace(self, values=(value,), estimators=(self.estimators[self.values.index(value)],))
 
     def scores(self, X: Features) -> Matrix:
-        """Decisions or probabilities, in that order of preference; of a regressor its values: (n_values, n, n_classes)."""
+        """Decisions or probabilities, in that order of preference; of a regressor its values: (n_values, n, n_classes).
+
+        Raises InputError with what the estimator says.
+        """
+        try:
+            return self._scores(X)
+        except ValueError as error:
+            of = next(type(e).__name__ for of_value in self.estimators for e in of_value if e is not None)
+            raise InputError(f"{of} can not score: {_first_line(error)}") from error
+
+    def _scores(self, X: Features) -> Matrix:
         found = np.full((len(self.values), len(X), self.n_classes), np.nan)
         for i, of_value in enumerate(self.estimators):
             for j, estimator in enumerate(of_value):
@@ -72,6 +82,8 @@ class EstimatorProbe:
     standardize: ClassVar[bool]
     smoothest: ClassVar[str]
     made_by: ClassVar[Callable[..., Any]]
+    zero_too: ClassVar[bool] = True
+    """The estimator itself refuses what it does not take."""
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __post_init__(self) -> None:
@@ -105,7 +117,8 @@ class EstimatorProbe:
         stopped = []
         fitted = []
         for value in values:
-            found, converged = [], True
+            found: list[Any] = []
+            converged = True
             for target in targets:
                 known = ~np.isnan(target)
                 distinct = len(np.unique(target[known]))
