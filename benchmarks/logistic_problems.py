@@ -42,7 +42,7 @@ def made_labels(X: np.ndarray, prevalence: list[float], seed: int = 1) -> np.nda
     return (score > np.array(cuts)).astype(np.float64)
 
 
-def objectives(X: np.ndarray, y: np.ndarray, heads: Heads) -> np.ndarray:
+def objectives(X: np.ndarray, y: np.ndarray, heads: Heads, C: tuple[float, ...] = C_GRID) -> np.ndarray:
     """|w|² / 2 + C · Σ loss of one label at each C, in float64."""
     w, b = heads
     total = 0.5 * np.einsum("cd,cd->c", w, w)
@@ -51,7 +51,7 @@ def objectives(X: np.ndarray, y: np.ndarray, heads: Heads) -> np.ndarray:
         rows = slice(start, start + 4096)
         margin = sign[rows, None] * (X[rows].astype(np.float64) @ w.T + b)
         loss = np.maximum(-margin, 0) + np.log1p(np.exp(-np.abs(margin)))
-        total += np.array(C_GRID) * loss.sum(axis=0)
+        total += np.array(C) * loss.sum(axis=0)
     return total
 
 
@@ -98,10 +98,10 @@ def centred(X: np.ndarray, dtype: Any) -> np.ndarray:
     return (X - X.mean(axis=0, dtype=np.float64)).astype(dtype)
 
 
-def default_path(X: np.ndarray, y: np.ndarray) -> Heads:
+def default_path(X: np.ndarray, y: np.ndarray, C: tuple[float, ...] = C_GRID) -> Heads:
     """scikit-learn's LogisticRegression as it comes, a fresh fit for each C."""
     coef, intercept = [], []
-    for c in C_GRID:
+    for c in C:
         model = LogisticRegression(C=c).fit(X, y)
         coef.append(model.coef_)
         intercept.append(model.intercept_)

@@ -23,6 +23,8 @@ _PUBLIC = {
     "ExtractReport": "embedcache.extraction.job",
     "FeatureCache": "embedcache.store.reader",
     "Features": "embedcache.store.features",
+    "Grid": "embedcache.evaluation.grid",
+    "GridConfig": "embedcache.evaluation.grid",
     "Labels": "embedcache.types",
     "Listener": "embedcache.extraction.progress",
     "LogisticPath": "embedcache.probes.estimators",
@@ -51,6 +53,7 @@ _PUBLIC = {
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
+    "draw_grid": "embedcache.evaluation.grid_figure",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
     "embed": "embedcache.extraction.embed",
@@ -71,6 +74,7 @@ _PUBLIC = {
     "parse_probe_options": "embedcache.evaluation.probe_options",
     "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
+    "probe_all": "embedcache.evaluation.grid:run_grid",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
     "pull_weights": "embedcache.backbones.pull",
     "read_result": "embedcache.evaluation.results",
@@ -103,6 +107,8 @@ __all__ = [
     "ExtractReport",
     "FeatureCache",
     "Features",
+    "Grid",
+    "GridConfig",
     "Labels",
     "Listener",
     "LogisticPath",
@@ -132,6 +138,7 @@ __all__ = [
     "describe_datasets",
     "describe_labels",
     "doctor",
+    "draw_grid",
     "draw_pca",
     "draw_result",
     "embed",
@@ -152,6 +159,7 @@ __all__ = [
     "parse_probe_options",
     "plan",
     "probe",
+    "probe_all",
     "probe_patches",
     "pull_weights",
     "read_result",
@@ -187,6 +195,9 @@ if TYPE_CHECKING:
     from embedcache.evaluation.by_column import SubgroupTable, measure_subgroups
     from embedcache.evaluation.compare import ComparedResults, compare_results
     from embedcache.evaluation.figures import draw_result
+    from embedcache.evaluation.grid import Grid, GridConfig
+    from embedcache.evaluation.grid import run_grid as probe_all
+    from embedcache.evaluation.grid_figure import draw_grid
     from embedcache.evaluation.leaks import find_leaks
     from embedcache.evaluation.patch_probe import run_patch_probe as probe_patches
     from embedcache.evaluation.patch_question import PatchProbeConfig

@@ -11,7 +11,7 @@ import pytest
 import embedcache
 
 ROOMS = {
-    "errors", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction", "evaluation",
+    "coded", "errors", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction", "evaluation",
     "finetuning", "testing",
 }  # fmt: skip
 FUNCTIONS = [name for name in embedcache.__all__ if inspect.isfunction(getattr(embedcache, name))]

@@ -26,7 +26,9 @@ from embedcache_cli import (
     ls,
     plan,
     probe,
+    probe_all,
     probe_heads,
+    probe_linear,
     probe_patch,
     relocate,
     repair,
@@ -66,9 +68,10 @@ for module in ALONE:
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
-probe.app.command(probe_patch.NAME)(probe_patch.command)
-for name, command in probe_heads.COMMANDS.items():
-    probe.app.command(name)(command)
+for command in (probe_all, probe_linear, probe_patch):
+    probe.app.command(command.NAME)(command.command)
+for name, head in probe_heads.COMMANDS.items():
+    probe.app.command(name)(head)
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ app = typer.Typer(help="Fit a cheap head on cached features and measure it.", no
 
 
 def shared(
-    store: Annotated[str, typer.Argument(help="A .zarr store.")],
+    store: Annotated[str | None, typer.Argument(help="A .zarr store; or name it with --train.")] = None,
+    train: Annotated[str | None, typer.Option(help="The store to fit on, in place of the argument.")] = None,
     task: Annotated[str | None, typer.Option(help="Which task of the labels; the only one unless given.")] = None,
     features: Annotated[str, typer.Option(help="cls, mean, cls+mean, pooled, or auto: chosen by validation.")] = "auto",
     layers: Annotated[
@@ -30,6 +31,9 @@ def shared(
             help="last, or numbers with commas: their CLS tokens side by side; auto: validation chooses the last block or four."
         ),
     ] = "last",
+    views: Annotated[
+        int, typer.Option(help="Fit on this many cached views of each row too: those of `extract --views`.")
+    ] = 0,
     pool: Annotated[
         str,
         typer.Option(help="Slices of a sample: mean, max, mean+max, middle, middle-N, top-K; none keeps slices apart."),
@@ -58,7 +62,13 @@ def shared(
     split: Annotated[str | None, typer.Option(help="A split file, or the name of an imported split.")] = None,
     classes: Annotated[str | None, typer.Option(help="Only these findings, with commas.")] = None,
     validation: Annotated[float, typer.Option(help="Share of the training patients.")] = 0.2,
-    test: Annotated[float, typer.Option(help="Share of the patients, where no test part is named.")] = 0.2,
+    test: Annotated[
+        str,
+        typer.Option(
+            help="Share of the patients, where no test part is named; or another store, all of whose samples test."
+        ),
+    ] = "0.2",
+    test_labels: Annotated[str | None, typer.Option(help="Labels of that store, if not those beside it.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drawn split and of the bootstrap.")] = 0,
     standardize: Annotated[
         Literal["own", "yes", "no", "auto"],
@@ -73,11 +83,13 @@ def shared(
     force: Annotated[bool, typer.Option("--force", help="Fit again, and keep the result that is there.")] = False,
 ) -> dict[str, Any]:
     """The options that every probe shares, as arguments of ProbeConfig."""
+    share, test_store = share_or_store(test)
     return {
-        "store": Path(store),
+        "store": Path(one_store(store, train)),
         "task": task,
         "features": features,
         "layers": layers if layers in ("last", "auto") else numbers(layers, int, "--layers"),
+        "views": views,
         "pool": None if pool == "none" else pool,
         "pool_by": pool_by,
         "planes": tuple(Path(p) for p in planes or ()),
@@ -87,13 +99,34 @@ def shared(
         "split": Path(split) if split else None,
         "classes": tuple(c.strip() for c in classes.split(",")) if classes else None,
         "validation": validation,
-        "test": test,
+        "test": share,
+        "test_store": test_store,
+        "test_labels": Path(test_labels) if test_labels else None,
         "seed": seed,
         "standardize": {"own": None, "yes": True, "no": False, "auto": "auto"}[standardize],
         "resamples": resamples,
         "results": Path(results) if results else None,
         "force": force,
     }
+
+
+def one_store(store: str | None, train: str | None) -> str:
+    """The store that is fitted, from the argument or from `--train`."""
+    if (store is None) == (train is None):
+        raise InputError("name one store to fit on: as the argument, or with --train.")
+    return str(store if store is not None else train)
+
+
+def share_or_store(test: str) -> tuple[float, Path | None]:
+    """What `--test` says: a share of the patients, or a store to test on."""
+    try:
+        return float(test), None
+    except ValueError:
+        if not Path(test).exists():
+            raise InputError(
+                f"--test takes a share of the patients or a store, and there is no store at {test}."
+            ) from None
+        return 0.2, Path(test)
 
 
 Figure = Annotated[str | None, typer.Option(help="Draw the result to this PNG, SVG or PDF.")]
@@ -114,12 +147,16 @@ def repeat_command(
     store: Annotated[str | None, typer.Option(help="With --like: another store than the recorded one.")] = None,
     labels: Annotated[str | None, typer.Option(help="With --like: these labels, not those beside the store.")] = None,
     split: Annotated[str | None, typer.Option(help="With --like: another split than the recorded one.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="With --like: another store to test on than the recorded one.")
+    ] = None,
+    test_labels: Annotated[str | None, typer.Option(help="With --like: labels of that store.")] = None,
     force: Annotated[bool, typer.Option("--force", help="With --like: write it, although the same was asked.")] = False,
     json: Json = False,
 ) -> int | None:
     """Fit a cheap head on cached features and measure it."""
     if ctx.invoked_subcommand is not None:
-        if like or store or labels or split or force or json:
+        if like or store or labels or split or test or test_labels or force or json:
             raise InputError(
                 "options come after the probe's name; only `probe --like RESULT.json` goes without a name."
             )
@@ -129,7 +166,14 @@ def repeat_command(
             "`probe` needs the name of a probe, or --like RESULT.json; `embedcache probe --help` lists them."
         )
     done = embedcache.repeat_probe(
-        like, store, labels=labels, split=split, force=force, progress=None if json else tell_stage
+        like,
+        store,
+        labels=labels,
+        split=split,
+        test_store=test,
+        test_labels=test_labels,
+        force=force,
+        progress=None if json else tell_stage,
     )
     if json:
         print_json(done)
@@ -227,12 +271,18 @@ def print_result(result: "embedcache.Result") -> None:
     choice = f"{name} = {chosen[name]:.4g}"
     print(f"{result.probe} probe on task {result.task.name}: {chosen['features']} of layer {layers}, {choice}")
     print(f"chosen by {chosen['selected_by']} ({chosen['validation_score']:.3f}); split {chosen['split']}")
+    if "test_dataset" in result.source:
+        print(f"fitted on {result.source['dataset']}, tested on {result.source['test_dataset']}")
     for part in ("train", "validation", "test"):
         samples = f"{counted(counts[f'{part}_samples'], 'sample')} of {counted(counts[f'{part}_patients'], 'patient')}"
         print(f"  {part:10}  {samples}")
-    for reason in ("superseded", "quarantined", "not_in_split", "no_label"):
-        if counts[f"left_out_{reason}"]:
-            print(f"  left out    {counted(counts[f'left_out_{reason}'], 'sample')}: {reason.replace('_', ' ')}")
+    if counts.get("views", 1) > 1:
+        print(f"  fitted on   {counts['views']} views of each row, the whole slice and cached crops")
+    for count, left_out in counts.items():
+        where, _, reason = count.partition("left_out_")
+        if reason and left_out:
+            of = " of the tested store" if where else ""
+            print(f"  left out    {counted(left_out, 'sample')}{of}: {reason.replace('_', ' ')}")
     print_metrics(result.metrics)
     for warning in result.warnings:
         tell(f"note: {warning}")

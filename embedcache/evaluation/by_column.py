@@ -11,7 +11,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.measured import read_measured
 from embedcache.evaluation.predictions import Predictions
-from embedcache.evaluation.repeat import find_store
+from embedcache.evaluation.repeat import find_test_store
 from embedcache.evaluation.subgroups import Difference, Subgroup, auroc_differences, subgroups
 from embedcache.store.features import join
 from embedcache.store.reader import FeatureCache
@@ -44,11 +44,11 @@ def measure_subgroups(
     """Measure the test rows of a result (its JSON) apart for each value of the column `by`.
 
     The column is a binary, multiclass or numeric task of the labels beside the store, or of `labels` (a table of the user's own,
-    joined on `join_on`); store: None looks where the result lies. edges: where to cut a numeric column, else tens. Thresholds
-    stay those of the whole result. Raises InputError, StoreError.
+    joined on `join_on`); store: that of the test rows, None looks where the result lies. edges: where to cut a numeric column,
+    else tens. Thresholds stay those of the whole result. Raises InputError, StoreError.
     """
     read = read_measured(result)
-    cache = FeatureCache.open(store if store is not None else find_store(read.result))
+    cache = FeatureCache.open(store if store is not None else find_test_store(read.result))
     known = find_labels(cache, Path(labels) if labels is not None else None, join_on)
     test = read.test
     column = column_values(known, by, test)

@@ -10,12 +10,16 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
+from embedcache.evaluation.estimates import Estimates
+from embedcache.evaluation.estimating import estimate
 from embedcache.evaluation.holm import best_set, holm
 from embedcache.evaluation.measured import Measured, read_measured, titles_of
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER
-from embedcache.evaluation.paired import RESAMPLES, Comparison, compare_scores
+from embedcache.evaluation.paired import RESAMPLES, Comparison, compare_estimates, compare_scores
+from embedcache.evaluation.statistics import Patients
 
 ALPHA = 0.05
 
@@ -74,11 +78,26 @@ def compare_results(
     if len(results) < 2:
         raise InputError(f"a comparison takes two results or more. Got {len(results)}.")
     read = [read_measured(path) for path in results]
+    return compare_measured(
+        read, titles_of([one.result for one in read]), label=label, metrics=metrics, resamples=resamples, seed=seed
+    )
+
+
+def compare_measured(
+    read: Sequence[Measured],
+    names: tuple[str, ...],
+    *,
+    label: str | None = None,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> ComparedResults:
+    """The same for results that were read, two or more, by these names, no two alike."""
     for other in read[1:]:
         _check_alike(read[0], other)
-    names = titles_of([one.result for one in read])
     pairs = list(combinations(range(len(read)), 2))
-    found = [{(c.metric, c.label): c for c in _compare(read[a], read[b], resamples, seed)} for a, b in pairs]
+    estimates = _Estimates(read, resamples, seed)
+    found = [{(c.metric, c.label): c for c in estimates.compare(a, b)} for a, b in pairs]
     shared = [key for key in found[0] if all(key in pair for pair in found)]
     for what, asked, known in (
         ("class in both results", [label] if label else [], {key[1] for key in shared}),
@@ -100,20 +119,38 @@ def compare_results(
     )
 
 
-def _compare(a: Measured, b: Measured, resamples: int, seed: int) -> tuple[Comparison, ...]:
-    return compare_scores(
-        a.test.label,
-        a.test.score,
-        b.test.score,
-        a.test.patient,
-        a.kind,
-        a.test.classes,
-        (a.threshold, b.threshold),
-        (a.score_name, b.score_name),
-        before=(a.before, b.before),
-        resamples=resamples,
-        seed=seed,
-    )
+class _Estimates:
+    """The figures of each result with their resamples, made once for all pairs: that is where the time goes."""
+
+    def __init__(self, read: Sequence[Measured], resamples: int, seed: int) -> None:
+        self.read = read
+        self.resamples = resamples
+        self.seed = seed
+        self.patients = Patients.of(read[0].test.patient)
+        self.made: dict[tuple[int, bytes], Estimates] = {}
+
+    def compare(self, i: int, j: int) -> tuple[Comparison, ...]:
+        """Result i against result j; a row that either leaves without a score is left out of both."""
+        a, b = self.read[i], self.read[j]
+        if a.kind == "numeric":
+            return compare_scores(
+                a.test.label, a.test.score, b.test.score, a.test.patient, a.kind, a.test.classes,
+                resamples=self.resamples, seed=self.seed,
+            )  # fmt: skip
+        unscored = np.isnan(a.test.score) | np.isnan(b.test.score)
+        return compare_estimates(self.of(i, unscored), self.of(j, unscored), a.test.label, self.patients)
+
+    def of(self, i: int, unscored: npt.NDArray[np.bool_]) -> Estimates:
+        """The figures of result i without those scores."""
+        key = i, unscored.tobytes()
+        if key not in self.made:
+            one = self.read[i]
+            scores = np.where(unscored, np.nan, one.test.score)
+            self.made[key] = estimate(
+                one.test.label, scores, self.patients, one.kind, one.test.classes, one.threshold, one.score_name, one.before,
+                self.resamples, self.seed,
+            )  # fmt: skip
+        return self.made[key]
 
 
 def _column(

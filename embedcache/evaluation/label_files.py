@@ -1,9 +1,10 @@
 """The labels that a probe reads: those beside the store, a copied `labels.parquet`, or a table of the user's own."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions, check_samples
 from embedcache.datasets.columns import read_table
@@ -11,10 +12,11 @@ from embedcache.datasets.labelling import all_rows
 from embedcache.datasets.second_table import JOIN_COLUMNS, join_labels
 from embedcache.datasets.table import SPLIT_COLUMNS, read_parts
 from embedcache.errors import InputError
+from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import locate
-from embedcache.types import Labels, Samples, strings
+from embedcache.store.texts import factorise, locate
+from embedcache.types import Labels, Samples, Task, strings
 
 
 def find_labels(cache: FeatureCache, file: Path | None = None, join_on: str | None = None) -> Labels:
@@ -59,3 +61,28 @@ def _with_parts(samples: Samples, file: Path, join_on: str | None) -> Samples:
     told = replace(samples, split=np.where(row >= 0, parts[row], ""))
     check_samples(told)
     return told
+
+
+def labels_digest(labels: Labels, task: Task) -> str:
+    """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
+    of_task = labels.task == task.name
+    columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
+    words = [names.tolist() for names, _ in columns]
+    sample, patient, klass = (codes for _, codes in columns)
+    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
+    numbers = np.stack([sample, patient, slices, klass]).astype("<i8")
+    # whatever a NaN holds besides, it says: not known
+    values = np.where(np.isnan(value), np.nan, value).astype("<f8")
+    if not _in_order(numbers):  # as a table of ours has them
+        order = np.lexsort(numbers[::-1])
+        numbers, values = numbers[:, order], values[order]
+    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
+
+
+def _in_order(numbers: npt.NDArray[np.int64]) -> bool:
+    """Whether the columns of (keys, n) ascend, the first key weighing most."""
+    before, after = numbers[:, :-1], numbers[:, 1:]
+    ascends = np.ones(before.shape[1], dtype=np.bool_)
+    for a, b in zip(before[::-1], after[::-1], strict=True):
+        ascends = (a < b) | ((a == b) & ascends)
+    return bool(ascends.all())

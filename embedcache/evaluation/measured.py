@@ -53,11 +53,13 @@ def read_measured(path: str | Path) -> Measured:
 
 
 def titles_of(results: list[Result]) -> tuple[str, ...]:
-    """What tells results apart: backbone, probe, features, layers, split and file, as many of those that differ as it takes."""
+    """What tells results apart: backbone, probe, what it was fitted on, features, layers, split and file, as many of those that
+    differ as it takes."""
     told = [
         (
             r.source.get("backbone", ""),
             r.probe,
+            f"fitted on {r.source.get('dataset', '')}",
             r.chosen.get("features", ""),
             "layer " + ",".join(str(n) for n in r.chosen.get("layers", [])),
             f"split {r.inputs['split'][:8]}",

@@ -75,6 +75,14 @@ def compare_scores(
         )
         for i, scores in enumerate((a, b))
     )  # fmt: skip
+    return compare_estimates(first, second, truth, patients)
+
+
+def compare_estimates(first: Estimates, second: Estimates, truth: Matrix, patients: Patients) -> tuple[Comparison, ...]:
+    """Every figure that two sets of scores of the same rows have, made by `estimate` with the same resamples and seed.
+
+    Both must leave the same rows without a score; `compare_scores` sees to that.
+    """
     known = mask((~np.isnan(truth)).any(axis=1))
     compared = []
     for name in first.names:

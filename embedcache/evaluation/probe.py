@@ -4,8 +4,9 @@ Open the cache, join the labels, split by patient; for each choice of features, 
 hyper-parameter on the training part and score it on validation; refit the choice on both; measure on test.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +14,22 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
+from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
+from embedcache.evaluation.feature_choices import untried
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
-from embedcache.evaluation.reading import read_rows
+from embedcache.evaluation.reading import count_samples, read_rows
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.types import Level, Result
+from embedcache.types import PARTS, Level, Result
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -54,23 +58,34 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     return write_result(found.result, found.predictions, folder, config.force, question.split)
 
 
-def answer(question: Question, config: ProbeConfig, progress: Progress | None = None) -> Answer:
-    """Choose, refit and measure, whatever results there are."""
+def answer(
+    question: Question, config: ProbeConfig, progress: Progress | None = None, read: "Read | None" = None
+) -> Answer:
+    """Choose, refit and measure, whatever results there are; `read` stands for `read_features`."""
     clock = Clock(progress)
-    features: Features = clock.run("reading features", lambda: _load(question, config))
+    features: Features = clock.run("reading features", lambda: (read or read_features)(question, config))
     parts, counts = _parts(question, features)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
-    train, validation, test = (parts == part for part in ("train", "validation", "test"))
+    shows = np.arange(len(rows))
+    if question.views:
+        rows, shows = clock.run("reading features", lambda: with_views(rows, question, config))
+    counts["views"] = 1 + len(question.views)
+    whole = np.arange(len(rows)) < len(parts)
+    train, validation, test = (parts[shows] == part for part in ("train", "validation", "test"))
     # rows that choose: those of validation, or all that are not for testing, each scored without itself or its patient
     own = question.select == "validation"
-    fits, judges = (rows.take(mask) for mask in ((train, validation) if own else (train | validation,) * 2))
+    fits, judges = (rows.take(mask) for mask in ((train, validation & whole) if own else (train | validation,) * 2))
 
     choice: Choice = clock.run("choosing on validation", lambda: choose(question, columns, fits, judges))
     chosen = {choice.features: columns[choice.features]}
-    both, tested = rows.take(train | validation), rows.take(test)
+    both, tested = rows.take(train | validation), rows.take(test & whole)
     refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
     model = refit[choice.features]
+    away = None
+    if (there := question.elsewhere) is not None:  # no row of that store is read until here
+        away = clock.run("reading features", lambda: read_elsewhere(question, there, config))
+        tested, counts = away.rows, away.counted(counts)
     scores: Matrix = model.scores(tested)[0]
     before: Matrix = choice.model.scores(tested)[0] if choice.model else scores.copy()
     # A label that only the validation rows complete was fitted now, but no hyper-parameter was chosen with it.
@@ -102,8 +117,8 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config.strict_volumes),
-        source=source_of(question.cache),
+        warnings=_warnings(question, choice, model, features, config) + (away.notes if away else ()),
+        source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
     predictions = Predictions(
@@ -122,7 +137,11 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _load(question: Question, config: ProbeConfig) -> Features:
+Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
+
+
+def read_features(question: Question, config: ProbeConfig) -> Features:
+    """All rows of the split that have features, with the columns of every choice of features."""
     samples = question.split.sample.tolist()
     if not question.planes:
         return read_rows(question, config, question.cache, samples)
@@ -148,16 +167,16 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
         "left_out_superseded": int((~current).sum()),
         "left_out_quarantined": len(set(samples.id[current].tolist()) & _without_slices(question)),
         "left_out_not_in_split": len(set(samples.id[current].tolist()) - set(question.split.sample.tolist())),
-        "left_out_no_label": _samples(features, rows, unlabelled),
+        "left_out_no_label": count_samples(features, unlabelled),
     }
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         inside = parts == part
-        if not inside.any():
+        if not inside.any() and not (part == "test" and question.elsewhere is not None):
             raise InputError(
                 f"the {part} part has no sample with features and a label of task {question.task.name!r}; "
                 "give another split with --split FILE."
             )
-        counts[f"{part}_samples"] = _samples(features, rows, inside)
+        counts[f"{part}_samples"] = count_samples(features, inside)
         counts[f"{part}_patients"] = Patients.of(rows.groups[inside]).count
         counts[f"{part}_rows"] = int(inside.sum())
     return parts, counts
@@ -167,13 +186,6 @@ def _without_slices(question: Question) -> set[str]:
     """Samples of which no slice can be read, of one plane at least."""
     stored = (cache.samples() for cache in (question.cache, *question.planes))
     return {sample for of in stored for sample in of.id[of.ok_slices == 0].tolist()}
-
-
-def _samples(features: Features, rows: Rows, inside: npt.NDArray[np.bool_]) -> int:
-    """How many samples these rows are of: of a unit all that it was pooled over."""
-    if (rows.slice_index < 0).all():
-        return int(features.members[inside].sum())
-    return len(np.unique(rows.sample_id[inside]))
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -205,7 +217,7 @@ def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
 
 
 def _warnings(
-    question: Question, choice: Choice, model: Model, features: Features, strict_volumes: bool
+    question: Question, choice: Choice, model: Model, features: Features, config: ProbeConfig
 ) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
     name = question.probe.parameter
@@ -213,7 +225,9 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
+    if (line := untried(config.features, config.layers, question.choices)) is not None:
+        found.append(line)
     if len(features.incomplete):
-        done = "left out, since slices of them were" if strict_volumes else "pooled without the slices that were"
+        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
         found.append(f"{len(features.incomplete)} samples were {done} set aside.")
     return tuple(found)

@@ -12,18 +12,19 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
+from embedcache.evaluation.elsewhere import Elsewhere, meet
 from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
-from embedcache.evaluation.label_files import find_labels
+from embedcache.evaluation.label_files import find_labels, labels_digest
 from embedcache.evaluation.planes import open_planes, plane_inputs
 from embedcache.evaluation.reading import settle_pool, unit_inputs
 from embedcache.evaluation.split_files import find_split
+from embedcache.evaluation.views import find_views, views_inputs
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import factorise
-from embedcache.types import Labels, Split, Task, strings
+from embedcache.types import PARTS, Labels, Split, Task, strings
 
 FEWEST_RESAMPLES = 20
 """Of fewer no 95% interval can be read off."""
@@ -43,7 +44,7 @@ class ProbeConfig:
     """What to fit on what. Paths say where things lie and never enter a result."""
 
     probe: str
-    """A registered probe: `logistic`, `knn`, `ridge`."""
+    """A registered probe: `logistic`, `knn`, `linear`, `ridge`."""
     store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
@@ -52,6 +53,8 @@ class ProbeConfig:
     layers: Layers = "last"
     """Numbers (-1 is the last): their CLS tokens side by side. `auto`: validation chooses between the last block and the last
     four, where stored."""
+    views: int = 0
+    """Fit on this many cached views of each row too, from the stores that lie beside this one."""
     pool: str | None = "mean"
     """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`, `middle-N`, `top-K`; None leaves slices
     apart. A probe that pools by itself (attention) takes the default."""
@@ -75,6 +78,11 @@ class ProbeConfig:
     test: float = 0.2
     seed: int = 0
     """Of the drawn split and of the bootstrap."""
+    test_store: Path | str | None = None
+    """Test on all samples of this store, in place of the split's own test part: a store of the same recipe, or a folder that
+    holds one. Its patients that train or validate are left out."""
+    test_labels: Path | None = None
+    """Of that store, instead of the labels beside it."""
     classes: tuple[str, ...] | None = None
     """Multilabel: only these findings, and the macro average over them."""
     C: tuple[float, ...] | None = None
@@ -118,6 +126,10 @@ class Question:
     """Of the columns; a numeric task's one column has the task's name."""
     select: Select
     inputs: Mapping[str, Any]
+    views: tuple[FeatureCache, ...] = ()
+    """Whose rows are fitted beside those of `cache`."""
+    elsewhere: Elsewhere | None = None
+    """Where the test rows come from, if not from the split's test part."""
     pool: str | None = "mean"
     """As configured, or `bags` for a probe that pools by itself."""
     planes: tuple[FeatureCache, ...] = ()
@@ -132,23 +144,24 @@ def ask(config: ProbeConfig) -> Question:
     probe = _probe(config)
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
-    pool = settle_pool(config.pool, probe, config.probe)
+    pool = settle_pool(config.pool, probe, config.probe, task)
     planes = open_planes(cache, config.planes, pool)
-    split = choose_split(cache, labels, config)
+    if planes and (config.views or config.test_store is not None):
+        raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
+    split = choose_split(cache, labels, config, needs_test=config.test_store is None)
     standardize = probe.standardize if config.standardize is None else config.standardize
     choices = feature_choices(cache, config.features, config.layers, standardize)
     kinds, layers = described(choices)
+    views = find_views(cache, config.views)
+    if views and config.select != "validation":
+        raise InputError(f"a row has views that stay when it is left out, so no {config.select}; leave --views out.")
+    elsewhere = None
+    if config.test_store is not None:
+        elsewhere = meet(cache, task, columns, split, config.test_store, config.test_labels)
+        columns = elsewhere.asked
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
-        "store": cache.fingerprint,
-        "plan": cache.plan_digest,
-        # which of them are good: a retry of what was set aside makes this another answer
-        "rows": sha256(cache.row_status.tobytes()),
-        # only those that are read: another layer added later does not make this answer another one
-        "passes": sorted(
-            {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
-        ),
-        "labels": labels_digest(labels, task),
+        **_store_inputs(cache, choices, labels, task),
         "split": splits.split_digest(split),
         "config": {
             "probe": config.probe,
@@ -166,9 +179,14 @@ def ask(config: ProbeConfig) -> Question:
             "resamples": config.resamples,
         },
         "version": embedcache.__version__,
-        **unit_inputs(cache, labels, config),
+        **unit_inputs(cache, labels, config.pool_by, config.labels, config.join_on),
         **plane_inputs(planes, choices),
+        **views_inputs(views, choices),
     }
+    if elsewhere is not None:
+        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, elsewhere.labels, elsewhere.task) | unit_inputs(
+            elsewhere.cache, elsewhere.labels, config.pool_by, config.test_labels
+        )
     return Question(
         cache,
         labels,
@@ -181,9 +199,28 @@ def ask(config: ProbeConfig) -> Question:
         classes,
         config.select,
         plain(inputs),
-        pool=pool,
-        planes=planes,
+        views,
+        elsewhere,
+        pool,
+        planes,
     )
+
+
+def _store_inputs(
+    cache: FeatureCache, choices: Mapping[str, FeatureChoice], labels: Labels, task: Task
+) -> dict[str, Any]:
+    """Digests of what is read of a store and of its labels."""
+    return {
+        "store": cache.fingerprint,
+        "plan": cache.plan_digest,
+        # which of them are good: a retry of what was set aside makes this another answer
+        "rows": sha256(cache.row_status.tobytes()),
+        # only those that are read: another layer added later does not make this answer another one
+        "passes": sorted(
+            {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
+        ),
+        "labels": labels_digest(labels, task),
+    }
 
 
 def _task(labels: Labels, name: str | None) -> Task:
@@ -266,8 +303,11 @@ class SplitWishes(Protocol):
         """Of the draw."""
 
 
-def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Split:
-    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients."""
+def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs_test: bool = True) -> Split:
+    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients.
+
+    needs_test: refuse a file without a test part; a draw has one in any case.
+    """
     samples = cache.samples()
     if config.split is None:
         usable = ~samples.superseded
@@ -280,37 +320,12 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes) -> Sp
         file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
     )
     splits.check_split(split)
-    for part in ("train", "validation", "test"):
+    for part in PARTS if needs_test else PARTS[:2]:
         if part not in split.part.tolist():
             raise InputError(
                 f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
             )
     return split
-
-
-def labels_digest(labels: Labels, task: Task) -> str:
-    """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
-    of_task = labels.task == task.name
-    columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
-    words = [names.tolist() for names, _ in columns]
-    sample, patient, klass = (codes for _, codes in columns)
-    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
-    numbers = np.stack([sample, patient, slices, klass]).astype("<i8")
-    # whatever a NaN holds besides, it says: not known
-    values = np.where(np.isnan(value), np.nan, value).astype("<f8")
-    if not _in_order(numbers):  # as a table of ours has them
-        order = np.lexsort(numbers[::-1])
-        numbers, values = numbers[:, order], values[order]
-    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
-
-
-def _in_order(numbers: npt.NDArray[np.int64]) -> bool:
-    """Whether the columns of (keys, n) ascend, the first key weighing most."""
-    before, after = numbers[:, :-1], numbers[:, 1:]
-    ascends = np.ones(before.shape[1], dtype=np.bool_)
-    for a, b in zip(before[::-1], after[::-1], strict=True):
-        ascends = (a < b) | ((a == b) & ascends)
-    return bool(ascends.all())
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.probe import answer
 from embedcache.evaluation.question import ProbeConfig, ask
 from embedcache.evaluation.results import kept_split, read_result, result_digest, results_folder, write_result
+from embedcache.store.reader import FeatureCache
 from embedcache.types import Result
 
 _DIGEST_SHOWN = 12
@@ -52,17 +53,20 @@ def repeat_probe(
     *,
     labels: str | Path | None = None,
     split: str | Path | None = None,
+    test_store: str | Path | None = None,
+    test_labels: str | Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Repetition:
     """Ask again what the result in the file `recorded` was asked, on the same store or on another one.
 
-    store: None looks for the recorded store in the cache that the results lie in. labels, split: files in place of those that
+    store: None looks for the recorded store in the cache that the results lie in; `test_store` likewise, of a result that was
+    tested elsewhere. labels, split: files in place of those that
     were used; the recorded split lies beside the results. The answer is computed anew; it is written if something else went
     in, or under `force`. Raises InputError, StoreError.
     """
     then = read_result(Path(recorded))
-    config = config_of(then, store, labels, split)
+    config = config_of(then, store, labels, split, test_store, test_labels)
     question = ask(config)
     found = answer(question, config, progress)
     now, folder = found.result, results_folder(question.cache)
@@ -84,8 +88,12 @@ def config_of(
     store: str | Path | None = None,
     labels: str | Path | None = None,
     split: str | Path | None = None,
+    test_store: str | Path | None = None,
+    test_labels: str | Path | None = None,
 ) -> ProbeConfig:
     """The configuration that a result records. Raises InputError where it can not be told from the result."""
+    if test_store is None and "test_store" in result.source:
+        test_store = find_test_store(result)
     name = Path(result.path).name
     if result.probe == PATCH_PROBE:
         raise InputError(f"{name} is of {PATCH_PROBE}, whose masks a result does not name; run that command again.")
@@ -102,6 +110,7 @@ def config_of(
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
         layers="auto" if several else tuple(layers) or "last",
+        views=len(result.inputs.get("views", ())),
         pool=asked["pool"],
         pool_by=asked.get("pool_by"),
         planes=find_planes(result, fitted),
@@ -110,6 +119,8 @@ def config_of(
         labels=Path(labels) if labels is not None else None,
         split=Path(split) if split is not None else kept,
         seed=asked["seed"],
+        test_store=test_store,
+        test_labels=Path(test_labels) if test_labels is not None else None,
         classes=tuple(asked["classes"]) if result.task.kind == "multilabel" else None,
         options={name: tuple(v) if isinstance(v, list) else v for name, v in asked["options"].items()},
         select=asked.get("select", "validation"),
@@ -119,12 +130,26 @@ def config_of(
 
 def find_store(result: Result) -> Path:
     """The store of a result: in the cache whose folder of results it lies in, or beside that folder."""
-    above = Path(result.path).absolute().parent.parent
     name = result.source.get("store") or f"{result.inputs['store'][:_DIGEST_SHOWN]}.zarr"
+    return _find(result, name, result.source.get("dataset"), "--store")
+
+
+def find_test_store(result: Result) -> Path:
+    """The store whose rows a result tested: another one than the fitted, if it was tested elsewhere."""
+    if "test_store" not in result.source:
+        return find_store(result)
+    return _find(result, result.source["test_store"], result.source["test_dataset"], "--test")
+
+
+def _find(result: Result, name: str, dataset: str | None, switch: str) -> Path:
+    above = Path(result.path).absolute().parent.parent
     found = sorted([*above.glob(name), *above.glob(f"*/*/{name}")])
+    if len(found) > 1 and dataset:  # stores of one recipe bear one name, each in the folder of its dataset
+        of_backbone = [path for path in found if path.parent.name == result.source["backbone"]]
+        found = [path for path in of_backbone if FeatureCache.open(path).root.dataset.name == dataset]
     if len(found) != 1:
         raise InputError(
-            f"{len(found)} stores called {name} lie beside {Path(result.path).name} or in its cache; name one with --store."
+            f"{len(found)} stores called {name} lie beside {Path(result.path).name} or in its cache; name one with {switch}."
         )
     return found[0]
 

@@ -22,6 +22,7 @@ class ResultLine:
     file: str
     """Name of the JSON."""
     dataset: str
+    """`fitted -> tested`, if they are two."""
     backbone: str
     probe: str
     task: str
@@ -69,7 +70,7 @@ def tabulate_results(
     for name, what, has in (
         ("probe", probe, {r.probe for r in found}),
         ("task", task, {r.task.name for r in found}),
-        ("dataset", dataset, {r.source.get("dataset", "") for r in found}),
+        ("dataset", dataset, {name for r in found for name in (dataset_of(r), *datasets_of(r))}),
     ):
         if what is not None and what not in has:
             raise suggest(f"{name} in the results", what, has)
@@ -78,7 +79,7 @@ def tabulate_results(
         for r in found
         if (probe is None or r.probe == probe)
         and (task is None or r.task.name == task)
-        and (dataset is None or r.source.get("dataset") == dataset)
+        and (dataset is None or dataset in (dataset_of(r), *datasets_of(r)))
         and (backbone is None or backbone in r.source.get("backbone", ""))
     ]
     labels = {m.label for r in kept for m in r.metrics}
@@ -119,7 +120,7 @@ def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
     if figures:
         yield ResultLine(
             file=Path(result.path).name,
-            dataset=result.source.get("dataset", ""),
+            dataset=dataset_of(result),
             backbone=result.source.get("backbone", ""),
             probe=result.probe,
             task=result.task.name,
@@ -132,6 +133,17 @@ def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
             figures=figures,
             warnings=result.warnings,
         )
+
+
+def datasets_of(result: Result) -> tuple[str, ...]:
+    """The dataset that it was fitted on, and the one that it was tested on, if that is another store's."""
+    source = result.source
+    return (source.get("dataset", ""), *((source["test_dataset"],) if "test_dataset" in source else ()))
+
+
+def dataset_of(result: Result) -> str:
+    """`nih-cxr14`, or `nih-cxr14 -> chexpert` of a result that was tested elsewhere."""
+    return " -> ".join(datasets_of(result))
 
 
 def features_of(chosen: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A finished store with made-up features that carry its labels, written by the real writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,14 +87,16 @@ def make_labelled_store(
     signal: float = 2.0,
     seed: int = 0,
     layers: tuple[int, ...] = (2,),
+    dataset: str = "made",
+    backbone: str = "made-up",
+    prefix: str = "",
 ) -> LabelledStore:
     """`n` samples, two of each patient, whose first features carry the classes; the CLS token more than the mean.
 
-    layers: the numbers of the stored layers, which carry as much each, under noise of their own.
+    layers: the numbers of the stored layers, which carry as much each, under noise of their own. `prefix` stands before the
+    ids of samples and patients, to tell those of two datasets apart.
     """
     random = np.random.default_rng(seed)
-    samples = [f"s{i:04d}" for i in range(n)]
-    patients = [f"p{i // 2:04d}" for i in range(n)]
     c = len(task.classes) or 1
     y = (random.random((n, c)) < 0.4).astype(float)
     if task.kind == "multiclass":
@@ -102,40 +104,66 @@ def make_labelled_store(
     if task.kind == "numeric":
         y = random.normal(size=(n, c))
     rows = 1 << int(np.ceil(np.log2(n * slices)))
+    kinds: tuple[tuple[TokenKind, float], ...] = (("cls_token", signal), ("patch_mean", signal / 4))
+    tokens = {}
+    for layer in layers:
+        for kind, strength in kinds:
+            values = random.normal(size=(rows, WIDTH)).astype(np.float32)[: n * slices]
+            values[:, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
+            values[list(quarantined)] = 0
+            tokens[layer, kind] = values
+    made = LabelledStore(
+        folder / dataset / backbone / "0123456789ab.zarr",
+        [f"{prefix}s{i:04d}" for i in range(n)],
+        [f"{prefix}p{i // 2:04d}" for i in range(n)],
+        y,
+        task,
+        [given(i // 2) for i in range(n)],
+    )
+    write_labelled_store(made, tokens, slices, quarantined)
+    return made
+
+
+def write_labelled_store(
+    made: LabelledStore,
+    tokens: Mapping[tuple[int, TokenKind], npt.NDArray[np.float32]],
+    slices: int = 1,
+    quarantined: tuple[int, ...] = (),
+    size: int = 28,
+) -> None:
+    """Write the store and the labels that `made` describes.
+
+    tokens: by layer and kind, (samples * slices, WIDTH) in the order of `made`. `size` of the input is a part of the recipe.
+    """
+    n = len(made.samples)
     owned = n * slices
+    rows = 1 << int(np.ceil(np.log2(owned)))
     plan = Plan(
-        strings(samples),
-        strings(patients),
+        strings(made.samples),
+        strings(made.patients),
         np.arange(n, dtype=np.int64) * slices,
         np.full(n, slices, dtype=np.int64),
         np.concatenate([np.tile(np.arange(slices), n), np.full(rows - owned, -1)]).astype(np.int32),
         rows,
     )
+    backbone, dataset = made.store.parent.name, made.store.parents[1].name
     recipe = Recipe(
-        ImageRecipe(Window("auto"), (28, 28), (0.5,), (0.5,)), ModelRecipe("test", "made-up", "main", "0" * 64)
+        ImageRecipe(Window("auto"), (size, size), (0.5,), (0.5,)), ModelRecipe("test", backbone, "main", "0" * 64)
     )
-    kinds: tuple[tuple[TokenKind, float], ...] = (("cls_token", signal), ("patch_mean", signal / 4))
-    arrays = tuple(ArraySpec(layer, kind, "float32", (WIDTH,)) for layer in layers for kind, _ in kinds)
+    arrays = tuple(ArraySpec(layer, kind, "float32", (WIDTH,)) for layer, kind in tokens)
     new = Pass(pass_id(pass_document(arrays, rows, 8, 1, "cpu")), arrays, rows, 8, 1, "cpu")
 
-    path = folder / "made" / "made-up" / "0123456789ab.zarr"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = StoreFiles(path)
-    create_store(files, new_root(recipe, DatasetInfo("made"), {}, "kept", "", plan, "0" * 64), plan)
+    made.store.parent.mkdir(parents=True, exist_ok=True)
+    files = StoreFiles(made.store)
+    create_store(files, new_root(recipe, DatasetInfo(dataset), {}, "kept", "", plan, "0" * 64), plan)
     add_pass(files, open_root(files.objects), new)
     values = {}
-    for spec, (_, strength) in zip(arrays, kinds * len(layers), strict=True):
-        tokens = random.normal(size=(rows, WIDTH)).astype(np.float32)
-        tokens[:owned, :c] += strength * np.repeat(y, slices, axis=0).astype(np.float32)
-        tokens[owned:] = 0
-        tokens[list(quarantined)] = 0
-        values[spec.path] = tokens
+    for spec in arrays:
+        values[spec.path] = np.zeros((rows, WIDTH), dtype=np.float32)
+        values[spec.path][:owned] = tokens[spec.layer, spec.kind]
     shard = next(plan.shards(rows))
     digests = write_shard(files.objects, new, shard, values)
     bad = tuple(Quarantined(row, "decode", "truncated") for row in quarantined)
     commit_shard(files.objects, new, Commit(0, (0, rows), bad, 8, "cpu", {}, digests, "host", "", ""))
     finalise(files, new.id)
-
-    made = LabelledStore(path, samples, patients, y, task, [given(i // 2) for i in range(n)])
-    made.relabel(y)
-    return made
+    made.relabel(made.y)

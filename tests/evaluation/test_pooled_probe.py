@@ -12,13 +12,16 @@ import pytest
 
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.predictions import read_predictions
-from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.probe import ProbeConfig, read_features, run_probe
+from embedcache.evaluation.question import ask
 from embedcache.evaluation.repeat import repeat_probe
+from embedcache.evaluation.selection import Rows
+from embedcache.evaluation.views import with_views
 from embedcache.probes.attention import AttentionProbe
 from embedcache.store.reader import FeatureCache
-from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store
+from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store, write_labelled_store
 from embedcache.testing.stores import make_plan, make_store
-from embedcache.types import DatasetInfo, Recipe, Task
+from embedcache.types import Augmentation, DatasetInfo, Recipe, Task
 
 ILL = Task("ill", "binary", ("ill",))
 Make = Callable[..., LabelledStore]
@@ -134,16 +137,70 @@ def test_who_pools_is_not_asked_how(make: Make) -> None:
         run_probe(ProbeConfig("knn", made.store, pool="midle"))
 
 
+@pytest.mark.parametrize("probe", ["attention", "prototypes"])
+def test_the_test_part_as_a_store_of_its_own_scores_the_same(make: Make, probe: str) -> None:
+    """Bags and units of a second store are read as those of the first."""
+    parts = ("train", "validation", "test")
+    made = make(ILL, n=60, slices=3, given=lambda patient: parts[patient % 3])
+    by_patient(made)
+    options = {"epochs": 10, "hidden": 4, "weight_decay": (1.0, 0.1)} if probe == "attention" else {}
+    config = ProbeConfig(probe, made.store, features="cls", options=options, pool_by="patient", resamples=20)
+    plain = run_probe(config)
+    rows = [i for i in range(60) if i // 2 % 3 == 2]
+    labels = np.repeat(made.y[::2], 2, axis=0)
+    part = LabelledStore(
+        made.store.parents[2] / "part" / made.store.parent.name / made.store.name,
+        [made.samples[i] for i in rows],
+        [made.patients[i] for i in rows],
+        labels[rows],
+        ILL,
+        ["" for _ in rows],
+    )
+    cache = FeatureCache.open(made.store)
+    tokens = {
+        (2, kind): cache.tokens(2, kind).read()[: 60 * 3].reshape(60, 3, -1)[rows]
+        for kind in ("cls_token", "patch_mean")
+    }
+    write_labelled_store(part, {key: values.reshape(len(rows) * 3, -1) for key, values in tokens.items()}, 3)
+    away = run_probe(replace(config, test_store=part.store))
+    assert away.path != plain.path
+    assert away.metrics == plain.metrics
+    assert away.counts["test_samples"] == plain.counts["test_samples"] == 20
+    assert away.counts["test_rows"] == 10
+    assert "units" in away.inputs["elsewhere"]
+    np.testing.assert_array_equal(read_predictions(away).score, read_predictions(plain).score)
+
+
+def test_views_of_a_bag_are_bags(make: Make) -> None:
+    made = make(ILL, n=20, slices=3, quarantined=(4,))
+    view = plane(made, "stored", 3, view=1)
+    config = ProbeConfig("attention", made.store, features="cls", views=1, options={"epochs": 2, "hidden": 2})
+    question = ask(config)
+    features = read_features(question, config)
+    at = np.arange(len(features.X))
+    rows = Rows(features.X, at, features.y, features.groups, features.sample_id, features.slice_index, features.sizes)
+    seen, of = with_views(rows, question, config)
+    assert len(seen) == len(of) == len(seen.sizes)
+    assert seen.sizes.sum() == len(seen.matrix) == len(seen.at)
+    last = seen.take(np.arange(len(seen)) == len(seen) - 1)
+    own = FeatureCache.open(view).features("cls", pool=None, split=last.sample_id.tolist())
+    np.testing.assert_array_equal(last.features((slice(0, own.X.shape[1]),), None), own.X)
+    assert run_probe(replace(config, resamples=20)).counts["views"] == 2
+
+
 # --- planes -----------------------------------------------------------------------------------------
 
 
 def plane(made: LabelledStore, name: str, slices: int, **changed: object) -> Path:
-    """A store beside another one: the same samples along another plane, with other tokens."""
+    """A store beside another one: the same samples along another plane or as another view, with other tokens."""
     cache = FeatureCache.open(made.store)
-    recipe = replace(cache.recipe, image=replace(cache.recipe.image, plane=name))
+    image = replace(cache.recipe.image, plane=name)
+    if view := int(str(changed.pop("view", 0))):
+        image = replace(image, view=view, augmentation=Augmentation((0.5, 1.0), (1.0, 1.0), 0.0, 0))
+    recipe = replace(cache.recipe, image=image)
     asked = {"recipe": recipe, "dataset": DatasetInfo("made"), "n": len(made.samples), **changed}
     n = int(str(asked.pop("n")))
-    plan = make_plan([slices] * n)
+    plan = make_plan([slices] * n, quantum=cache.index.plan.quantum if slices == 3 else None)
     plan = replace(plan, sample_id=cache.samples().id[:n], patient_id=cache.samples().patient_id[:n])
     path = made.store.parent / f"{name}.zarr"
     shutil.rmtree(path, ignore_errors=True)
@@ -167,11 +224,8 @@ def test_planes_are_pooled_each_by_itself_and_stand_side_by_side(made: LabelledS
     assert [p["plane"] for p in result.inputs["planes"]] == ["coronal", "sagittal"]
     assert result.counts["left_out_quarantined"] == 1
 
-    from embedcache.evaluation.probe import _load
-    from embedcache.evaluation.question import ask
-
     question = ask(config)
-    features = _load(question, config)
+    features = read_features(question, config)
     kept = made.samples[1:]
     parts = [
         FeatureCache.open(path).features("cls+mean", pool="mean+max", split=kept).X

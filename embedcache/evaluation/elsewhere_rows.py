@@ -1,0 +1,69 @@
+"""The test rows of a second store, read once the choice is made; and what a result says of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.errors import InputError
+from embedcache.evaluation.elsewhere import Elsewhere
+from embedcache.evaluation.question import ProbeConfig, Question
+from embedcache.evaluation.reading import count_samples, read_elsewhere_rows
+from embedcache.evaluation.results import source_of
+from embedcache.evaluation.selection import Rows
+from embedcache.evaluation.statistics import Patients
+
+
+@dataclass(frozen=True)
+class RowsElsewhere:
+    """Rows of the second store, in the first one's classes."""
+
+    rows: Rows
+    counts: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def counted(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """The first store's counts with these test rows in place of its own, which are told as unused."""
+        return {**counts, "unused_test_samples": counts["test_samples"], **self.counts}
+
+
+def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) -> RowsElsewhere:
+    """The rows of the second store that may test and have a label. Raises InputError where there is none."""
+    features = read_elsewhere_rows(question, config, there)
+    y = there.y(features.y, question.task)
+    unlabelled = np.asarray(np.isnan(y).reshape(len(y), -1).all(axis=1), dtype=np.bool_)
+    if unlabelled.all():
+        raise InputError(
+            f"no sample of {there.cache.path.name} ({there.name}) has features and a label of task {question.task.name!r}; "
+            "give its labels with --test-labels FILE."
+        )
+    at = np.arange(len(features.X))
+    every = Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes)
+    rows = every.take(~unlabelled)
+    samples = there.cache.samples()
+    current = ~samples.superseded
+    counts = {
+        "test_left_out_superseded": int((~current).sum()),
+        "test_left_out_quarantined": int((current & (samples.ok_slices == 0)).sum()),
+        "test_left_out_trained_patients": there.trained_samples,
+        "test_left_out_no_label": count_samples(features, unlabelled),
+        "test_samples": count_samples(features, ~unlabelled),
+        "test_patients": Patients.of(rows.groups).count,
+        "test_rows": len(rows),
+    }
+    notes = [f"tested on {there.name}; the own test part of {question.cache.root.dataset.name} is not used."]
+    if there.trained_samples:
+        notes.append(
+            f"{there.trained_samples} samples of {there.trained_patients} patients were left out of {there.name}: "
+            "these patients train or validate."
+        )
+    if len(features.incomplete):
+        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
+        notes.append(f"{len(features.incomplete)} samples of {there.name} were {done} set aside.")
+    return RowsElsewhere(rows, counts, (*notes, *there.notes))
+
+
+def source_elsewhere(there: Elsewhere) -> dict[str, str]:
+    """What a table calls the tested store, beside the fitted one."""
+    tested = source_of(there.cache)
+    return {"test_dataset": tested["dataset"], "test_store": tested["store"]}

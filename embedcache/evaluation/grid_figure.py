@@ -1,0 +1,92 @@
+"""A grid's table as a picture: a panel per column, a dot with its interval per row."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedcache.errors import InputError, MissingPackageError
+from embedcache.evaluation.figure_panels import COLOURS, INK, PALE
+from embedcache.evaluation.grid_table import MARK, GridColumn, GridTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_ACROSS = 4
+"""Panels beside each other; more stand below."""
+_CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
+"""What knows nothing scores."""
+_LEAST = {"r2": -1.0}
+"""Where an axis ends at the latest: R2 has no least value, and an interval of a few patients would hide all others."""
+
+
+def draw_grid(table: GridTable, path: str | Path) -> Path:
+    """Draw `table` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
+
+    A panel per column; rows have one colour per backbone; filled dots are the best of a column, as a set, hollow ones the others
+    and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for
+    an unknown format or a table without rows.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
+        ) from error
+    if not table.rows:
+        raise InputError("the table has no rows, so there is nothing to draw.")
+    path = Path(path)
+    titles = [", ".join(word for word in title if word) for title in table.titles()]
+    across = min(MOST_ACROSS, len(table.columns))
+    down = -(-len(table.columns) // across)
+    size = (2.2 + 2.9 * across, down * (1.3 + 0.27 * len(titles)) + 0.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for j, axes in enumerate(panels):
+        if j < len(table.columns):
+            _panel(axes, table, j)
+            if j % across == 0:
+                axes.set_yticks(range(len(titles)), titles, fontsize=9)
+        else:
+            axes.set_visible(False)
+    panels[0].set_ylim(len(titles) - 0.5, -0.5)
+    notes = ["95% intervals, clustered by patient"]
+    if any(column.compared for column in table.columns):
+        notes.append(f"filled: {MARK}")
+    figure.supxlabel("\n".join(notes), fontsize=8, color=PALE, x=0.01, ha="left")
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise InputError(
+            f"a figure can not be written as {path.suffix or 'a file without suffix'}; use .png."
+        ) from error
+    return path
+
+
+def _panel(axes: "Axes", table: GridTable, j: int) -> None:
+    backbones = list(dict.fromkeys((row.backbone, row.store) for row in table.rows))
+    column = table.columns[j]
+    chance = _CHANCE.get(column.metric)
+    if chance is not None:
+        axes.axvline(chance, color=PALE, linewidth=1, linestyle=":")
+    for y, row in enumerate(table.rows):
+        figure = row.figures[j]
+        if figure is None or figure.value is None:
+            continue
+        colour = COLOURS[backbones.index((row.backbone, row.store)) % len(COLOURS)]
+        thin = 1.0 if row.group else 1.8
+        if figure.low is not None and figure.high is not None:
+            axes.plot([figure.low, figure.high], [y, y], color=colour, linewidth=thin)
+        face = colour if figure.best else "white"
+        axes.plot(figure.value, y, marker="o", markersize=4 if row.group else 7, color=colour, markerfacecolor=face)
+    axes.set_title(_title(column), fontsize=9, color=INK, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, length=3, labelsize=8)
+    axes.margins(x=0.08)
+    if column.metric in _LEAST:
+        left, _ = axes.get_xlim()
+        axes.set_xlim(left=max(left, _LEAST[column.metric]))
+
+
+def _title(column: GridColumn) -> str:
+    return f"{column.dataset}\n{column.task.replace('_', ' ')}\n{column.figure}"
