@@ -89,11 +89,8 @@ def _top(X: Vectors, first: Numbers, count: Numbers, wanted: int) -> Vectors:
     pooled = np.empty((len(first), X.shape[1]), dtype=np.float32)
     for n, at in _alike(count, X.shape[1]):
         block = X[_rows(first[at], n)]
-        if wanted < n:
-            block.partition(n - wanted, axis=1)
-            block = block[:, n - wanted :]
-        block.sort(axis=1)
-        pooled[at] = block.mean(axis=1)
+        block.sort(axis=1)  # faster than a partition of so few
+        pooled[at] = block[:, -min(wanted, n) :].mean(axis=1)
     return pooled
 
 
