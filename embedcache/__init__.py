@@ -40,6 +40,7 @@ _PUBLIC = {
     "Split": "embedcache.types",
     "SubgroupTable": "embedcache.evaluation.by_column",
     "Task": "embedcache.types",
+    "TokenDataset": "embedcache.store.token_dataset",
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
@@ -70,6 +71,7 @@ _PUBLIC = {
     "make_splits": "embedcache.evaluation.split_files",
     "measure_subgroups": "embedcache.evaluation.by_column",
     "open_dataset": "embedcache.datasets",
+    "parse_probe_options": "embedcache.evaluation.probe_options",
     "plan": "embedcache.extraction.forecast",
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_all": "embedcache.evaluation.grid:run_grid",
@@ -122,6 +124,7 @@ __all__ = [
     "Split",
     "SubgroupTable",
     "Task",
+    "TokenDataset",
     "Volume",
     "Window",
     "__version__",
@@ -153,6 +156,7 @@ __all__ = [
     "make_splits",
     "measure_subgroups",
     "open_dataset",
+    "parse_probe_options",
     "plan",
     "probe",
     "probe_all",
@@ -199,6 +203,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.patch_question import PatchProbeConfig
     from embedcache.evaluation.pca_of_store import draw_pca
     from embedcache.evaluation.probe import run_probe as probe
+    from embedcache.evaluation.probe_options import parse_probe_options
     from embedcache.evaluation.question import ProbeConfig
     from embedcache.evaluation.repeat import Repetition, repeat_probe
     from embedcache.evaluation.result_table import ResultTable, tabulate_results
@@ -220,6 +225,7 @@ if TYPE_CHECKING:
     from embedcache.store.features import Features
     from embedcache.store.gc import collect_garbage
     from embedcache.store.reader import FeatureCache
+    from embedcache.store.token_dataset import TokenDataset
     from embedcache.store.verify import verify_labels
     from embedcache.store.verify import verify_store as verify
     from embedcache.testing.demo import run_demo

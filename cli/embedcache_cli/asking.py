@@ -46,7 +46,9 @@ def takes(
                 asked["explicit"] = {n for n in asked if given["ctx"].get_parameter_source(n).name == "COMMANDLINE"}
             return function(build(**fixed, **asked), **{n: v for n, v in given.items() if n in own_names})
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*shared.values(), *own]]
+        needed = [p for p in own if p.default is inspect.Parameter.empty]  # arguments of its own come first
+        ordered = [*needed, *shared.values(), *(p for p in own if p not in needed)]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in ordered]
         if "explicit" in offered:
             parameters.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ from embedcache_cli import (
     plan,
     probe,
     probe_all,
+    probe_heads,
     probe_linear,
     probe_patch,
     relocate,
@@ -69,6 +70,8 @@ for module in (datasets, backbones, weights, labels, probe, figure, splits, ids)
     app.add_typer(module.app, name=module.NAME, cls=Commands)
 for command in (probe_all, probe_linear, probe_patch):
     probe.app.command(command.NAME)(command.command)
+for name, head in probe_heads.COMMANDS.items():
+    probe.app.command(name)(head)
 
 
 def main() -> None:

@@ -35,8 +35,19 @@ def shared(
         int, typer.Option(help="Fit on this many cached views of each row too: those of `extract --views`.")
     ] = 0,
     pool: Annotated[
-        str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none keeps slices apart.")
+        str,
+        typer.Option(help="Slices of a sample: mean, max, mean+max, middle, middle-N, top-K; none keeps slices apart."),
     ] = "mean",
+    pool_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Pool over all slices of a patient, or of a patient's samples with one value of this column."
+        ),
+    ] = None,
+    planes: Annotated[
+        list[str] | None,
+        typer.Option(help="A store of the same images cut along another plane, set side by side. Repeatable."),
+    ] = None,
     strict_volumes: Annotated[
         bool,
         typer.Option(
@@ -80,6 +91,8 @@ def shared(
         "layers": layers if layers in ("last", "auto") else numbers(layers, int, "--layers"),
         "views": views,
         "pool": None if pool == "none" else pool,
+        "pool_by": pool_by,
+        "planes": tuple(Path(p) for p in planes or ()),
         "strict_volumes": strict_volumes,
         "labels": Path(labels) if labels else None,
         "join_on": join_on,

@@ -7,8 +7,8 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.evaluation.elsewhere import Elsewhere
-from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.question import ProbeConfig, Question
+from embedcache.evaluation.reading import count_samples, read_elsewhere_rows
 from embedcache.evaluation.results import source_of
 from embedcache.evaluation.selection import Rows
 from embedcache.evaluation.statistics import Patients
@@ -29,16 +29,7 @@ class RowsElsewhere:
 
 def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) -> RowsElsewhere:
     """The rows of the second store that may test and have a label. Raises InputError where there is none."""
-    kind, layers = widest(question.choices.values())  # as of the first store, so that columns are the same ones
-    features = there.cache.features(
-        kind,
-        layers=layers or None,
-        pool=config.pool,
-        strict_volumes=config.strict_volumes,
-        task=there.task.name,
-        labels=there.labels,
-        split=there.samples.tolist(),
-    )
+    features = read_elsewhere_rows(question, config, there)
     y = there.y(features.y, question.task)
     unlabelled = np.asarray(np.isnan(y).reshape(len(y), -1).all(axis=1), dtype=np.bool_)
     if unlabelled.all():
@@ -46,7 +37,8 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
             f"no sample of {there.cache.path.name} ({there.name}) has features and a label of task {question.task.name!r}; "
             "give its labels with --test-labels FILE."
         )
-    every = Rows(features.X, np.arange(len(y)), y, features.groups, features.sample_id, features.slice_index)
+    at = np.arange(len(features.X))
+    every = Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes)
     rows = every.take(~unlabelled)
     samples = there.cache.samples()
     current = ~samples.superseded
@@ -54,8 +46,8 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
         "test_left_out_superseded": int((~current).sum()),
         "test_left_out_quarantined": int((current & (samples.ok_slices == 0)).sum()),
         "test_left_out_trained_patients": there.trained_samples,
-        "test_left_out_no_label": len(np.unique(every.sample_id[unlabelled])),
-        "test_samples": len(np.unique(rows.sample_id)),
+        "test_left_out_no_label": count_samples(features, unlabelled),
+        "test_samples": count_samples(features, ~unlabelled),
         "test_patients": Patients.of(rows.groups).count,
         "test_rows": len(rows),
     }

@@ -263,7 +263,9 @@ class _LastRead:
             question.cache.path,
             question.task.name,
             widest(question.choices.values()),
-            config.pool,
+            question.pool,
+            config.pool_by,
+            tuple(cache.path for cache in question.planes),
             config.strict_volumes,
             split_digest(question.split),
         )

@@ -15,10 +15,12 @@ import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
 from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
-from embedcache.evaluation.feature_choices import untried, widest
+from embedcache.evaluation.feature_choices import untried
 from embedcache.evaluation.measure import measure
+from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
+from embedcache.evaluation.reading import count_samples, read_rows
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
@@ -27,7 +29,7 @@ from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.types import PARTS, Result
+from embedcache.types import PARTS, Level, Result
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -109,7 +111,7 @@ def answer(
         probe=config.probe,
         inputs=question.inputs,
         task=question.task,
-        level="slice" if config.pool is None and question.cache.unit == "slice" else "sample",
+        level=_level(question, config),
         chosen=_chosen(question, choice, model),
         metrics=metrics,
         counts=counts,
@@ -140,36 +142,32 @@ Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
 
 def read_features(question: Question, config: ProbeConfig) -> Features:
     """All rows of the split that have features, with the columns of every choice of features."""
-    kind, layers = widest(question.choices.values())
-    return question.cache.features(
-        kind,
-        layers=layers or None,
-        pool=config.pool,
-        strict_volumes=config.strict_volumes,
-        task=question.task.name,
-        labels=question.labels,
-        split=question.split.sample.tolist(),
-    )
+    samples = question.split.sample.tolist()
+    if not question.planes:
+        return read_rows(question, config, question.cache, samples)
+    caches = (question.cache, *question.planes)
+    return read_planes(caches, samples, lambda cache, kept: read_rows(question, config, cache, kept))
 
 
 def _rows(question: Question, features: Features) -> Rows:
     y = features.y[:, question.columns] if question.kind == "multilabel" else features.y
-    return Rows(features.X, np.arange(len(y)), y, features.groups, features.sample_id, features.slice_index)
+    at = np.arange(len(features.X))
+    return Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes)
 
 
 def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_], dict[str, int]]:
     """The part of each row, "" for those without any label; and the counts, what was left out included."""
     rows = _rows(question, features)
     parts = part_rows(question.split, rows.sample_id)
-    unlabelled = np.isnan(rows.y).reshape(len(rows.y), -1).all(axis=1)
+    unlabelled = np.asarray(np.isnan(rows.y).reshape(len(rows.y), -1).all(axis=1), dtype=np.bool_)
     parts[unlabelled] = ""
     samples = question.cache.samples()
     current = ~samples.superseded
     counts = {
         "left_out_superseded": int((~current).sum()),
-        "left_out_quarantined": int((current & (samples.ok_slices == 0)).sum()),
+        "left_out_quarantined": len(set(samples.id[current].tolist()) & _without_slices(question)),
         "left_out_not_in_split": len(set(samples.id[current].tolist()) - set(question.split.sample.tolist())),
-        "left_out_no_label": len(np.unique(rows.sample_id[unlabelled])),
+        "left_out_no_label": count_samples(features, unlabelled),
     }
     for part in PARTS:
         inside = parts == part
@@ -178,13 +176,25 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
                 f"the {part} part has no sample with features and a label of task {question.task.name!r}; "
                 "give another split with --split FILE."
             )
-        counts[f"{part}_samples"] = len(np.unique(rows.sample_id[inside]))
+        counts[f"{part}_samples"] = count_samples(features, inside)
         counts[f"{part}_patients"] = Patients.of(rows.groups[inside]).count
         counts[f"{part}_rows"] = int(inside.sum())
     return parts, counts
 
 
+def _without_slices(question: Question) -> set[str]:
+    """Samples of which no slice can be read, of one plane at least."""
+    stored = (cache.samples() for cache in (question.cache, *question.planes))
+    return {sample for of in stored for sample in of.id[of.ok_slices == 0].tolist()}
+
+
 # --- what is written ------------------------------------------------------------------------------
+
+
+def _level(question: Question, config: ProbeConfig) -> Level:
+    if question.pool is None and question.cache.unit == "slice":
+        return "slice"
+    return "patient" if config.pool_by == "patient" else "study" if config.pool_by == "study" else "sample"
 
 
 def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from embedcache.evaluation import splits
 from embedcache.evaluation.elsewhere import Elsewhere, meet
 from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
 from embedcache.evaluation.label_files import find_labels, labels_digest
+from embedcache.evaluation.planes import open_planes, plane_inputs
+from embedcache.evaluation.reading import settle_pool, unit_inputs
 from embedcache.evaluation.split_files import find_split
 from embedcache.evaluation.views import find_views, views_inputs
 from embedcache.probes import REGISTRY
@@ -54,7 +56,13 @@ class ProbeConfig:
     views: int = 0
     """Fit on this many cached views of each row too, from the stores that lie beside this one."""
     pool: str | None = "mean"
-    """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
+    """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`, `middle-N`, `top-K`; None leaves slices
+    apart. A probe that pools by itself (attention) takes the default."""
+    pool_by: str | None = None
+    """What slices are pooled over: `patient`, or all of a patient's that share a value of a column of the labels or of the table
+    that `labels` names (a study, a breast); None is a sample."""
+    planes: tuple[Path | str, ...] = ()
+    """Stores of the same images cut along other planes: pooled each by itself, side by side with the vector of `store`."""
     strict_volumes: bool = False
     """Leave out a sample of which a slice is set aside, in place of pooling the rest."""
     standardize: Standardize | None = None
@@ -122,6 +130,10 @@ class Question:
     """Whose rows are fitted beside those of `cache`."""
     elsewhere: Elsewhere | None = None
     """Where the test rows come from, if not from the split's test part."""
+    pool: str | None = "mean"
+    """As configured, or `bags` for a probe that pools by itself."""
+    planes: tuple[FeatureCache, ...] = ()
+    """Whose vectors stand beside those of `cache`."""
 
 
 def ask(config: ProbeConfig) -> Question:
@@ -132,6 +144,10 @@ def ask(config: ProbeConfig) -> Question:
     probe = _probe(config)
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
+    pool = settle_pool(config.pool, probe, config.probe, task)
+    planes = open_planes(cache, config.planes, pool)
+    if planes and (config.views or config.test_store is not None):
+        raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
     split = choose_split(cache, labels, config, needs_test=config.test_store is None)
     standardize = probe.standardize if config.standardize is None else config.standardize
     choices = feature_choices(cache, config.features, config.layers, standardize)
@@ -154,7 +170,8 @@ def ask(config: ProbeConfig) -> Question:
             "classes": classes,
             "features": kinds,
             "layers": layers,
-            "pool": config.pool,
+            "pool": pool,
+            **({"pool_by": config.pool_by} if config.pool_by is not None else {}),
             "strict_volumes": config.strict_volumes,
             "standardize": standardize,
             "select": config.select,
@@ -162,10 +179,14 @@ def ask(config: ProbeConfig) -> Question:
             "resamples": config.resamples,
         },
         "version": embedcache.__version__,
+        **unit_inputs(cache, labels, config.pool_by, config.labels, config.join_on),
+        **plane_inputs(planes, choices),
         **views_inputs(views, choices),
     }
     if elsewhere is not None:
-        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, elsewhere.labels, elsewhere.task)
+        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, elsewhere.labels, elsewhere.task) | unit_inputs(
+            elsewhere.cache, elsewhere.labels, config.pool_by, config.test_labels
+        )
     return Question(
         cache,
         labels,
@@ -180,6 +201,8 @@ def ask(config: ProbeConfig) -> Question:
         plain(inputs),
         views,
         elsewhere,
+        pool,
+        planes,
     )
 
 
@@ -248,10 +271,16 @@ def _probe(config: ProbeConfig) -> Probe:
         if name not in known:
             raise suggest(f"option of probe {config.probe!r}", name, known)
     grid = options.get(probe.parameter)
-    if grid is not None and (not grid or not all(0 < value < np.inf for value in grid)):
-        raise InputError(f"{probe.parameter} must be one or several positive numbers. Got {list(grid)}.")
+    least_too = bool(getattr(probe, "zero_too", False))  # of a penalty: none
+    if grid is not None and not (grid and all(_is_number(v) and (v > 0 or (v == 0 and least_too)) for v in grid)):
+        what = "numbers of 0 or more" if least_too else "positive numbers"
+        raise InputError(f"{probe.parameter} must be one or several {what}. Got {list(grid)}.")
     asked: Probe = factory(**options)
     return asked
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < np.inf
 
 
 class SplitWishes(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Progress
 from embedcache.evaluation.patch_question import PROBE as PATCH_PROBE
+from embedcache.evaluation.planes import find_planes
 from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.probe import answer
 from embedcache.evaluation.question import ProbeConfig, ask
@@ -102,14 +103,17 @@ def config_of(
     kept = kept_split(Path(result.path).parent, result.inputs["split"])
     if split is None and not kept.exists():
         raise InputError(f"the split of {name} does not lie beside it; give it with --split FILE.")
+    fitted = Path(store) if store is not None else find_store(result)
     return ProbeConfig(
         probe=result.probe,
-        store=Path(store) if store is not None else find_store(result),
+        store=fitted,
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
         layers="auto" if several else tuple(layers) or "last",
         views=len(result.inputs.get("views", ())),
         pool=asked["pool"],
+        pool_by=asked.get("pool_by"),
+        planes=find_planes(result, fitted),
         strict_volumes=asked["strict_volumes"],
         standardize=asked["standardize"],
         labels=Path(labels) if labels is not None else None,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,14 @@ from embedcache.evaluation.question import Question
 from embedcache.probes.base import (
     Columns,
     Features,
+    FitsBags,
     FitsTogether,
+    FittedBags,
     FittedPath,
     LeavesOut,
     Matrix,
     ProbeKind,
+    Sizes,
     label_matrix,
     take_columns,
 )
@@ -36,19 +39,25 @@ class Rows:
     matrix: npt.NDArray[np.float32]
     """(all rows, all columns)."""
     at: npt.NDArray[np.int64]
-    """(n,): which of its rows these are; below, n each."""
+    """(n,): which of its rows these are; below, n each. Of bags: the rows of each after those of the one before it."""
     y: Matrix
     groups: StringArray
     sample_id: StringArray
     slice_index: npt.NDArray[np.int32]
+    sizes: Sizes | None = None
+    """For a probe that pools by itself (bags,): how many rows of the matrix each bag has, all else being a bag's. None: one
+    row each."""
 
     def __len__(self) -> int:
-        return len(self.at)
+        return len(self.y)
 
     def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
-        """The rows of `mask`; no feature is copied."""
+        """The rows, or bags, of `mask`; no feature is copied."""
         groups, samples, slices = self.groups[mask], self.sample_id[mask], self.slice_index[mask]
-        return Rows(self.matrix, self.at[mask], self.y[mask], groups, samples, slices)
+        if self.sizes is None:
+            return Rows(self.matrix, self.at[mask], self.y[mask], groups, samples, slices)
+        at = self.at[np.repeat(mask, self.sizes)]
+        return Rows(self.matrix, at, self.y[mask], groups, samples, slices, self.sizes[mask])
 
     def features(self, columns: Columns, scale: Standardizer | None) -> Features:
         """(n, d): these rows' columns, scaled."""
@@ -66,7 +75,10 @@ class Model:
 
     def scores(self, rows: Rows) -> Matrix:
         """(n_values, n, n_classes)."""
-        return self.fitted.scores(rows.features(self.columns, self.scale))
+        X = rows.features(self.columns, self.scale)
+        if rows.sizes is None:
+            return self.fitted.scores(X)
+        return cast(FittedBags, self.fitted).bag_scores(X, rows.sizes)  # as `fit` made it of bags
 
     def only(self, value: float) -> "Model":
         """The model of one value of the hyper-parameter."""
@@ -127,7 +139,13 @@ def _fit_alike(
     whole: Columns = (slice(0, rows.matrix.shape[1]),)
     scale = Standardizer.fit(rows.matrix, rows.at) if scaled else None
     of_choice = {name: scale.of(columns) if scale else None for name, columns in choices.items()}
-    if isinstance(probe, FitsTogether) and len(choices) > 1:
+    paths: Mapping[str, FittedPath]
+    if rows.sizes is not None and isinstance(probe, FitsBags):
+        paths = {
+            name: probe.fit_bags(rows.features(columns, of_choice[name]), rows.sizes, rows.y, question.kind, *asked)
+            for name, columns in choices.items()
+        }
+    elif isinstance(probe, FitsTogether) and len(choices) > 1:
         X = rows.features(whole, scale)
         paths = probe.fit_choices(X, rows.y, question.kind, choices, *asked)
     else:

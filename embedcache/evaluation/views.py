@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError, StoreError
-from embedcache.evaluation.feature_choices import FeatureChoice, widest
+from embedcache.evaluation.feature_choices import FeatureChoice
+from embedcache.evaluation.reading import pool_units, read_alike
 from embedcache.store.features import Features, vectors
 from embedcache.store.fingerprint import sha256
 from embedcache.store.reader import FeatureCache
@@ -76,22 +77,21 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     place = {key: i for i, key in enumerate(_keys(rows))}
     fitted = question.split.sample[np.isin(question.split.part, ["train", "validation"])].tolist()
     matrices, shown = [rows.matrix], [np.arange(len(rows))]
+    sizes = [rows.sizes] if rows.sizes is not None else []
     for view in question.views:
-        features = _read(view, question, config, fitted)
+        units = pool_units(view, question.labels, config.pool_by, config.labels, config.join_on)
+        features = read_alike(question, config, view, fitted, None, question.labels, units)
         at = np.array([place.get(key, -1) for key in _keys(features)], dtype=np.int64)
-        matrices.append(features.X[at >= 0])
-        shown.append(at[at >= 0])
-    of = np.concatenate(shown)
+        there = at >= 0
+        matrices.append(features.X[there if features.sizes is None else np.repeat(there, features.sizes)])
+        shown.append(at[there])
+        if features.sizes is not None:
+            sizes.append(features.sizes[there])
+    of, matrix = np.concatenate(shown), np.concatenate(matrices)
     labels = {"y": rows.y[of], "groups": rows.groups[of]}
     names = {"sample_id": rows.sample_id[of], "slice_index": rows.slice_index[of]}
-    return replace(rows, matrix=np.concatenate(matrices), at=np.arange(len(of)), **labels, **names), of
-
-
-def _read(view: FeatureCache, question: "Question", config: "ProbeConfig", samples: list[str]) -> Features:
-    kind, layers = widest(question.choices.values())
-    return view.features(
-        kind, layers=layers or None, pool=config.pool, strict_volumes=config.strict_volumes, split=samples
-    )
+    bags = np.concatenate(sizes) if sizes else None
+    return replace(rows, matrix=matrix, at=np.arange(len(matrix)), sizes=bags, **labels, **names), of
 
 
 def _keys(rows: "Rows | Features") -> list[tuple[str, int]]:

@@ -9,6 +9,9 @@ REGISTRY = Registry(
         "logistic": "embedcache.probes.logistic:LogisticProbe",
         "linear": "embedcache.probes.linear:LinearProbe",
         "ridge": "embedcache.probes.ridge:RidgeProbe",
+        "attention": "embedcache.probes.attention:AttentionProbe",
+        "linear-svm": "embedcache.probes.linear_svm:LinearSVMProbe",
+        "prototypes": "embedcache.probes.prototypes:PrototypeProbe",
         "knn": "embedcache.probes.knn:NearestNeighbourProbe",
     },
 )

@@ -17,6 +17,8 @@ Groups: TypeAlias = npt.NDArray[Any]
 """(n,): the patient of each row, fixed-width strings or integers."""
 Columns: TypeAlias = tuple[slice, ...]
 """Columns of a matrix in runs, side by side: what one choice of features takes of the widest matrix."""
+Sizes: TypeAlias = npt.NDArray[np.int64]
+"""(bags,): how many rows each has, 1 or more."""
 ProbeKind = Literal["binary", "multilabel", "multiclass", "numeric"]
 """The task kinds that probes answer; `answers` of a probe says which of them it does."""
 
@@ -86,8 +88,35 @@ class FitsTogether(Protocol):
         """As `Probe.fit_path` for each of `choices`, which names columns of X: its path scores those columns of a matrix."""
 
 
+class FittedBags(FittedPath, Protocol):
+    """A fitted path that scores bags of rows."""
+
+    def bag_scores(self, X: Features, sizes: Sizes) -> Matrix:
+        """(n_values, bags, n_classes): X has the rows of each bag after those of the one before it."""
+
+
+@runtime_checkable
+class FitsBags(Protocol):
+    """A probe that pools by itself: it is given all slices of a sample. As any other it can be fitted to bags of one row."""
+
+    def fit_bags(
+        self,
+        X: Features,
+        sizes: Sizes,
+        y: Features,
+        kind: ProbeKind,
+        values: tuple[float, ...],
+        n_classes: int,
+        groups: Groups | None = None,
+    ) -> FittedBags:
+        """As `Probe.fit_path`, y and groups being those of the bags: X has the rows of each after those of the one before it."""
+
+
 class Probe(Protocol):
-    """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`."""
+    """A frozen dataclass of options (they enter the result's digest); learns nothing until `fit_path`.
+
+    One whose hyper-parameter may be 0 says so by an attribute `zero_too = True`.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

@@ -1,7 +1,7 @@
 """From token arrays and labels to `X, y, groups`: choose vectors, drop bad rows, pool slices, join a task."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from embedcache.errors import InputError, suggest
 from embedcache.store import layout
 from embedcache.store.chunks import run_jobs, thread_count
+from embedcache.store.pooling import Pooling, pool_slices
 from embedcache.store.texts import factorise, locate
-from embedcache.types import PARTS, Labels, StringArray, Task, Texts, strings
+from embedcache.store.units import PoolBy, Units, agreed, pooling_task, units_by
+from embedcache.types import PARTS, IntArray, Labels, Plan, StringArray, Task, Texts, strings
 
 if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
@@ -25,7 +27,6 @@ VECTORS = {
     "cls+mean": ("cls_token", "patch_mean"),
     "pooled": ("pooled",),
 }
-POOLS = ("mean", "max", "mean+max", "middle")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FeatureColumns:
 
 @dataclass(frozen=True)
 class Features:
-    """Features with their labels, a row per sample or per slice; unpacks as `X, y, groups`."""
+    """Features with their labels, a row per sample or per slice; unpacks as `X, y, groups`, and `len` is that of groups."""
 
     X: npt.NDArray[np.float32]
     """(n, d)."""
@@ -59,12 +60,16 @@ class Features:
     """Samples of which slices are quarantined or pending: pooled from the others, or left out under `strict_volumes`."""
     columns: tuple[FeatureColumns, ...] = ()
     """Of X, in their order: an array comes twice where both its mean and its maximum were pooled."""
+    members: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """(n,): how many samples a row was pooled over; under `pool_by` it goes by the id of the first of them."""
+    sizes: IntArray | None = None
+    """Under `pool="bags"` (n,): X has so many rows, one after the other, for each of y, groups and the rest; else None."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.X, self.y, self.groups))
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.groups)
 
 
 def assemble(
@@ -76,62 +81,115 @@ def assemble(
     split: str | Iterable[str] | None,
     labels: Labels | None,
     strict_volumes: bool = False,
+    pool_by: PoolBy | None = None,
 ) -> Features:
     """See `FeatureCache.features`."""
-    if pool is not None and pool not in POOLS:
-        raise suggest("pooling", pool, POOLS)
-    if cache.unit == "volume":
-        if pool not in ("mean", None):
-            raise InputError(
-                f"{cache.path.name} holds whole volumes, so there are no slices to pool by {pool}; use mean."
-            )
-        pool = "mean"  # of the one row that a sample has
+    pooling = _pooling(cache, pool, pool_by)
     arrays = vectors(cache, kinds, layers)
-    known = labels if labels is not None or (task is None and not isinstance(split, str)) else cache.labels()
+    by_column = isinstance(pool_by, str) and pool_by not in ("sample", "patient")
+    wants_labels = task is not None or isinstance(split, str) or by_column
+    known = labels if labels is not None or not wants_labels else cache.labels()
     wanted = known.get(task) if known is not None and task is not None else None
-    if wanted is not None and wanted.level == "slice" and pool is not None:
-        remedy = "use pool=None (--pool none)"
-        if cache.unit == "volume":
-            remedy = "and whole volumes are stored; use a backbone of slices"
-        raise InputError(f"task {wanted.name!r} has a label per slice, so slices can not be pooled; {remedy}.")
-    if wanted is not None and wanted.level == "slice" and cache.recipe.image.plane != "stored":
-        raise InputError(
-            f"task {wanted.name!r} labels slices as the files store them, and {cache.path.name} holds "
-            f"{cache.recipe.image.plane} ones; extract with --plane stored."
-        )
+    _check_level(cache, wanted, pooling)
 
     plan = cache.index.plan
     owner = plan.owner()
     ok = (cache.row_status == layout.OK) & (owner >= 0)
     for token_array in arrays:
         ok &= finished_rows(token_array)
-    ok[ok] = (chosen_samples(cache, split, known) & ~cache.index.superseded)[owner[ok]]
+    asked = chosen_samples(cache, split, known) & ~cache.index.superseded
+    ok[ok] = asked[owner[ok]]
     rows = np.flatnonzero(ok)
-    rows = rows[np.lexsort((rows, owner[rows]))]  # by sample, slices in order, wherever the sample lies
     if not len(rows):
         raise InputError(
             f"no row of {cache.path.name} is left for split {split!r}; `embedcache show` counts what there is."
         )
+    units = find_units(plan, pool_by, asked, known)
+    # by unit and sample, slices in order, wherever the sample lies
+    rows = rows[np.lexsort((rows, owner[rows], units.of_sample[owner[rows]]))]
 
     X = gather(arrays, rows, cache.root.rows)
-    columns = columns_of(arrays, times=2 if pool == "mean+max" else 1)
-    if pool is None:
+    columns = columns_of(arrays, times=pooling.width if pooling else 1)
+    sizes: IntArray | None = None
+    if pooling is None:
         sample, slice_index = owner[rows], plan.slice_index[rows]
-        incomplete = np.empty(0, dtype=np.int64)
+        incomplete, members = np.empty(0, dtype=np.int64), np.ones(len(rows), dtype=np.int64)
+        labelled = sample
     else:
-        sample, first, count = np.unique(owner[rows], return_index=True, return_counts=True)
-        X = pool_slices(X, first, count, pool)
-        slice_index = np.full(len(sample), -1, dtype=np.int32)
-        short = count < plan.slice_count[sample]
+        labelled = owner[rows[np.flatnonzero(np.diff(owner[rows], prepend=-1))]]  # each sample once, sorted by unit
+        unit, first, count = np.unique(units.of_sample[owner[rows]], return_index=True, return_counts=True)
+        X = pool_slices(X, first, count, pooling)
+        slice_index = np.full(len(unit), -1, dtype=np.int32)
+        sample = units.named(plan, labelled)
+        members = np.unique(units.of_sample[labelled], return_counts=True)[1]
+        n_units = len(units.of_sample)
+        whole = np.bincount(units.of_sample[asked], plan.slice_count[asked], minlength=n_units)[unit]
+        short = count < whole
         incomplete = sample[short]
-        if strict_volumes:
-            X, sample, slice_index = X[~short], sample[~short], slice_index[~short]
+        sizes = count if pooling.way == "bags" else None
+        if strict_volumes and short.any():
+            labelled = labelled[np.isin(units.of_sample[labelled], unit[~short])]
+            X = X[~(short if sizes is None else np.repeat(short, count))]
+            sample, slice_index, members = sample[~short], slice_index[~short], members[~short]
+            sizes = None if sizes is None else sizes[~short]
     # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
     ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
-    if wanted is None or known is None:
-        return Features(X, np.empty((len(X), 0)), groups, ids, slice_index, (), plan.sample_id[incomplete], columns)
-    y = join(known, wanted, ids, groups, slice_index)
-    return Features(X, y, groups, ids, slice_index, wanted.classes, plan.sample_id[incomplete], columns)
+    classes: tuple[str, ...] = ()
+    y = np.empty((len(ids), 0))
+    if wanted is not None and known is not None:
+        classes = wanted.classes
+        whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
+        of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
+        y = join(known, wanted, whose, patients, of_rows)
+        if pooling is not None:
+            y = agreed(y, units.of_sample[labelled], units.name, wanted)
+    return Features(X, y, groups, ids, slice_index, classes, plan.sample_id[incomplete], columns, members, sizes)
+
+
+def find_units(plan: Plan, pool_by: PoolBy | None, asked: npt.NDArray[np.bool_], labels: Labels | None) -> Units:
+    """What the slices of each sample of a store are pooled over; asked (samples,): those that take part.
+
+    Raises InputError where one of these has no value of the column, UnknownNameError where the labels have no such column.
+    """
+    if not isinstance(pool_by, str) or pool_by in ("sample", "patient"):
+        return units_by(plan, pool_by, asked)
+    assert labels is not None  # assemble loads them where a column is named
+    ids, patients = (np.array(column.tolist()) for column in (plan.sample_id, plan.patient_id))
+    values = join(labels, pooling_task(labels, pool_by), ids, patients, np.full(len(ids), -1, dtype=np.int32))
+    return units_by(plan, pool_by, asked, values)
+
+
+def _pooling(cache: "FeatureCache", pool: str | None, pool_by: PoolBy | None) -> Pooling | None:
+    """How slices are pooled, None if they are not. Raises InputError for what makes no sense."""
+    apart = pool_by is None or (isinstance(pool_by, str) and pool_by == "sample")
+    pooling = None if pool is None else Pooling.parse(pool)
+    if pooling is None and not apart:
+        raise InputError("slices that are kept apart are not pooled by anything; leave pool_by (--pool-by) out.")
+    if pooling is not None and pooling.ordered and not apart:
+        raise InputError(
+            f"the middle is that of one volume, and pool_by puts several together, so pool {pool!r} is not to be had; use "
+            "mean, max, mean+max or top-K."
+        )
+    if cache.unit == "slice" or not apart:
+        return pooling
+    if pool not in ("mean", None):
+        raise InputError(f"{cache.path.name} holds whole volumes, so there are no slices to pool by {pool}; use mean.")
+    return Pooling("mean")  # of the one row that a sample has
+
+
+def _check_level(cache: "FeatureCache", task: Task | None, pooling: Pooling | None) -> None:
+    if task is None or task.level != "slice":
+        return
+    if pooling is not None:
+        remedy = "use pool=None (--pool none)"
+        if cache.unit == "volume":
+            remedy = "and whole volumes are stored; use a backbone of slices"
+        raise InputError(f"task {task.name!r} has a label per slice, so slices can not be pooled; {remedy}.")
+    if cache.recipe.image.plane != "stored":
+        raise InputError(
+            f"task {task.name!r} labels slices as the files store them, and {cache.path.name} holds "
+            f"{cache.recipe.image.plane} ones; extract with --plane stored."
+        )
 
 
 def vectors(cache: "FeatureCache", kinds: str, layers: int | tuple[int, ...] | None) -> "list[TokenArray]":
@@ -217,22 +275,6 @@ def _convert(block: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
     threads = thread_count(None)
     cuts = np.linspace(0, len(block), threads + 1, dtype=int).tolist()
     run_jobs([partial(np.copyto, out[a:b], block[a:b]) for a, b in pairwise(cuts)], threads)
-
-
-def pool_slices(
-    X: npt.NDArray[np.float32], first: npt.NDArray[np.int64], count: npt.NDArray[np.int64], pool: str
-) -> npt.NDArray[np.float32]:
-    """Pool runs of rows [first, first + count) into one row each: (n, d), or (n, 2 d) for `mean+max`."""
-    if pool != "mean+max" and len(X) == len(first):  # a slice each: radiographs
-        return X
-    if pool == "middle":
-        pooled: npt.NDArray[np.float32] = X[first + count // 2]
-        return pooled
-    if pool == "max":
-        pooled = np.maximum.reduceat(X, first, axis=0)
-        return pooled
-    mean: npt.NDArray[np.float32] = (np.add.reduceat(X, first, axis=0) / count[:, None]).astype(np.float32)
-    return mean if pool == "mean" else np.concatenate([mean, pool_slices(X, first, count, "max")], axis=1)
 
 
 def join(

@@ -21,6 +21,7 @@ from embedcache.store.labels import LABELS, read_labels
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
 from embedcache.store.tokens import Layer, TokenArray, missing
+from embedcache.store.units import PoolBy
 from embedcache.types import ArraySpec, Commit, Labels, Pass, Recipe, StringArray, Unit
 
 if TYPE_CHECKING:
@@ -237,18 +238,23 @@ class FeatureCache:
         split: str | Iterable[str] | None = None,
         labels: Labels | None = None,
         strict_volumes: bool = False,
+        pool_by: PoolBy | None = None,
     ) -> Features:
         """`X, y, groups = cache.features(...)`: one row per sample, or per slice under `pool=None`.
 
         kinds: `cls`, `mean`, `cls+mean`, `pooled`. layers: one or several; of several the CLS tokens are concatenated, and
-        `mean` is the last one's only (DINOv2's rule); None is the last stored. pool: `mean`, `max`, `mean+max`, `middle` or None.
-        task: whose labels to join; None gives no y. split: `train`, `validation` or `test` as the labels say,
-        or sample ids; None is every sample. strict_volumes: leave out a pooled sample of which a slice is not there, rather
-        than pool the others; either way `incomplete` names it. A store of whole volumes has one row per sample, and nothing to
-        pool: `mean` and None give it as it is, and the rest is refused. Superseded, padding, pending and quarantined rows are
-        never returned.
+        `mean` is the last one's only (DINOv2's rule); None is the last stored. pool: `mean`, `max`, `mean+max`, `middle`,
+        `middle-N` (the mean of the N middle slices), `top-K` (of each feature the mean of its K largest values) or None; `bags`
+        leaves the slices in X for a pooling of one's own, and `Features.sizes` says how many each row of y has. pool_by: pool
+        over all slices of a patient (`patient`), or of those of a patient's samples that share a value of a column of the labels
+        (a study, a breast), rather than of a sample; samples of one unit must have one label. Instead of a column's name, a
+        value per sample of the store. task: whose labels to join; None gives no y. split: `train`, `validation` or `test` as
+        the labels say, or sample ids; None is every sample. strict_volumes: leave out a pooled sample of which a slice is not
+        there, rather than pool the others; either way `incomplete` names it. A store of whole volumes has one row per sample,
+        and nothing to pool: `mean` and None give it as it is, and the rest is refused. Superseded, padding, pending and
+        quarantined rows are never returned.
         """
-        return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes)
+        return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes, pool_by)
 
     def to_xarray(self) -> "xarray.Dataset":
         """Token arrays, ids and row status as one lazily read xarray Dataset (needs the `xarray` extra)."""

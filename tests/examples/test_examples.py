@@ -6,7 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from embedcache import FeatureCache
+from embedcache.store.labels import write_labels
 from embedcache.testing.files import write_png
+from embedcache.testing.labelled_stores import long_labels
+from embedcache.testing.stores import make_plan, make_store
+from embedcache.types import ArraySpec, Task
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -20,7 +25,7 @@ def run(script: str, *arguments: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["own_head.py", "own_table.py"]
+    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["own_head.py", "own_table.py", "own_tokens.py"]
 
 
 def test_own_table_then_own_head(tmp_path: Path, tiny: Path) -> None:
@@ -37,3 +42,18 @@ def test_own_table_then_own_head(tmp_path: Path, tiny: Path) -> None:
     (store,) = (tmp_path / "cache").glob("*/*/*.zarr")
     folds = run("own_head.py", str(store), "ill")
     assert folds.count("1.000") == 3
+
+
+def test_own_tokens_are_learned_from(tmp_path: Path) -> None:
+    samples = [f"s{i}" for i in range(40)]
+    arrays = (ArraySpec(1, "patch_tokens", "float16", (2, 2, 8)), ArraySpec(1, "cls_token", "float16", (8,)))
+    store = tmp_path / "made" / "tiny" / "x.zarr"
+    make_store(store, make_plan([1] * 40), arrays)
+    truth = FeatureCache.open(store).layer(1).patch_tokens.read()[:40, 0, 0, 0].astype(np.float32)
+    y = (truth > np.median(truth)).astype(float)[:, None]
+    task = Task("ill", "binary", ("ill",))
+    write_labels(tmp_path / "made", long_labels(task, samples, [f"p{i}" for i in range(40)], y, [""] * 40))
+    told = run("own_tokens.py", str(store), "ill", "--epochs", "30").splitlines()
+    assert "on 40 slices of (2, 2, 8) tokens" in told[0]
+    first, last = (float(line.split("loss ")[1].split()[0]) for line in (told[0], told[-1]))
+    assert last < first

@@ -4,11 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from embedcache.errors import EmbedcacheError, InputError
-from embedcache.store.features import pool_slices
 from embedcache.store.labels import write_labels
 from embedcache.store.reader import FeatureCache
 from embedcache.testing.stores import make_plan, make_store
@@ -59,23 +56,6 @@ def test_quarantined_slices_are_left_out_of_the_pool_and_said(cache: FeatureCach
     assert strict.sample_id.tolist() == ["s0", "s1", "s3", "s4"]
     assert strict.incomplete.tolist() == ["s2"]
     np.testing.assert_array_equal(strict.X, pooled.X[[0, 1, 3, 4]])
-
-
-@settings(max_examples=50, deadline=None)
-@given(counts=st.lists(st.integers(1, 6), min_size=1, max_size=8), seed=st.integers(0, 99))
-def test_pooling_equals_a_loop(counts: list[int], seed: int) -> None:
-    X = np.random.default_rng(seed).normal(size=(sum(counts), 3)).astype(np.float32)
-    count = np.asarray(counts)
-    first = np.cumsum(count) - count
-    blocks = np.split(X, first[1:])
-    # float32 sums may be added in another order
-    np.testing.assert_allclose(
-        pool_slices(X, first, count, "mean"), [b.mean(axis=0) for b in blocks], rtol=1e-5, atol=1e-6
-    )
-    np.testing.assert_array_equal(pool_slices(X, first, count, "max"), [b.max(axis=0) for b in blocks])
-    np.testing.assert_array_equal(pool_slices(X, first, count, "middle"), [b[len(b) // 2] for b in blocks])
-    both = pool_slices(X, first, count, "mean+max")
-    np.testing.assert_array_equal(both[:, 3:], pool_slices(X, first, count, "max"))
 
 
 def test_labels_join_at_the_level_of_sample_patient_and_slice(cache: FeatureCache) -> None:

@@ -1,0 +1,135 @@
+"""How a probe reads rows of a store: which vectors, pooled how and over what, or left to the probe in bags."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.datasets.columns import is_missing, read_table
+from embedcache.datasets.second_table import JOIN_COLUMNS
+from embedcache.errors import InputError, UnknownNameError, suggest
+from embedcache.evaluation.feature_choices import widest
+from embedcache.probes.base import FitsBags, Probe
+from embedcache.store.features import Features, find_units
+from embedcache.store.fingerprint import sha256
+from embedcache.store.labels import is_label_table
+from embedcache.store.pooling import Pooling
+from embedcache.store.reader import FeatureCache
+from embedcache.store.texts import locate
+from embedcache.store.units import PoolBy, pooling_task
+from embedcache.types import Labels, StringArray, Task, strings
+
+if TYPE_CHECKING:
+    from embedcache.evaluation.elsewhere import Elsewhere
+    from embedcache.evaluation.question import ProbeConfig, Question
+
+BAGS = "bags"
+
+
+def settle_pool(pool: str | None, probe: Probe, name: str, task: Task) -> str | None:
+    """How slices are pooled: as asked, or not at all for a probe that does it itself. Raises InputError, UnknownNameError."""
+    if pool is not None:
+        Pooling.parse(pool)
+    if not isinstance(probe, FitsBags):
+        if pool == BAGS:
+            raise InputError(f"probe {name!r} takes one vector per sample, not a bag of slices; use another --pool.")
+        return pool
+    if task.level == "slice":
+        raise InputError(
+            f"probe {name!r} scores samples, and task {task.name!r} has a label per slice; use another probe."
+        )
+    if pool not in ("mean", BAGS):  # `mean` is what nobody asked for
+        raise InputError(f"probe {name!r} pools the slices itself, by what it learns; leave --pool out.")
+    return BAGS
+
+
+def read_rows(question: "Question", config: "ProbeConfig", cache: FeatureCache, samples: list[str]) -> Features:
+    """Rows of `samples` of a store, with the columns of every choice of features and the labels of the question's task."""
+    units = pool_units(cache, question.labels, config.pool_by, config.labels, config.join_on)
+    return read_alike(question, config, cache, samples, question.task.name, question.labels, units)
+
+
+def read_elsewhere_rows(question: "Question", config: "ProbeConfig", there: "Elsewhere") -> Features:
+    """The same of the second store that is tested on, with its own labels."""
+    units = pool_units(there.cache, there.labels, config.pool_by, config.test_labels)
+    return read_alike(question, config, there.cache, there.samples.tolist(), there.task.name, there.labels, units)
+
+
+def read_alike(
+    question: "Question",
+    config: "ProbeConfig",
+    cache: FeatureCache,
+    samples: list[str],
+    task: str | None,
+    labels: Labels,
+    units: PoolBy | None,
+) -> Features:
+    """With the kinds, layers and pooling of the question, so that columns are the same in every store."""
+    kind, layers = widest(question.choices.values())
+    return cache.features(
+        kind,
+        layers=layers or None,
+        pool=question.pool,
+        strict_volumes=config.strict_volumes,
+        task=task,
+        labels=labels,
+        split=samples,
+        pool_by=units,
+    )
+
+
+def pool_units(
+    cache: FeatureCache, labels: Labels, by: str | None, table: Path | None = None, join_on: str | None = None
+) -> PoolBy | None:
+    """What the slices are pooled over: a name that the store and its labels know, or the values of a column of the user's table.
+
+    table, join_on: as in `find_labels`. Raises UnknownNameError where there is no such column.
+    """
+    if by is None or by in ("sample", "patient"):
+        return by
+    try:
+        pooling_task(labels, by)
+    except UnknownNameError as error:
+        if (values := _of_table(cache, by, table, join_on)) is None:
+            raise error from None
+        return values
+    return by
+
+
+def unit_inputs(
+    cache: FeatureCache, labels: Labels, by: str | None, table: Path | None = None, join_on: str | None = None
+) -> dict[str, Any]:
+    """What of the units enters a result's inputs: which samples are together, and no name of them."""
+    if by in (None, "sample"):
+        return {}
+    plan = cache.index.plan
+    nobody = np.zeros(len(plan.sample_id), dtype=np.bool_)
+    units = find_units(plan, pool_units(cache, labels, by, table, join_on), nobody, labels)
+    return {"units": sha256(units.of_sample.astype("<i8").tobytes())}
+
+
+def count_samples(features: Features, inside: npt.NDArray[np.bool_]) -> int:
+    """How many samples these rows are of: of a unit all that it was pooled over."""
+    if (features.slice_index < 0).all():
+        return int(features.members[inside].sum())
+    return len(np.unique(features.sample_id[inside]))
+
+
+def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | None) -> StringArray | None:
+    """(samples,): that column of the user's own table, "" where it says nothing; None where there is no table.
+
+    It may hold identifiers, which are no labels: they are compared, and go nowhere.
+    """
+    if file is None or file.is_dir() or is_label_table(file):
+        return None
+    table = read_table(file)
+    key = table.find(join_on, JOIN_COLUMNS)
+    if by not in table.names or key is None:
+        raise suggest(f"column of {table.name} to pool by", by, ("sample", "patient", *table.names))
+    ids, values = table.column(key).text(), table.column(by).text()
+    samples = cache.samples()
+    row = locate(samples.id, ids)
+    row = np.where(row >= 0, row, locate(samples.patient_id, ids))
+    texts = [str(values[i]) if i >= 0 else "" for i in row.tolist()]
+    return strings(["" if is_missing(text) else text for text in texts])
