@@ -92,7 +92,10 @@ def main() -> None:
 def prepare(root: str, work: Path, quick: bool) -> dict[str, Path]:
     """Stores by backbone, trained first; extracted where they are not finished."""
     weights = ROOT / ".test-weights"
-    vits = (str(make_trained_vit(weights / "trained-vit-s14")), str(make_random_vit(weights / "random-vit-s14", seed=0)))
+    vits = (
+        str(make_trained_vit(weights / "trained-vit-s14")),
+        str(make_random_vit(weights / "random-vit-s14", seed=0)),
+    )
     backbones = (vits[0], str(make_trained_cnn(weights / "efficientnet-lite0")), vits[1], PIXELS)
     cache = work / "cache"
     if not (quick and len(find_stores(cache)) == len(backbones)):

@@ -29,7 +29,8 @@ from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.types import PARTS, Level, Result
+from embedcache.store.texts import locate
+from embedcache.types import PARTS, Level, Result, strings
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -165,8 +166,8 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
     current = ~samples.superseded
     counts = {
         "left_out_superseded": int((~current).sum()),
-        "left_out_quarantined": len(set(samples.id[current].tolist()) & _without_slices(question)),
-        "left_out_not_in_split": len(set(samples.id[current].tolist()) - set(question.split.sample.tolist())),
+        "left_out_quarantined": int((current & _without_slices(question)).sum()),
+        "left_out_not_in_split": int((locate(samples.id[current], strings(question.split.sample)) < 0).sum()),
         "left_out_no_label": count_samples(features, unlabelled),
     }
     for part in PARTS:
@@ -182,10 +183,14 @@ def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_]
     return parts, counts
 
 
-def _without_slices(question: Question) -> set[str]:
-    """Samples of which no slice can be read, of one plane at least."""
-    stored = (cache.samples() for cache in (question.cache, *question.planes))
-    return {sample for of in stored for sample in of.id[of.ok_slices == 0].tolist()}
+def _without_slices(question: Question) -> npt.NDArray[np.bool_]:
+    """(samples,): of which no slice can be read, of one plane at least."""
+    samples = question.cache.samples()
+    bad: npt.NDArray[np.bool_] = samples.ok_slices == 0
+    for plane in question.planes:
+        of_plane = plane.samples()
+        bad |= locate(samples.id, of_plane.id[of_plane.ok_slices == 0]) >= 0
+    return bad
 
 
 # --- what is written ------------------------------------------------------------------------------
