@@ -149,7 +149,9 @@ def _read(question: Question, config: FewShotConfig) -> _Data:
     asked = np.arange(len(question.classes)) if question.kind != "multilabel" else question.columns
     drawn = patient_classes(all_truth[train], features.groups[train], question.kind, everything, asked)
     if np.isin(drawn.patients, features.groups[test]).any():
-        raise InputError("a patient is both in the training and in the test part; give another split with --split FILE.")
+        raise InputError(
+            "a patient is both in the training and in the test part; give another split with --split FILE."
+        )
     looks = config.select == "validation"
     if looks and not len(validation):
         raise InputError("the validation part has no sample that could choose C; leave --select at fixed.")
@@ -215,7 +217,9 @@ def _notes(config: FewShotConfig, heads: Sequence[Heads], shots: int | None) -> 
     elif config.select == "leave-patient-out" and shots == 1:
         notes.append(f"C = {UNJUDGED_C:g}: with one patient of a class nobody can be left out")
     elif config.select != "fixed" and unjudged and len(config.grid) > 1:
-        notes.append(f"C = {UNJUDGED_C:g} or next to it in {unjudged} of {len(heads)} draws, where nothing could judge it")
+        notes.append(
+            f"C = {UNJUDGED_C:g} or next to it in {unjudged} of {len(heads)} draws, where nothing could judge it"
+        )
     stopped = sum(not head.converged for head in heads)
     if stopped:
         notes.append(f"the solver stopped before its tolerance in {stopped} of {len(heads)} draws")
@@ -270,7 +274,9 @@ def _drawn_samples(data: _Data, draws: list[Draw]) -> list[DrawnSample]:
     fewest: dict[tuple[int | None, str, str], int] = {}
     for draw in sorted(draws, key=lambda draw: -draw.shots):
         at = data.train[draw.rows]
-        for sample, patient in zip(data.features.sample_id[at].tolist(), data.features.groups[at].tolist(), strict=True):
+        for sample, patient in zip(
+            data.features.sample_id[at].tolist(), data.features.groups[at].tolist(), strict=True
+        ):
             fewest[draw.seed, sample, patient] = draw.shots
     return sorted(
         ((sample, patient, shots, seed) for (seed, sample, patient), shots in fewest.items()),

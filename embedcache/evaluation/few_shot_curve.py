@@ -45,7 +45,13 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     for i, (result, name) in enumerate(zip(results, names, strict=True)):
         # side by side, so that the bars of one do not hide those of another
         aside = 0.05 * (i - (len(results) - 1) / 2)
-        _curve(axes, result, name, panels.COLOURS[i], [places.get(p.shots, end) + aside for p in result.points])
+        _curve(
+            axes,
+            result,
+            name,
+            panels.COLOURS[i],
+            [(end if p.shots is None else places[p.shots]) + aside for p in result.points],
+        )
     whole = any(point.shots is None for result in results for point in result.points)
     ticks = [*places.values(), *([end] if whole else [])]
     axes.set_xticks(ticks, [*(str(n) for n in shots), *(["all"] if whole else [])])

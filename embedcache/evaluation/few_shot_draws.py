@@ -76,10 +76,7 @@ def draw_all(of: PatientClasses, shots: tuple[int, ...], seeds: int, base: int, 
     """Size by size, seed by seed; `sorted_ids`: one draw of each size, the first patients of each class."""
     if not any(len(members) for members in of.members):
         raise InputError("the training part has no patient with a label, so there is nobody to draw.")
-    by_seed = [
-        [m if sorted_ids else np.random.default_rng([base, seed, key]).permutation(m) for key, m in zip(of.keys, of.members, strict=True)]
-        for seed in range(1 if sorted_ids else seeds)
-    ]  # fmt: skip
+    by_seed = [_shuffled(of, base, seed, sorted_ids) for seed in range(1 if sorted_ids else seeds)]
     drawn = []
     for n in shots:
         for seed, shuffled in enumerate(by_seed):
@@ -90,6 +87,14 @@ def draw_all(of: PatientClasses, shots: tuple[int, ...], seeds: int, base: int, 
             rows = np.flatnonzero(chosen[of.row])
             drawn.append(Draw(n, None if sorted_ids else seed, patients, rows, len(taken) - len(patients)))
     return drawn
+
+
+def _shuffled(of: PatientClasses, base: int, seed: int, sorted_ids: bool) -> list[npt.NDArray[np.int64]]:
+    """The members of each class in the order in which they are taken."""
+    if sorted_ids:
+        return list(of.members)
+    pairs = zip(of.keys, of.members, strict=True)
+    return [np.random.default_rng([base, seed, key]).permutation(members) for key, members in pairs]
 
 
 def too_few(of: PatientClasses, shots: int) -> dict[str, int]:

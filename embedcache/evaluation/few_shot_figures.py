@@ -44,7 +44,9 @@ class Tested:
     ) -> "Tested":
         """The `rows` of all."""
         centred = X[rows] - about.astype(np.float32)
-        return cls(centred, about.astype(np.float32).astype(np.float64), truth[rows], Patients.of(groups[rows]), kind, classes)
+        return cls(
+            centred, about.astype(np.float32).astype(np.float64), truth[rows], Patients.of(groups[rows]), kind, classes
+        )
 
     def scores(self, heads: Sequence[Heads]) -> Features:
         """(draws · n_classes, n), draw by draw: of a softmax log-probabilities, else log-odds less a constant."""
@@ -125,11 +127,14 @@ def _left_out(test: Tested, areas: Matrix) -> str:
 def _figure(label: str, values: Matrix, interval: Interval | None, note: str) -> CurveFigure:
     known = values[~np.isnan(values)]
     if not len(known):
-        return CurveFigure(label, None, 0, None, None, None, None, "undefined: no draw has both classes, or the test part one")
-    over_draws = t_interval(known) or (None, None)
+        return CurveFigure(
+            label, None, 0, None, None, None, None, "undefined: no draw has both classes, or the test part one"
+        )
+    around = t_interval(known)
+    draws_low, draws_high = (None, None) if around is None else around
     low, high = (None, None) if interval is None else (interval.low, interval.high)
     said = "; ".join(text for text in ("" if interval is None else interval.note, note) if text)
-    return CurveFigure(label, float(known.mean()), len(known), *over_draws, low, high, said)
+    return CurveFigure(label, float(known.mean()), len(known), draws_low, draws_high, low, high, said)
 
 
 def _listed(values: Matrix) -> tuple[float | None, ...]:

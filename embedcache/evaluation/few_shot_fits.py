@@ -21,9 +21,8 @@ UNJUDGED_C = 1.0
 """Where nobody can be left out."""
 _MOST_THREADS = 8
 """A draw of NIH's 16 patients per class takes 150 MB."""
-_WHOLE_TOLERANCE = 1e-8
 _FEW = 20_000
-"""Rows that are standardised in float64."""
+"""Rows up to which the solver for few rows is asked, in float64."""
 Rows = npt.NDArray[np.int64]
 
 
@@ -67,13 +66,14 @@ class Fitting:
             return list(pool.map(lambda rows: self._fit(rows, shots), draws))
 
     def fit_whole(self, rows: Rows) -> Heads:
-        """The heads of many rows, by the solver that is made for them."""
+        """The heads of the whole training part; of very many rows by the solver that is made for them."""
         values = self.grid if self.select != "leave-patient-out" else (UNJUDGED_C,)
+        multinomial = self.kind == "multiclass"
 
         def solve(X: Features, Y: Matrix) -> FewShotSolution:
-            found = solve_logistic(
-                X.astype(np.float32), Y, values, multinomial=self.kind == "multiclass", tol=_WHOLE_TOLERANCE
-            )
+            if len(X) < _FEW:
+                return solve_few_shot(X, Y, values, multinomial=multinomial)
+            found = solve_logistic(X, Y, values, multinomial=multinomial)
             return FewShotSolution(values, found.coef, found.intercept, None, bool(found.converged.all()))
 
         return self._choose(rows, solve)
@@ -121,4 +121,3 @@ class Fitting:
 
     def _nearest(self, values: tuple[float, ...]) -> int:
         return int(np.argmin(np.abs(np.log(np.array(values) / UNJUDGED_C))))
-

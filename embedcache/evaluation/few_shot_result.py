@@ -140,7 +140,9 @@ def decode_curve(text: str, name: str) -> FewShotResult:
 def _point(document: dict[str, Any]) -> CurvePoint:
     figures = tuple(CurveFigure(**figure) for figure in document.pop("figures"))
     by_class = {name: tuple(values) for name, values in document.pop("by_class").items()}
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    kept: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
     return CurvePoint(figures=figures, by_class=by_class, **kept)
 
 

@@ -11,8 +11,7 @@ _BLOCK_VALUES = 4_000_000
 
 def head_scores(X: Features, coef: Matrix) -> npt.NDArray[np.float32]:
     """(heads, n) without intercepts, which order nothing; X (n, d) float32, best with the features' means about 0."""
-    scores: npt.NDArray[np.float32] = coef.astype(np.float32) @ X.T
-    return scores
+    return np.asarray(coef.astype(np.float32) @ X.T, dtype=np.float32)
 
 
 def head_aurocs(truth: Matrix, scores: Features, label: npt.NDArray[np.intp]) -> Matrix:

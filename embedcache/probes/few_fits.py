@@ -39,7 +39,7 @@ class FewFits:
         start (m, heads · (r + 1)): None is w = 0 and the prior. metrics: of each head of each fit; None is one for all, and
         then each one's own where the first iterations have led.
         """
-        m, heads, n = self.target.shape
+        m, heads, _ = self.target.shape
         point = self._prior() if start is None else start.copy()
         value, gradient, curvature = self._evaluate(point, np.arange(m))
         state = Solution(point, value, gradient, curvature, np.zeros(m, dtype=np.int64), np.zeros(m, dtype=bool), m)

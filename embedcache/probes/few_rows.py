@@ -40,40 +40,43 @@ class FewRows:
     """(n,): squared length of each row, without the one."""
     products: Single | None
     """(n, n): of the rows with each other, where they are kept."""
-    X: Matrix
     centre: Matrix
-    """(d,): subtracted from X."""
+    """(d,): mean of the features."""
+    X: Matrix | None
+    """(n, d): the centred features, where A holds coordinates."""
     lower: Matrix | None
-    """(n, n): Cholesky factor of the centred rows' products, where it is what A holds."""
+    """(n, n): Cholesky factor of their products, which is what A then holds."""
 
     @classmethod
     def of(cls, X: Features) -> "FewRows":
         """Of X (n, d). Raises InputError if X is not finite."""
         n, d = X.shape
-        whole = np.asarray(X, dtype=np.float64)
-        centre = whole.mean(axis=0)
+        centre = X.mean(axis=0, dtype=np.float64)
         if not np.isfinite(centre).all():
             raise not_finite()
-        rows, lower, products = whole - centre, None, None
+        A = np.ones((n, min(n, d) + 1))
+        rows, lower, products = None, None, None
         if n <= d:
+            rows = X - centre
             exact = rows @ rows.T
-            rows = lower = _cholesky(exact)
+            A[:, :-1] = lower = _cholesky(exact)
             products = exact.astype(np.float32)
-        A = np.concatenate([rows, np.ones((n, 1))], axis=1)
+        else:
+            np.subtract(X, centre, out=A[:, :-1])
         single = A.astype(np.float32)
         if products is None and n <= _WIDE * d:
             products = single[:, :-1] @ single[:, :-1].T
-        return cls(A, single, np.einsum("ij,ij->i", rows, rows), products, whole, centre, lower)
+        return cls(A, single, np.einsum("ij,ij->i", A[:, :-1], A[:, :-1]), products, centre, rows, lower)
 
     def back(self, points: Matrix) -> tuple[Matrix, Matrix]:
         """Points (..., r + 1) as weights (..., d) and intercepts (...) for features as they were given."""
         w, b = points[..., :-1], points[..., -1]
-        if self.lower is None:
+        if self.lower is None or self.X is None:
             coef = w
         else:
             flat = w.reshape(-1, w.shape[-1]).T
             share = solve_triangular(self.lower, flat, trans=1, lower=True, check_finite=False).T
-            coef = (share @ self.X - share.sum(axis=1, keepdims=True) * self.centre).reshape(*w.shape[:-1], -1)
+            coef = (share @ self.X).reshape(*w.shape[:-1], -1)
         return coef, b - coef @ self.centre
 
 
@@ -81,7 +84,7 @@ def _cholesky(products: Matrix) -> Matrix:
     jitter = _JITTER * max(float(np.trace(products)) / len(products), np.finfo(np.float64).tiny)
     while True:
         try:
-            return np.linalg.cholesky(products + jitter * np.eye(len(products)))
+            return np.asarray(np.linalg.cholesky(products + jitter * np.eye(len(products))), dtype=np.float64)
         except LinAlgError:
             jitter *= 100
 

@@ -72,7 +72,7 @@ def solve_few_shot(
     target, known, shown = _targets(Y, multinomial)
     if not len(target):
         return FewShotSolution(tuple(C), coef, intercept, None if groups is None else np.full(len(C), np.nan), True)
-    m, heads, n = target.shape
+    m, heads, _ = target.shape
     weight = np.concatenate([c * known for c in C]).astype(np.float64)
     fits = FewFits(rows, np.tile(target, (len(C), 1, 1)), weight)
     found = fits.solve(tol)
