@@ -116,7 +116,7 @@ def decode_curve(text: str, name: str) -> FewShotResult:
     try:
         document = json.loads(text)
         stamp, version = document.pop("format"), document.pop("version")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no few-shot result of embedcache: it names no format.") from error
     if stamp != FORMAT:
         raise InputError(f"{name} is no few-shot result of embedcache: its format is {stamp!r}.")
@@ -148,8 +148,14 @@ def _point(document: dict[str, Any]) -> CurvePoint:
 
 def find_curve(inputs: Mapping[str, Any], folder: Path) -> FewShotResult | None:
     """The curve of these inputs below a folder of results; None if there is none."""
-    path = folder / FOLDER / f"{result_digest(inputs)[:_DIGITS]}.json"
-    return read_curve(path) if path.exists() else None
+    digest = result_digest(inputs)
+    path = folder / FOLDER / f"{digest[:_DIGITS]}.json"
+    if not path.exists():
+        return None
+    result = read_curve(path)
+    if result_digest(result.inputs) != digest:
+        raise InputError(f"{path.name} is the curve of other inputs than its name says; remove it, or use --force.")
+    return result
 
 
 def read_curve(path: Path) -> FewShotResult:
