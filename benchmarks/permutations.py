@@ -29,6 +29,7 @@ PROBES = {
     "knn": ProbeConfig("knn", Path(), features="cls+mean"),
     "knn, votes by ML-kNN": ProbeConfig("knn", Path(), features="cls+mean", options={"votes": "ml-knn"}),
     "knn, k by leave-patient-out": ProbeConfig("knn", Path(), features="cls+mean", select="leave-patient-out"),
+    "linear, 8 heads": ProbeConfig("linear", Path()),
 }
 BACKBONE = "trained-vit-s14"
 

@@ -27,6 +27,7 @@ from embedcache_cli import (
     ls,
     plan,
     probe,
+    probe_linear,
     probe_patch,
     relocate,
     repair,
@@ -66,7 +67,8 @@ for module in ALONE:
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
     app.add_typer(module.app, name=module.NAME, cls=Commands)
-probe.app.command(probe_patch.NAME)(probe_patch.command)
+for command in (probe_linear, probe_patch):
+    probe.app.command(command.NAME)(command.command)
 
 
 def main() -> None:

@@ -30,6 +30,9 @@ def shared(
             help="last, or numbers with commas: their CLS tokens side by side; auto: validation chooses the last block or four."
         ),
     ] = "last",
+    views: Annotated[
+        int, typer.Option(help="Fit on this many cached views of each row too: those of `extract --views`.")
+    ] = 0,
     pool: Annotated[
         str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none keeps slices apart.")
     ] = "mean",
@@ -67,6 +70,7 @@ def shared(
         "task": task,
         "features": features,
         "layers": layers if layers in ("last", "auto") else numbers(layers, int, "--layers"),
+        "views": views,
         "pool": None if pool == "none" else pool,
         "strict_volumes": strict_volumes,
         "labels": Path(labels) if labels else None,
@@ -217,6 +221,8 @@ def print_result(result: "embedcache.Result") -> None:
     for part in ("train", "validation", "test"):
         samples = f"{counted(counts[f'{part}_samples'], 'sample')} of {counted(counts[f'{part}_patients'], 'patient')}"
         print(f"  {part:10}  {samples}")
+    if counts.get("views", 1) > 1:
+        print(f"  fitted on   {counts['views']} views of each row, the whole slice and cached crops")
     for reason in ("superseded", "quarantined", "not_in_split", "no_label"):
         if counts[f"left_out_{reason}"]:
             print(f"  left out    {counted(counts[f'left_out_{reason}'], 'sample')}: {reason.replace('_', ' ')}")

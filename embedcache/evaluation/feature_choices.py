@@ -63,6 +63,20 @@ def feature_choices(
     return found
 
 
+def untried(features: str, layers: Layers, choices: Mapping[str, FeatureChoice]) -> str | None:
+    """What `auto` would have validation choose among, and the store does not hold: a line for the result."""
+    if layers != "auto":
+        return None
+    vectors = {(choice.kind, choice.layers) for choice in choices.values()}
+    kinds = 2 if features == "auto" else 1
+    blocks = 1 if features in ("mean", "pooled") else 2
+    if len(vectors) == kinds * blocks:
+        return None
+    held = dict.fromkeys(_name(choice, "") for choice in choices.values())
+    asked = "cls and cls+mean" if features == "auto" else features
+    return f"of {asked}, of the last block and of the last {BLOCKS}, the store holds only {', '.join(held)}."
+
+
 def widest(choices: Iterable[FeatureChoice]) -> tuple[str, tuple[int, ...]]:
     """The kind and layers whose columns hold all of `choices`."""
     kinds = {choice.kind for choice in choices}

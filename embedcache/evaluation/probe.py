@@ -13,7 +13,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
-from embedcache.evaluation.feature_choices import widest
+from embedcache.evaluation.feature_choices import untried, widest
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
@@ -22,6 +22,7 @@ from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
 from embedcache.types import Result
@@ -60,14 +61,19 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
     parts, counts = _parts(question, features)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
-    train, validation, test = (parts == part for part in ("train", "validation", "test"))
+    shows = np.arange(len(rows))
+    if question.views:
+        rows, shows = clock.run("reading features", lambda: with_views(rows, question, config))
+    counts["views"] = 1 + len(question.views)
+    whole = np.arange(len(rows)) < len(parts)
+    train, validation, test = (parts[shows] == part for part in ("train", "validation", "test"))
     # rows that choose: those of validation, or all that are not for testing, each scored without itself or its patient
     own = question.select == "validation"
-    fits, judges = (rows.take(mask) for mask in ((train, validation) if own else (train | validation,) * 2))
+    fits, judges = (rows.take(mask) for mask in ((train, validation & whole) if own else (train | validation,) * 2))
 
     choice: Choice = clock.run("choosing on validation", lambda: choose(question, columns, fits, judges))
     chosen = {choice.features: columns[choice.features]}
-    both, tested = rows.take(train | validation), rows.take(test)
+    both, tested = rows.take(train | validation), rows.take(test & whole)
     refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
     model = refit[choice.features]
     scores: Matrix = model.scores(tested)[0]
@@ -101,7 +107,7 @@ def answer(question: Question, config: ProbeConfig, progress: Progress | None = 
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config.strict_volumes),
+        warnings=_warnings(question, choice, model, features, config),
         source=source_of(question.cache),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
@@ -189,7 +195,7 @@ def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
 
 
 def _warnings(
-    question: Question, choice: Choice, model: Model, features: Features, strict_volumes: bool
+    question: Question, choice: Choice, model: Model, features: Features, config: ProbeConfig
 ) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
     name = question.probe.parameter
@@ -197,7 +203,9 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
+    if (line := untried(config.features, config.layers, question.choices)) is not None:
+        found.append(line)
     if len(features.incomplete):
-        done = "left out, since slices of them were" if strict_volumes else "pooled without the slices that were"
+        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
         found.append(f"{len(features.incomplete)} samples were {done} set aside.")
     return tuple(found)

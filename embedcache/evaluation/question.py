@@ -15,6 +15,7 @@ from embedcache.evaluation import splits
 from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
 from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.split_files import find_split
+from embedcache.evaluation.views import find_views, views_inputs
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.features import vectors
@@ -41,7 +42,7 @@ class ProbeConfig:
     """What to fit on what. Paths say where things lie and never enter a result."""
 
     probe: str
-    """A registered probe: `logistic`, `knn`, `ridge`."""
+    """A registered probe: `logistic`, `knn`, `linear`, `ridge`."""
     store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
@@ -50,6 +51,8 @@ class ProbeConfig:
     layers: Layers = "last"
     """Numbers (-1 is the last): their CLS tokens side by side. `auto`: validation chooses between the last block and the last
     four, where stored."""
+    views: int = 0
+    """Fit on this many cached views of each row too, from the stores that lie beside this one."""
     pool: str | None = "mean"
     """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`; None leaves slices apart."""
     strict_volumes: bool = False
@@ -110,6 +113,8 @@ class Question:
     """Of the columns; a numeric task's one column has the task's name."""
     select: Select
     inputs: Mapping[str, Any]
+    views: tuple[FeatureCache, ...] = ()
+    """Whose rows are fitted beside those of `cache`."""
 
 
 def ask(config: ProbeConfig) -> Question:
@@ -124,6 +129,9 @@ def ask(config: ProbeConfig) -> Question:
     standardize = probe.standardize if config.standardize is None else config.standardize
     choices = feature_choices(cache, config.features, config.layers, standardize)
     kinds, layers = described(choices)
+    views = find_views(cache, config.views)
+    if views and config.select != "validation":
+        raise InputError(f"a row has views that stay when it is left out, so no {config.select}; leave --views out.")
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
         "store": cache.fingerprint,
@@ -151,6 +159,7 @@ def ask(config: ProbeConfig) -> Question:
             "resamples": config.resamples,
         },
         "version": embedcache.__version__,
+        **views_inputs(views, choices),
     }
     return Question(
         cache,
@@ -164,6 +173,7 @@ def ask(config: ProbeConfig) -> Question:
         classes,
         config.select,
         plain(inputs),
+        views=views,
     )
 
 

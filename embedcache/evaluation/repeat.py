@@ -100,6 +100,7 @@ def config_of(
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
         layers="auto" if several else tuple(layers) or "last",
+        views=len(result.inputs.get("views", ())),
         pool=asked["pool"],
         strict_volumes=asked["strict_volumes"],
         standardize=asked["standardize"],

@@ -7,6 +7,7 @@ REGISTRY = Registry(
     "embedcache.probes",
     {
         "logistic": "embedcache.probes.logistic:LogisticProbe",
+        "linear": "embedcache.probes.linear:LinearProbe",
         "ridge": "embedcache.probes.ridge:RidgeProbe",
         "knn": "embedcache.probes.knn:NearestNeighbourProbe",
     },

@@ -141,7 +141,8 @@ def log_softmax(z: Matrix) -> Matrix:
     """log softmax over the last axis, exact also where a probability is within rounding of 1; NaN columns stay out."""
     masked = np.where(np.isnan(z), -np.inf, z)
     top = masked.argmax(axis=-1, keepdims=True)
-    shifted = masked - np.take_along_axis(masked, top, axis=-1)
+    with np.errstate(invalid="ignore"):  # of a model without any score
+        shifted = masked - np.take_along_axis(masked, top, axis=-1)
     others = np.exp(shifted)
     np.put_along_axis(others, top, 0.0, axis=-1)
     result: Matrix = np.where(np.isnan(z), np.nan, shifted - np.log1p(others.sum(axis=-1, keepdims=True)))

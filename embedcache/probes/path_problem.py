@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import MEMORY, Columns, Solution, minimize_all
+from embedcache.probes.coarse_to_fine import levels, weights_between
 from embedcache.probes.coordinates import not_finite
 from embedcache.probes.eigenbasis import Eigenbasis, Metric
 from embedcache.probes.rows import Rows, Targets
@@ -24,7 +25,7 @@ _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _OF_GAIN = 1e-4
 """Share of the gain over the prior alone that may be left: weights are then within a hundredth of their length."""
-_ROUNDING = {"float32": 1e-7, "float64": 1e-14}
+_ROUNDING = {"float32": 3e-7, "float64": 1e-14}
 """Share of a mean loss that may be noise."""
 
 
@@ -59,7 +60,11 @@ class PathProblem:
         state, grams = self._start(), 1
         metrics = self._first_metrics()
         for part in self._parts():
-            self._minimize(state, part, metrics, tol, min(_FIRST, max_iter), _STILL_FIRST)
+            for level in self._levels(part):
+                first = level[0] == part[0]
+                started = level if first else self._start_between(state, part, level)
+                still = _STILL_FIRST if first else _STILL_LATER
+                self._minimize(state, started, metrics, tol, min(_FIRST, max_iter), still)
             path = self
             while True:
                 left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
@@ -90,6 +95,50 @@ class PathProblem:
         columns = np.arange(len(self.label))
         for start in range(0, len(columns), at_once):
             yield columns[start : start + at_once]
+
+    def _levels(self, part: Columns) -> list[Columns]:
+        """The columns of a part in the order in which they are solved, from coarse to fine along each fit's C."""
+        of_fit = [part[self.label[part] == fit] for fit in np.unique(self.label[part])]
+        by_fit = [[mine[level] for level in levels(len(mine))] for mine in of_fit]
+        deepest = max(len(own) for own in by_fit)
+        return [np.sort(np.concatenate([own[i] for own in by_fit if i < len(own)])) for i in range(deepest)]
+
+    def _start_between(self, state: Solution, part: Columns, level: Columns) -> Columns:
+        """Bring the columns of `level` that lie between solved ones to where those point; the others are left out."""
+        at = -np.log(self.penalty)
+        started, points = [], []
+        for fit in np.unique(self.label[level]):
+            mine = part[self.label[part] == fit]
+            solved = mine[state.converged[mine]]
+            for column in level[self.label[level] == fit].tolist():
+                if not len(solved) or not solved[0] < column < solved[-1]:
+                    continue
+                self._start_from(state, int(solved[np.abs(solved - column).argmin()]), column)
+                nearest, weight = weights_between(at[column], at[solved])
+                started.append(column)
+                points.append(weight @ state.point[solved[nearest]])
+        columns = np.array(started, dtype=np.intp)
+        if not started:
+            return columns
+        found = self._evaluate(np.array(points), columns)
+        state.evaluations += len(columns)
+        better = found[0] < state.value[columns]
+        taken = columns[better]
+        state.point[taken] = np.array(points)[better]
+        state.value[taken], state.gradient[taken], state.curvature[taken] = (values[better] for values in found)
+        return columns
+
+    def _start_from(self, state: Solution, base: int, column: int) -> None:
+        """Start a column where another of the same fit stands, if that is better; no pass over the rows is needed."""
+        w = state.point[base].reshape(self.rows.heads, -1)[:, :-1]
+        value = state.value[base] + (self.penalty[column] - self.penalty[base]) / 2 * float((w**2).sum())
+        if value >= state.value[column]:
+            return
+        state.point[column], state.value[column] = state.point[base], value
+        state.curvature[column] = state.curvature[base]
+        gradient = state.gradient[base].reshape(self.rows.heads, -1).copy()
+        gradient[:, :-1] += (self.penalty[column] - self.penalty[base]) * w
+        state.gradient[column] = gradient.ravel()
 
     def _minimize(
         self, state: Solution, columns: Columns, metrics: list[Metric], tol: float, max_iter: int, still: float
@@ -165,17 +214,8 @@ class PathProblem:
         rows, first = self.rows, int(todo[0])
         fit = self.label[first]
         base = first - 1 if first and self.label[first - 1] == fit else first
-        w = state.point[base].reshape(rows.heads, -1)[:, :-1]
-        square = float((w**2).sum())
-        loss = state.value[base] - self.penalty[base] / 2 * square
-        for column in todo:
-            value = loss + self.penalty[column] / 2 * square
-            if value < state.value[column]:
-                state.point[column], state.value[column] = state.point[base], value
-                state.curvature[column] = state.curvature[base]
-                gradient = state.gradient[base].reshape(rows.heads, -1).copy()
-                gradient[:, :-1] += (self.penalty[column] - self.penalty[base]) * w
-                state.gradient[column] = gradient.ravel()
+        for column in todo.tolist():
+            self._start_from(state, base, column)
         point = state.point[first].reshape(rows.heads, -1)
         weight, curvature = rows.curvature(point[:, :-1], point[:, -1], int(fit))
         mean, gram = rows.gram(weight)

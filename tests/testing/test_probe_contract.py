@@ -14,6 +14,7 @@ from embedcache.testing import check_probe
 from embedcache.testing.probe_contract import breaches_of
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "linear": [{"iterations": 300}, {"preset": "dinov2", "iterations": 100}],
     "knn": [{}, {"votes": "ml-knn"}, {"search": "numpy"}],
     "logistic": [{"C": (1e-4, 1e-2, 1.0, 1e5)}, {"C": (1e-4, 1.0), "class_weight": "balanced"}],
 }

@@ -1,0 +1,109 @@
+"""Cached views of training rows as further rows: what an extraction drew once stands in place of fresh random crops.
+
+`embedcache extract --views N` writes a store per view. Only rows that are fitted get views; whatever is judged or tested is the
+whole slice, view 0, and no view of a test row is read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError, StoreError
+from embedcache.evaluation.feature_choices import FeatureChoice, widest
+from embedcache.store.features import Features, vectors
+from embedcache.store.fingerprint import sha256
+from embedcache.store.reader import FeatureCache
+from embedcache.types import Recipe
+
+if TYPE_CHECKING:
+    from embedcache.evaluation.question import ProbeConfig, Question
+    from embedcache.evaluation.selection import Rows
+
+
+def find_views(cache: FeatureCache, count: int) -> tuple[FeatureCache, ...]:
+    """The stores of views 1 to `count` of a store's slices, which lie beside it. Raises InputError where one is missing."""
+    if count < 0:
+        raise InputError(f"views must be 0 or more. Got {count}.")
+    if not count:
+        return ()
+    if cache.recipe.image.view:
+        raise InputError(f"{cache.path.name} is a view itself; give the store of view 0, the whole slices.")
+    found: dict[int, list[FeatureCache]] = {}
+    for path in sorted(cache.path.parent.glob("*.zarr")):
+        other = _opened(path)
+        if other is not None and other.plan_digest == cache.plan_digest and _seen_whole(other.recipe) == cache.recipe:
+            found.setdefault(other.recipe.image.view, []).append(other)
+    for view in range(1, count + 1):
+        of_view = found.get(view, [])
+        if len(of_view) != 1:
+            raise InputError(
+                f"{len(of_view)} finished stores of view {view} lie beside {cache.path.name}, and one is needed; "
+                f"`embedcache extract --views {count}` makes it."
+            )
+    return tuple(found[view][0] for view in range(1, count + 1))
+
+
+def views_inputs(
+    views: Sequence[FeatureCache], choices: Mapping[str, FeatureChoice]
+) -> dict[str, list[dict[str, Any]]]:
+    """What of them enters a result's inputs; nothing, if there are none."""
+    if not views:
+        return {}
+    return {
+        "views": [
+            {
+                "store": view.fingerprint,
+                "rows": sha256(view.row_status.tobytes()),
+                "passes": sorted(
+                    {t.stored_pass.id for c in choices.values() for t in vectors(view, c.kind, c.layers or None)}
+                ),
+            }
+            for view in views
+        ]
+    }
+
+
+def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tuple[Rows, npt.NDArray[np.int64]]":
+    """The rows and, after them, the views of those that train or validate; and for each which of the first ones it shows.
+
+    rows: all of the matrix that they lie in. A view that is set aside is not there. Labels, patients and samples are those of
+    the row that is shown.
+    """
+    place = {key: i for i, key in enumerate(_keys(rows))}
+    fitted = question.split.sample[np.isin(question.split.part, ["train", "validation"])].tolist()
+    matrices, shown = [rows.matrix], [np.arange(len(rows))]
+    for view in question.views:
+        features = _read(view, question, config, fitted)
+        at = np.array([place.get(key, -1) for key in _keys(features)], dtype=np.int64)
+        matrices.append(features.X[at >= 0])
+        shown.append(at[at >= 0])
+    of = np.concatenate(shown)
+    labels = {"y": rows.y[of], "groups": rows.groups[of]}
+    names = {"sample_id": rows.sample_id[of], "slice_index": rows.slice_index[of]}
+    return replace(rows, matrix=np.concatenate(matrices), at=np.arange(len(of)), **labels, **names), of
+
+
+def _read(view: FeatureCache, question: "Question", config: "ProbeConfig", samples: list[str]) -> Features:
+    kind, layers = widest(question.choices.values())
+    return view.features(
+        kind, layers=layers or None, pool=config.pool, strict_volumes=config.strict_volumes, split=samples
+    )
+
+
+def _keys(rows: "Rows | Features") -> list[tuple[str, int]]:
+    return list(zip(rows.sample_id.tolist(), rows.slice_index.tolist(), strict=True))
+
+
+def _opened(path: Path) -> FeatureCache | None:
+    try:
+        return FeatureCache.open(path)
+    except StoreError:  # not finished, or damaged: it is not there
+        return None
+
+
+def _seen_whole(recipe: Recipe) -> Recipe:
+    return replace(recipe, image=replace(recipe.image, view=0, augmentation=None))
