@@ -7,6 +7,7 @@ ever drawn, and those of validation are only looked at where validation is asked
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
     """
     question = _ask(config)
     inputs = _inputs(question, config)
-    folder = config.results if config.results is not None else results_folder(question.cache)
+    folder = Path(config.results) if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_curve(inputs, folder)) is not None:
         return there
     clock = Clock(progress)

@@ -21,6 +21,7 @@ UNJUDGED_C = 1.0
 """Where nobody can be left out."""
 _MOST_THREADS = 8
 """A draw of NIH's 16 patients per class takes 150 MB."""
+_WHOLE_THREADS = 4
 _FEW = 20_000
 """Rows up to which the solver for few rows is asked, in float64."""
 Rows = npt.NDArray[np.int64]
@@ -60,8 +61,6 @@ class Fitting:
     def fit_all(self, draws: Sequence[Rows], shots: int) -> list[Heads]:
         """The heads of draws of one size, each given by its rows: some at a time, a thread and one BLAS thread each."""
         workers = max(1, min(len(draws), _MOST_THREADS, len(os.sched_getaffinity(0))))
-        if workers == 1:
-            return [self._fit(rows, shots) for rows in draws]
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers, "embedcache-few-shot") as pool:
             return list(pool.map(lambda rows: self._fit(rows, shots), draws))
 
@@ -76,12 +75,14 @@ class Fitting:
             found = solve_logistic(X, Y, values, multinomial=multinomial)
             return FewShotSolution(values, found.coef, found.intercept, None, bool(found.converged.all()))
 
-        return self._choose(rows, solve)
+        # products of this size do not gain from more
+        with threadpool_limits(min(_WHOLE_THREADS, len(os.sched_getaffinity(0))), user_api="blas"):
+            return self._choose(rows, solve)
 
     def _fit(self, rows: Rows, shots: int) -> Heads:
         # one patient of a class can not be left out
-        leaves = self.select == "leave-patient-out" and shots > 1
-        values = (UNJUDGED_C,) if self.select == "leave-patient-out" and not leaves else self.grid
+        leaves = self.select == "leave-patient-out" and shots > 1 and len(self.grid) > 1
+        values = (UNJUDGED_C,) if self.select == "leave-patient-out" and shots == 1 else self.grid
 
         def solve(X: Features, Y: Matrix) -> FewShotSolution:
             groups = self.groups[rows] if leaves else None

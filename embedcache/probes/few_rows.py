@@ -20,8 +20,9 @@ from embedcache.probes.coordinates import not_finite
 Single = npt.NDArray[np.float32]
 _JITTER = 1e-11
 """Of the rows' mean square, added to each: equal rows, and those that others span, would leave no Cholesky factor."""
-_COUNTS = 0.5
-"""Curvature times squared length from which on a row counts in a metric; the penalty's own curvature is 1."""
+_LEFT_OUT, _LEFT_OUT_TOGETHER = 0.5, 64.0
+"""Curvature times squared length up to which a row is left out of a metric, and all such rows together, where the penalty has
+a curvature of 1. (At a small C each row bends the loss little, and all of them much.)"""
 _WIDE = 2
 """Times the features: of more rows than that their products are not kept."""
 _INTERCEPT = 1e-3
@@ -107,7 +108,10 @@ class Metric:
     @classmethod
     def of(cls, rows: FewRows, curvature: Matrix) -> "Metric":
         """curvature (n,): of the loss by each row's score."""
-        counting = np.flatnonzero(curvature * rows.square > _COUNTS)
+        bends = curvature * rows.square
+        ascending = np.argsort(bends)
+        little = (bends[ascending] <= _LEFT_OUT) & (np.cumsum(bends[ascending]) <= _LEFT_OUT_TOGETHER)
+        counting = np.sort(ascending[~little])
         penalty = max(_INTERCEPT * float(curvature.sum()), 1e-30)
         r, s = rows.A.shape[1] - 1, len(counting)
         root = np.sqrt(curvature[counting]).astype(np.float32)
