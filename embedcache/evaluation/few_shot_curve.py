@@ -58,6 +58,8 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     axes.axhline(0.5, color=panels.PALE, linewidth=1, linestyle=":")
     axes.set_xlabel("Patients of each class in training (log scale)")
     axes.set_ylabel("AUROC" if len(results[0].classes) == 1 else f"Macro AUROC over {len(results[0].classes)} classes")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.06 * (len(results) + 0.5) * (high - low))  # room for the names above the curves
     axes.legend(loc="upper left", fontsize=9, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=panels.INK, length=3)
@@ -77,22 +79,33 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
 
 
 def curve_names(results: Sequence[FewShotResult]) -> tuple[str, ...]:
-    """What tells curves apart: the backbone, then dataset, features, how C came about and file, as many as it takes."""
+    """What tells curves apart, as few words as it takes: backbone, dataset, features, how C came about, who was drawn, file."""
     told = [
         (
             result.source.get("backbone", ""),
             result.source.get("dataset", ""),
             str(result.chosen.get("features", "")),
-            f"C {result.chosen.get('C', '')}",
+            _C_words(result),
+            "first by id" if result.chosen.get("preset") else "",
             Path(result.path).stem,
         )
         for result in results
     ]
-    for count in range(1, len(told[0]) + 1):
-        names = tuple(", ".join(words[:count]) for words in told)
+    if len(results) == 1:
+        return (told[0][0] or told[0][-1],)
+    differing = [i for i in range(len(told[0])) if len({words[i] for words in told}) > 1]
+    for count in range(1, len(differing) + 1):
+        names = tuple(", ".join(words[i] for i in differing[:count] if words[i]) for words in told)
         if len(set(names)) == len(names):
             return names
-    return tuple(f"{', '.join(words)} ({i})" for i, words in enumerate(told, start=1))
+    return tuple(f"{words[0]} ({i})" for i, words in enumerate(told, start=1))
+
+
+def _C_words(result: FewShotResult) -> str:
+    by = str(result.chosen["C"])
+    return f"C = {result.chosen['grid'][0]:g}" if by.startswith("fixed") else (
+        "C by validation" if not result.is_few_shot else "C inside draws"
+    )  # fmt: skip
 
 
 def _check(results: Sequence[FewShotResult]) -> None:
@@ -138,7 +151,7 @@ def _said(results: Sequence[FewShotResult]) -> list[str]:
     first = results[0]
     draws = sorted({len(p.seeds) for result in results for p in result.points if p.shots is not None})
     ways = list(dict.fromkeys(str(result.chosen["C"]) for result in results))
-    test = f"{first.counts['test_rows']:,} rows of {first.counts['test_patients']:,} patients"
+    test = f"test: {first.counts['test_rows']:,} rows of {first.counts['test_patients']:,} patients"
     bands = "band: 95% of the mean over draws" if draws[-1] > 1 else "one draw of each size"
     many = f"{draws[-1]} draws of each size" if draws[-1] > 1 else str(first.chosen["draws"])
-    return [f"{many}; C {' / '.join(ways)}; test: {test}", f"{bands}; bars: 95% over test patients, the draws given"]
+    return [f"{many}; {test}", f"C {' / '.join(ways)}", f"{bands}; bars: 95% over test patients, the draws given"]

@@ -20,7 +20,7 @@ from embedcache.probes.coordinates import not_finite
 Single = npt.NDArray[np.float32]
 _JITTER = 1e-11
 """Of the rows' mean square, added to each: equal rows, and those that others span, would leave no Cholesky factor."""
-_LEFT_OUT, _LEFT_OUT_TOGETHER = 0.5, 64.0
+_LEFT_OUT, _LEFT_OUT_TOGETHER = 1.0, 128.0
 """Curvature times squared length up to which a row is left out of a metric, and all such rows together, where the penalty has
 a curvature of 1. (At a small C each row bends the loss little, and all of them much.)"""
 _WIDE = 2

@@ -217,7 +217,7 @@ def test_a_metric_is_the_hessian_of_the_rows_that_count(shape: tuple[int, int]) 
     metric = Metric.of(rows, curvature)
     counted = np.zeros(len(X))
     counted[metric.counting] = curvature[metric.counting]
-    assert (curvature[counted == 0] * rows.square[counted == 0] <= 0.5).all()
+    assert (curvature[counted == 0] * rows.square[counted == 0] <= 1.0).all()
     penalty = np.ones(rows.A.shape[1])
     penalty[-1] = metric.penalty
     hessian = rows.A.T @ (counted[:, None] * rows.A) + np.diag(penalty)
