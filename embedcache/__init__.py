@@ -23,6 +23,8 @@ _PUBLIC = {
     "ExtractReport": "embedcache.extraction.job",
     "FeatureCache": "embedcache.store.reader",
     "Features": "embedcache.store.features",
+    "FewShotConfig": "embedcache.evaluation.few_shot_config",
+    "FewShotResult": "embedcache.evaluation.few_shot_result",
     "Grid": "embedcache.evaluation.grid",
     "GridConfig": "embedcache.evaluation.grid",
     "Labels": "embedcache.types",
@@ -53,6 +55,7 @@ _PUBLIC = {
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
+    "draw_few_shot": "embedcache.evaluation.few_shot_curve",
     "draw_grid": "embedcache.evaluation.grid_figure",
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
@@ -61,6 +64,7 @@ _PUBLIC = {
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
+    "few_shot": "embedcache.evaluation.few_shot",
     "find_leaks": "embedcache.evaluation.leaks",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
@@ -107,6 +111,8 @@ __all__ = [
     "ExtractReport",
     "FeatureCache",
     "Features",
+    "FewShotConfig",
+    "FewShotResult",
     "Grid",
     "GridConfig",
     "Labels",
@@ -138,6 +144,7 @@ __all__ = [
     "describe_datasets",
     "describe_labels",
     "doctor",
+    "draw_few_shot",
     "draw_grid",
     "draw_pca",
     "draw_result",
@@ -146,6 +153,7 @@ __all__ = [
     "export_key",
     "export_splits",
     "extract",
+    "few_shot",
     "find_leaks",
     "import_key",
     "import_splits",
@@ -194,6 +202,10 @@ if TYPE_CHECKING:
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation.by_column import SubgroupTable, measure_subgroups
     from embedcache.evaluation.compare import ComparedResults, compare_results
+    from embedcache.evaluation.few_shot import few_shot
+    from embedcache.evaluation.few_shot_config import FewShotConfig
+    from embedcache.evaluation.few_shot_curve import draw_few_shot
+    from embedcache.evaluation.few_shot_result import FewShotResult
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.grid import Grid, GridConfig
     from embedcache.evaluation.grid import run_grid as probe_all

@@ -18,6 +18,7 @@ from embedcache_cli import (
     doctor,
     embed,
     extract,
+    few_shot,
     figure,
     gc,
     ids,
@@ -62,7 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 ALONE = (
-    plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, compare, subgroups, doctor, demo,
+    plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, few_shot, compare, subgroups, doctor, demo,
 )  # fmt: skip
 for module in ALONE:
     app.command(module.NAME)(module.command)

@@ -57,6 +57,18 @@ class Clustered:
         summed: Matrix = scale[0] * self.positive + scale[1] * self.negative
         return summed
 
+    @classmethod
+    def mean(cls, parts: Sequence["Clustered"]) -> "Clustered":
+        """Of the mean AUROC of several scores of the same label on the same rows."""
+        first = parts[0]
+        return cls(
+            float(np.mean([part.value for part in parts])),
+            np.mean([part.positive for part in parts], axis=0),
+            np.mean([part.negative for part in parts], axis=0),
+            first.positive_patients,
+            first.negative_patients,
+        )
+
     @property
     def smaller(self) -> int:
         """Patients in the smaller class."""
@@ -65,17 +77,21 @@ class Clustered:
 
 def auroc_interval(ranking: Ranking, patients: Patients) -> Interval:
     """Interval of one label's AUROC. The ranking must have both classes."""
-    parts = Clustered.of(ranking, patients)
-    if parts.smaller < 2:
-        return Interval(None, None, LOGIT, "no interval: one patient in a class")
-    return _logit_interval(parts.value, parts.variance(), parts.influence(), parts.smaller)
+    return mean_auroc_interval([Clustered.of(ranking, patients)])
 
 
 def macro_auroc_interval(rankings: Sequence[Ranking], patients: Patients) -> Interval:
     """Interval of the mean AUROC over `rankings`, all of them with both classes; labels covary through patients."""
-    parts = [Clustered.of(ranking, patients) for ranking in rankings]
+    return mean_auroc_interval([Clustered.of(ranking, patients) for ranking in rankings])
+
+
+def mean_auroc_interval(parts: Sequence[Clustered]) -> Interval:
+    """Interval of the mean AUROC over labels on the same patients; of one label, its own."""
     if len(parts) == 1:
-        return auroc_interval(rankings[0], patients)
+        one = parts[0]
+        if one.smaller < 2:
+            return Interval(None, None, LOGIT, "no interval: one patient in a class")
+        return _logit_interval(one.value, one.variance(), one.influence(), one.smaller)
     summed = np.sum([part.influence() for part in parts], axis=0) / len(parts)
     together = patients_together(np.array([part.variance() for part in parts]), [part.smaller for part in parts])
     if together < 2:

@@ -1,0 +1,157 @@
+"""A picture of few-shot curves: mean AUROC by patients of each class, several stores in one figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedcache.errors import InputError, MissingPackageError
+from embedcache.evaluation import figure_panels as panels
+from embedcache.evaluation.few_shot_result import CurvePoint, FewShotResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST = len(panels.COLOURS)
+_GAP = 1.5
+"""Between the last number of patients and all of them, in steps of twice as many."""
+
+
+def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
+    """Draw the curves into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
+
+    Of each store the mean macro AUROC over draws; its band is the t interval of that mean over draws, its bars the interval over
+    test patients. One that was not few-shot is dashed, and its name says so. Raises MissingPackageError without matplotlib,
+    InputError for a format that it does not know, for curves of different tasks, or for too many of them.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
+        ) from error
+
+    _check(results)
+    path = Path(path)
+    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    names = curve_names(results)
+    shots = sorted({point.shots for result in results for point in result.points if point.shots is not None})
+    places = {n: float(np.log2(n)) for n in shots}
+    end = float(np.log2(shots[-1])) + _GAP
+    for i, (result, name) in enumerate(zip(results, names, strict=True)):
+        # side by side, so that the bars of one do not hide those of another
+        aside = 0.05 * (i - (len(results) - 1) / 2)
+        _curve(
+            axes,
+            result,
+            name,
+            panels.COLOURS[i],
+            [(end if p.shots is None else places[p.shots]) + aside for p in result.points],
+        )
+    whole = any(point.shots is None for result in results for point in result.points)
+    ticks = [*places.values(), *([end] if whole else [])]
+    axes.set_xticks(ticks, [*(str(n) for n in shots), *(["all"] if whole else [])])
+    axes.axhline(0.5, color=panels.PALE, linewidth=1, linestyle=":")
+    axes.set_xlabel("Patients of each class in training (log scale)")
+    axes.set_ylabel("AUROC" if len(results[0].classes) == 1 else f"Macro AUROC over {len(results[0].classes)} classes")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.06 * (len(results) + 0.5) * (high - low))  # room for the names above the curves
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=panels.INK, length=3)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    task = results[0].task.name.replace("_", " ")
+    few = all(result.is_few_shot for result in results)
+    title = f"Few-shot curve on {task}" if few else f"Curve by patients on {task} (dashed: not few-shot)"
+    figure.suptitle(title, fontsize=13, fontweight="bold", color=panels.INK, x=0.01, ha="left")
+    figure.supxlabel("\n".join(_said(results)), fontsize=8, color=panels.PALE, x=0.01, ha="left")
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise InputError(
+            f"a figure can not be written as {path.suffix or 'a file without suffix'}; use .png."
+        ) from error
+    return path
+
+
+def curve_names(results: Sequence[FewShotResult]) -> tuple[str, ...]:
+    """What tells curves apart, as few words as it takes: backbone, dataset, features, how C came about, who was drawn, file."""
+    told = [
+        (
+            result.source.get("backbone", ""),
+            result.source.get("dataset", ""),
+            str(result.chosen.get("features", "")),
+            _C_words(result),
+            "first by id" if result.chosen.get("preset") else "",
+            Path(result.path).stem,
+        )
+        for result in results
+    ]
+    if len(results) == 1:
+        return (told[0][0] or told[0][-1],)
+    differing = [i for i in range(len(told[0])) if len({words[i] for words in told}) > 1]
+    for count in range(1, len(differing) + 1):
+        names = tuple(", ".join(words[i] for i in differing[:count] if words[i]) for words in told)
+        if len(set(names)) == len(names):
+            return names
+    return tuple(f"{words[0]} ({i})" for i, words in enumerate(told, start=1))
+
+
+def _C_words(result: FewShotResult) -> str:
+    by = str(result.chosen["C"])
+    return f"C = {result.chosen['grid'][0]:g}" if by.startswith("fixed") else (
+        "C by validation" if not result.is_few_shot else "C inside draws"
+    )  # fmt: skip
+
+
+def _check(results: Sequence[FewShotResult]) -> None:
+    if not results:
+        raise InputError("there is no curve to draw.")
+    if len(results) > _MOST:
+        raise InputError(f"a figure holds {_MOST} curves. Got {len(results)}; draw fewer stores.")
+    if len({(result.task.name, result.classes) for result in results}) > 1:
+        raise InputError("the curves are of different tasks or classes; draw those of one task.")
+    if all(point.shots is None for result in results for point in result.points):
+        raise InputError("no curve has a number of patients.")
+
+
+def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[float]) -> None:
+    shown = [(at, point) for at, point in zip(x, result.points, strict=True) if point.macro.value is not None]
+    few = [(at, point) for at, point in shown if point.shots is not None]
+    line = "-" if result.is_few_shot else "--"
+    label = name if result.is_few_shot else f"{name} (not few-shot)"
+    axes.plot(
+        [at for at, _ in few], [_value(p) for _, p in few], color=colour, linestyle=line, marker="o", markersize=4.5, label=label
+    )  # fmt: skip
+    band = [(at, p.macro.draws_low, p.macro.draws_high) for at, p in few if p.macro.draws_low is not None]
+    if band:
+        at, low, high = (np.array(column, dtype=np.float64) for column in zip(*band, strict=True))
+        axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+    for at_, point in shown:
+        figure = point.macro
+        if figure.test_low is not None and figure.test_high is not None:
+            axes.plot([at_, at_], [figure.test_low, figure.test_high], color=colour, linewidth=1, alpha=0.8)
+        if point.shots is None:
+            axes.plot(at_, _value(point), color=colour, marker="D", markersize=6)
+            if few:
+                ends = [few[-1][0], at_]
+                axes.plot(ends, [_value(few[-1][1]), _value(point)], color=colour, linestyle=":", linewidth=1.2)
+
+
+def _value(point: CurvePoint) -> float:
+    assert point.macro.value is not None  # undefined ones are not shown
+    return point.macro.value
+
+
+def _said(results: Sequence[FewShotResult]) -> list[str]:
+    first = results[0]
+    draws = sorted({len(p.seeds) for result in results for p in result.points if p.shots is not None})
+    ways = list(dict.fromkeys(str(result.chosen["C"]) for result in results))
+    test = f"test: {first.counts['test_rows']:,} rows of {first.counts['test_patients']:,} patients"
+    bands = "band: 95% of the mean over draws" if draws[-1] > 1 else "one draw of each size"
+    many = f"{draws[-1]} draws of each size" if draws[-1] > 1 else str(first.chosen["draws"])
+    return [f"{many}; {test}", f"C {' / '.join(ways)}", f"{bands}; bars: 95% over test patients, the draws given"]
