@@ -305,3 +305,12 @@ def sources(
 
 READING = {*inspect.signature(label_options).parameters, "dataset", "root", "cache", "ids"}
 """What `labels sync` needs: how to read the dataset, and where its stores are."""
+
+
+def numbers(text: str, kind: type, switch: str) -> tuple[Any, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InputError(f"{switch} takes {what} with commas between. Got {text!r}.") from None

@@ -6,7 +6,7 @@ import typer
 
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, print_table
-from embedcache_cli.probe import SHOWN
+from embedcache_cli.probe_printing import SHOWN
 
 if TYPE_CHECKING:
     from embedcache import ComparedResults

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import embedcache
+from embedcache_cli.asking import numbers
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
-from embedcache_cli.probe import numbers
 
 if TYPE_CHECKING:
     from embedcache import FewShotResult

@@ -1,22 +1,17 @@
 """`embedcache probe`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 import embedcache
 from embedcache.errors import InputError
-from embedcache_cli.asking import takes
-from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
-
-if TYPE_CHECKING:
-    from embedcache import Repetition
-    from embedcache.types import Metric
+from embedcache_cli.asking import numbers, takes
+from embedcache_cli.output import Json, print_json, tell_stage
+from embedcache_cli.probe_printing import print_repetition, print_result
 
 NAME = "probe"
-SHOWN = ("auroc", "average_precision", "balanced_accuracy", "f1", "brier", "r2", "mae", "pearson")
-"""Metrics that are printed; a terminal has no room for all."""
 app = typer.Typer(help="Fit a cheap head on cached features and measure it.", no_args_is_help=True)
 
 
@@ -246,91 +241,3 @@ def run(config: "embedcache.ProbeConfig", figure: str | None, json: bool) -> int
     else:
         print_result(result)
     return 0
-
-
-def print_repetition(done: "Repetition") -> None:
-    """The result of now, and below it each thing that is not as recorded."""
-    print_result(done.now)
-    recorded = Path(done.recorded.path).name
-    sections = (("asked", done.inputs), ("software", done.software), ("found", done.figures))
-    rows = [(what, d.name, d.recorded, d.now) for what, section in sections for d in section]
-    if rows:
-        print(f"beside {recorded}:")
-        print_table(("", "", "recorded", "now"), rows)
-    if not done.inputs:
-        print(f"the same was asked as in {recorded}" + ("" if done.figures else ", and the same was found"))
-    if done.largest_change is not None:
-        print(f"the scores of test rows differ by at most {done.largest_change:.3g}")
-
-
-def print_result(result: "embedcache.Result") -> None:
-    """The choice, the parts, a line per metric and class, and where it is written."""
-    chosen, counts = result.chosen, result.counts
-    layers = ", ".join(str(n) for n in chosen["layers"])
-    name = chosen["parameter"]
-    choice = f"{name} = {chosen[name]:.4g}"
-    print(f"{result.probe} probe on task {result.task.name}: {chosen['features']} of layer {layers}, {choice}")
-    print(f"chosen by {chosen['selected_by']} ({chosen['validation_score']:.3f}); split {chosen['split']}")
-    if "test_dataset" in result.source:
-        print(f"fitted on {result.source['dataset']}, tested on {result.source['test_dataset']}")
-    for part in ("train", "validation", "test"):
-        samples = f"{counted(counts[f'{part}_samples'], 'sample')} of {counted(counts[f'{part}_patients'], 'patient')}"
-        print(f"  {part:10}  {samples}")
-    if counts.get("views", 1) > 1:
-        print(f"  fitted on   {counts['views']} views of each row, the whole slice and cached crops")
-    for count, left_out in counts.items():
-        where, _, reason = count.partition("left_out_")
-        if reason and left_out:
-            of = " of the tested store" if where else ""
-            print(f"  left out    {counted(left_out, 'sample')}{of}: {reason.replace('_', ' ')}")
-    print_metrics(result.metrics)
-    for warning in result.warnings:
-        tell(f"note: {warning}")
-    print(result.path)
-
-
-def print_metrics(metrics: "tuple[Metric, ...]") -> None:
-    """A line per class with its figures and their 95% intervals; below, what is to be said of them."""
-    there = list(dict.fromkeys(m.name for m in metrics))
-    names = [name for name in there if name in SHOWN]
-    labels = list(dict.fromkeys(m.label for m in metrics))
-    cells = {(m.label, m.name): m for m in metrics}
-    rows = []
-    for label in labels:
-        of_label = [cells[label, name] for name in names if (label, name) in cells]
-        first = of_label[0]
-        positives = f"{first.positives:,} of {first.n:,}" if first.positives else f"{first.n:,}"
-        rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
-    print_table(("class", "positives", *(name.replace("_", " ") for name in names)), rows)
-    print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
-    if "f1" in names:
-        print("f1: each class at the threshold that validation chose, by the model before its refit")
-    more = [name.replace("_", " ") for name in there if name not in SHOWN]
-    if more:
-        print(f"in the file too: {', '.join(more)}")
-    notes: dict[str, list[str]] = {}
-    for m in metrics:
-        for note in m.note.split("; ") if m.name in names and m.name != "f1" else ():
-            if note == "few patients" and "macro" in labels:
-                continue  # the macro average's note names them all
-            if note and m.label not in notes.setdefault(note, []):
-                notes[note].append(m.label)
-    for note, told in notes.items():
-        print(f"{', '.join(told)}: {note}")
-
-
-def figure(metric: "Metric | None") -> str:
-    """`0.712 (0.650-0.770)`, or a dash where undefined."""
-    if metric is None or metric.value is None:
-        return "-"
-    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.3f}-{metric.high:.3f})"
-    return f"{metric.value:.3f}{interval}"
-
-
-def numbers(text: str, kind: type, switch: str) -> tuple[Any, ...]:
-    """Numbers with commas between them."""
-    try:
-        return tuple(kind(word) for word in text.split(","))
-    except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise InputError(f"{switch} takes {what} with commas between. Got {text!r}.") from None

@@ -7,9 +7,9 @@ import typer
 
 import embedcache
 from embedcache.errors import InputError
-from embedcache_cli.asking import takes
+from embedcache_cli.asking import numbers, takes
 from embedcache_cli.output import Json, ProgressLine, counted, print_json, print_table, tell
-from embedcache_cli.probe import numbers, shared
+from embedcache_cli.probe import shared
 
 if TYPE_CHECKING:
     from embedcache import Grid

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 import embedcache
-from embedcache_cli.asking import takes
+from embedcache_cli.asking import numbers, takes
 from embedcache_cli.output import Json
-from embedcache_cli.probe import Figure, numbers, run, shared
+from embedcache_cli.probe import Figure, run, shared
 
 NAME = "linear"
 

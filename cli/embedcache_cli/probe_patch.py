@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import embedcache
-from embedcache_cli.asking import label_options, takes
+from embedcache_cli.asking import label_options, numbers, takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
-from embedcache_cli.probe import figure, numbers
+from embedcache_cli.probe_printing import figure
 
 if TYPE_CHECKING:
     from embedcache import DatasetOptions, PatchProbeConfig, Result

@@ -8,7 +8,7 @@ import typer
 
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, print_table, tell
-from embedcache_cli.probe import figure
+from embedcache_cli.probe_printing import figure
 
 if TYPE_CHECKING:
     from embedcache.evaluation.result_table import ResultLine, ResultTable

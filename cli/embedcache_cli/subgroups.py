@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 import embedcache
+from embedcache_cli.asking import numbers
 from embedcache_cli.output import Json, counted, print_json, print_table
-from embedcache_cli.probe import SHOWN, figure, numbers
+from embedcache_cli.probe_printing import SHOWN, figure
 
 NAME = "subgroups"
 

@@ -14,7 +14,8 @@ from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
 from embedcache.evaluation import splits
 from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMasks, mask_classes, open_masks
-from embedcache.evaluation.question import FEWEST_RESAMPLES, choose_split, plain
+from embedcache.evaluation.question import FEWEST_RESAMPLES, plain
+from embedcache.evaluation.split_files import choose_split
 from embedcache.images.geometry import Placement, patch_shares
 from embedcache.images.views import placement_of
 from embedcache.probes.base import Matrix

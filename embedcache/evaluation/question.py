@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,14 @@ from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standar
 from embedcache.evaluation.label_files import find_labels, labels_digest
 from embedcache.evaluation.planes import open_planes, plane_inputs
 from embedcache.evaluation.reading import settle_pool, unit_inputs
-from embedcache.evaluation.split_files import find_split
+from embedcache.evaluation.split_files import choose_split
 from embedcache.evaluation.views import find_views, views_inputs
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.features import vectors
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.reader import FeatureCache
-from embedcache.types import PARTS, Labels, Split, Task, strings
+from embedcache.types import Labels, Split, Task
 
 FEWEST_RESAMPLES = 20
 """Of fewer no 95% interval can be read off."""
@@ -281,51 +281,6 @@ def _probe(config: ProbeConfig) -> Probe:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < np.inf
-
-
-class SplitWishes(Protocol):
-    """The part of a probe's configuration that says who trains, validates and tests; see ProbeConfig."""
-
-    @property
-    def split(self) -> Path | None:
-        """A split file, or the name of an imported split."""
-
-    @property
-    def validation(self) -> float:
-        """Share of the training patients, where no validation part is named."""
-
-    @property
-    def test(self) -> float:
-        """Share of the patients, where no test part is named."""
-
-    @property
-    def seed(self) -> int:
-        """Of the draw."""
-
-
-def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs_test: bool = True) -> Split:
-    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients.
-
-    needs_test: refuse a file without a test part; a draw has one in any case.
-    """
-    samples = cache.samples()
-    if config.split is None:
-        usable = ~samples.superseded
-        ids, patients = samples.id[usable], samples.patient_id[usable]
-        given = splits.given_parts(ids, patients, labels)
-        return splits.make_split(ids, patients, given, validation=config.validation, test=config.test, seed=config.seed)
-    file = splits.read_split(find_split(config.split, cache), samples.id)
-    patient = dict(zip(samples.id.tolist(), samples.patient_id.tolist(), strict=True))
-    split = Split(
-        file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
-    )
-    splits.check_split(split)
-    for part in PARTS if needs_test else PARTS[:2]:
-        if part not in split.part.tolist():
-            raise InputError(
-                f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
-            )
-    return split
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

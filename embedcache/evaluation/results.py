@@ -44,8 +44,8 @@ def decode_result(text: str, name: str) -> Result:
     """The result in a JSON text; `name` is what messages call it. Raises InputError, NewerFormatError."""
     try:
         document = json.loads(text)
-        stamp, version = document.pop("format"), document.pop("version")
-    except (ValueError, KeyError, AttributeError) as error:
+        stamp, version = document.pop("format"), int(document.pop("version"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no result of embedcache: it names no format; run the probe again.") from error
     if stamp != FORMAT:
         raise InputError(f"{name} is no result of embedcache: its format is {stamp!r}.")

@@ -1,15 +1,16 @@
-"""`embedcache splits make|export|import`: splits of a store's samples as CSV files."""
+"""`embedcache splits make|export|import`: splits of a store's samples as CSV files; and which split a job takes."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from embedcache.errors import InputError
 from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
 from embedcache.store.labels import LABELS
 from embedcache.store.reader import FeatureCache
-from embedcache.types import PARTS, Split
+from embedcache.types import PARTS, Labels, Split, strings
 
 SPLITS = "splits"
 """The folder of imported splits beside a dataset's stores."""
@@ -90,3 +91,48 @@ def _written(split: Split, path: Path) -> SplitReport:
     patients = Counter(part for _, part in set(zip(split.patient.tolist(), split.part.tolist(), strict=True)))
     there = [part for part in PARTS if part in samples]
     return SplitReport(str(path), split_digest(split), {p: samples[p] for p in there}, {p: patients[p] for p in there})
+
+
+class SplitWishes(Protocol):
+    """The part of a probe's configuration that says who trains, validates and tests; see ProbeConfig."""
+
+    @property
+    def split(self) -> Path | None:
+        """A split file, or the name of an imported split."""
+
+    @property
+    def validation(self) -> float:
+        """Share of the training patients, where no validation part is named."""
+
+    @property
+    def test(self) -> float:
+        """Share of the patients, where no test part is named."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+
+
+def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs_test: bool = True) -> Split:
+    """The given file's split, else the labels' own, completed by a draw; always with the store's own patients.
+
+    needs_test: refuse a file without a test part; a draw has one in any case.
+    """
+    samples = cache.samples()
+    if config.split is None:
+        usable = ~samples.superseded
+        ids, patients = samples.id[usable], samples.patient_id[usable]
+        given = given_parts(ids, patients, labels)
+        return make_split(ids, patients, given, validation=config.validation, test=config.test, seed=config.seed)
+    file = read_split(find_split(config.split, cache), samples.id)
+    patient = dict(zip(samples.id.tolist(), samples.patient_id.tolist(), strict=True))
+    split = Split(
+        file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
+    )
+    check_split(split)
+    for part in PARTS if needs_test else PARTS[:2]:
+        if part not in split.part.tolist():
+            raise InputError(
+                f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
+            )
+    return split

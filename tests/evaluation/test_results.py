@@ -9,6 +9,7 @@ import pytest
 from embedcache.errors import InputError, NewerFormatError
 from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.results import (
+    decode_result,
     find_result,
     kept_split,
     list_results,
@@ -130,3 +131,9 @@ def test_a_file_under_another_results_name_is_refused(tmp_path: Path) -> None:
     written.rename(tmp_path / f"{result_digest(other)[:16]}.json")
     with pytest.raises(InputError, match="other inputs"):
         find_result(other, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"format": "embedcache-result", "version": "new"}', "{"])
+def test_what_is_no_result_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InputError, match=r"a\.json is no result of embedcache"):
+        decode_result(text, "a.json")
