@@ -4,7 +4,8 @@
 permutation every patient gets the labels of another one: as many images as that patient has, cycled through if the new
 owner has more. So the labels of a patient stay together, and say nothing of the images. The whole job then runs: the
 split, the choice on validation, the refit, the test. Of 200 intervals of Effusion's AUROC at 95% some 10 exclude .5 if
-they are what they say; fewer than 3 or more than 19 do so by chance with a probability of about .4%.
+they are what they say; fewer than 3 or more than 19 do so by chance with a probability of about .4%. A few-shot curve is
+fitted to the first 20: 20 draws of 4 patients each, of which the interval over test patients is looked at (0 to 4 exclude .5).
 
 tried: permutations, over all probes; held: those whose interval holds .5. `--quick`: 40 permutations, for which 0 to 7
 exclude it.
@@ -12,6 +13,7 @@ exclude it.
 
 import argparse
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +21,10 @@ import numpy as np
 from common import ROOT, finish
 from nih128 import find_stores
 
+from embedcache.evaluation.few_shot import FewShotConfig, few_shot
 from embedcache.evaluation.probe import ProbeConfig, answer
 from embedcache.evaluation.question import ask
+from embedcache.store.labels import write_labels
 from embedcache.types import Labels
 
 FINDING = "Effusion"
@@ -32,6 +36,8 @@ PROBES = {
     "linear, 8 heads": ProbeConfig("linear", Path()),
 }
 BACKBONE = "trained-vit-s14"
+SHOTS, FEW, MOST_OF_FEW = 4, 20, 4
+"""Five or more of 20 exclude it by chance with a probability of .3%."""
 
 
 def main() -> None:
@@ -53,10 +59,14 @@ def main() -> None:
     store = Path(stores[BACKBONE].path)
     excluded = {name: excluding(replace(config, store=store), n, name) for name, config in PROBES.items()}
     low, high = (3, 19) if n == 200 else (0, round(0.05 * n + 3.5 * np.sqrt(0.0475 * n)))
-    tried = n * len(PROBES)
+    few_shot = few_shot_excluding(store)
+    checks = {f"{name}: {low} to {high}": low <= count <= high for name, count in excluded.items()}
+    checks[f"few-shot of {SHOTS} patients: at most {MOST_OF_FEW} of {FEW}"] = few_shot <= MOST_OF_FEW
+    excluded["few-shot"] = few_shot
+    tried = n * len(PROBES) + FEW
     finish(
         "permutations",
-        {f"{name}: {low} to {high}": low <= count <= high for name, count in excluded.items()},
+        checks,
         tried=tried,
         held=tried - sum(excluded.values()),
         ratio=1 - sum(excluded.values()) / tried,
@@ -78,6 +88,25 @@ def excluding(config: ProbeConfig, n: int, name: str) -> int:
         count += not found.low <= 0.5 <= found.high
         if seed % 20 == 19:
             print(f"{name}: {count} of {seed + 1} intervals exclude .5", flush=True)
+    return count
+
+
+def few_shot_excluding(store: Path) -> int:
+    """The same of few-shot curves at one size."""
+    question = ask(ProbeConfig("logistic", store))
+    count = 0
+    for seed in range(FEW):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_labels(folder, deal(question.labels, question.task.name, np.random.default_rng(seed)))
+            asked = FewShotConfig(
+                store, shots=(SHOTS,), whole=False, classes=(FINDING,), labels=folder, results=folder / "results"
+            )
+            macro = few_shot(asked).points[0].macro
+        assert macro.test_low is not None
+        assert macro.test_high is not None
+        count += not macro.test_low <= 0.5 <= macro.test_high
+    print(f"few-shot: {count} of {FEW} intervals exclude .5", flush=True)
     return count
 
 
