@@ -8,6 +8,8 @@ CT (one series of 30 slices): has a tumour box been drawn on the slice. There is
 one chest tell its slices apart, and nothing about other patients: two neighbouring slices stand for a "patient" (the run of
 boxed slices is five such pairs), every third pair tests.
 
+Few-shot curves: the slices of 1 to 16 volumes, 20 times each, on the task of the slices that show the hippocampus.
+
 Inputs have 112 pixels, the CNN's 128 (the crops have about 50). ours: AUROC of the trained ViT-S/14 (a trained ViT in DINOv2's
 format; not DINOv2's weights), logistic, on the slices that show the hippocampus. baseline: the better of raw pixels and a random
 ViT-S under the very same probe. Pixels tie: where a slice lies in a crop shows in its coarse brightness. So this says that the
@@ -31,6 +33,7 @@ from embedcache.testing.trained_vit import make_random_vit, make_trained_vit
 
 PIXELS = "pixels:32"
 CNN = "efficientnet-lite0"
+PROBES = ("logistic", "knn", "linear", "ridge")
 SIZE, CNN_SIZE = 112, 128
 """The nearest that patches of 14 and strides of 32 divide."""
 EVERY = 3
@@ -61,9 +64,12 @@ def main() -> None:
 
     found = [s for s in embedcache.list_stores(work / "cache") if s.state == "complete"]
     stores = [s.path for s in sorted(found, key=lambda s: (s.dataset, list(names).index(s.backbone)))]
-    grid = embedcache.probe_all(embedcache.GridConfig(tuple(stores), out=out / "volumes.csv"), tell)
-    again = embedcache.probe_all(embedcache.GridConfig(tuple(stores), out=out / "volumes.tex"))
+    config = embedcache.GridConfig(tuple(stores), PROBES, out=out / "volumes.csv")
+    grid = embedcache.probe_all(config, tell)
+    again = embedcache.probe_all(replace(config, out=out / "volumes.tex"))
     embedcache.draw_grid(grid.table, out / "volumes.png")
+    curves = few_shot_curves([s.path for s in found if s.dataset == "hippocampus"], options.quick)
+    embedcache.draw_few_shot(curves, out / "few_shot.png")
     print((out / "volumes.csv").read_text())
     for note in grid.notes:
         print(f"note: {note}")
@@ -78,7 +84,7 @@ def main() -> None:
     lows = {name: m.low or 0.0 for name, m in shown.items()}
     ours = scores["trained ViT-S/14" if not options.quick else "random ViT"]
     baseline = max(value for name, value in scores.items() if name.startswith(("pixels", "random")))
-    per_store = {"hippocampus": 2 + 1 + 2, "chest": 2}
+    per_store = {"hippocampus": 3 + 1 + 3, "chest": 3}
     checks = {
         "every_cell_answered": not grid.failed and len(grid.cells) == sum(per_store.values()) * len(names),
         "a_rerun_fits_nothing": not any(cell.computed for cell in again.cells),
@@ -96,6 +102,9 @@ def main() -> None:
         baseline=round(baseline, 4),
         baseline_name="the better of raw 32x32 pixels and a random ViT-S/14, same probe",
         ratio=round(ours / baseline, 3),
+        few_shot={
+            curve.source["backbone"]: [round(point.macro.value or 0.0, 4) for point in curve.points] for curve in curves
+        },
         table={
             f"{' '.join(title)}: {column.title}": [figure.value, figure.low, figure.high, figure.best]
             for title, row in zip(grid.table.titles(), grid.table.rows, strict=True)
@@ -207,6 +216,18 @@ def extract(
             f"{name}: {report.decoded} slices for {', '.join(Path(b).name for b in backbones)} in {report.seconds:.0f} s",
             flush=True,
         )
+
+
+def few_shot_curves(stores: list[str], quick: bool) -> list[embedcache.FewShotResult]:
+    """Which slices show the hippocampus, learned from all slices of 1 to 16 volumes."""
+    return [
+        embedcache.few_shot(
+            embedcache.FewShotConfig(
+                store, task="shown", shots=(1, 2) if quick else (1, 2, 4, 8, 16), pool=None, whole=not quick
+            )
+        )
+        for store in stores
+    ]
 
 
 def slices_are_all_there(stores: list[Any]) -> bool:
