@@ -4,7 +4,7 @@ import argparse
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,7 +20,9 @@ def main() -> None:
     X, y, groups = FeatureCache.open(arguments.store).features("cls+mean", task=arguments.task)
     known = ~np.isnan(y)
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    scores = cross_val_score(head, X[known], y[known], groups=groups[known], cv=GroupKFold(3), scoring="roc_auc")
+    scores = cross_val_score(
+        head, X[known], y[known], groups=groups[known], cv=StratifiedGroupKFold(3), scoring="roc_auc"
+    )
     print(f"AUROC in {len(scores)} folds by patient: {', '.join(f'{s:.3f}' for s in scores)}")
 
 

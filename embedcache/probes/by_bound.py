@@ -10,7 +10,6 @@ what a row must reach to be among the k nearest, so rows whose bound lies below 
 spectrum. Rounding is bounded too (`slack`). How wide the short product is decides the time alone.
 """
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from embedcache.probes.base import Matrix
 from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, ranked, rounding
+from embedcache.probes.side_by_side import cores
 
 WIDTHS = (62, 126, 254, 382, 510)
 _BOUNDS = 2**25
@@ -193,8 +193,3 @@ def _split(centred: Matrix, basis: Matrix) -> tuple[Rows, Rows, Matrix]:
 
 def _evenly(n: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,8 +7,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from embedcache.errors import InputError
-from embedcache.probes.by_bound import Bounds, bounded_nearest, cores
+from embedcache.probes.by_bound import Bounds, bounded_nearest
 from embedcache.probes.neighbours import Device, Members, Nearest, Rows, exact, ranked, rounding
+from embedcache.probes.side_by_side import cores
 
 _SPARE = 16
 """More rows than asked for: those beside the k-th, where the rounding of products decides."""

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Columns, Features, Matrix, runs
-from embedcache.probes.by_bound import cores
 from embedcache.probes.linear_heads import ClassLoss, Heads, LabelLoss, Loss
+from embedcache.probes.side_by_side import cores
 
 Numbers = npt.NDArray[np.int64]
 FIRST_WEIGHTS = 0.01

@@ -7,13 +7,14 @@ shifted before it is used. Products run in the rows' own precision (at least flo
 numpy does the work here; `on_torch` runs the same lines on a device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from embedcache.probes.base import Features, Matrix
+from embedcache.probes.side_by_side import cores, summed
 
 _BLOCK_VALUES = 2_000_000
 """Features and scores of a block of rows: 24 MB in float32."""
@@ -41,6 +42,8 @@ class Rows:
     """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary."""
 
     xp: Any = np
+    workers: int = cores()
+    """Threads of a pass; a device has its own."""
 
     def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None) -> None:
         self.X, self.targets, self.held = X, targets, self.hold(X)
@@ -84,27 +87,31 @@ class Rows:
         block = self.held[rows].astype(self.dtype, copy=False)
         return block if self._shift is None else block - self._shift
 
-    def blocks(self, columns: int) -> Iterator[tuple[slice, Any]]:
+    def blocks(self, columns: int) -> list[slice]:
         """Blocks of rows beside which a block of `columns` scores still fits."""
         step = int(np.clip(_BLOCK_VALUES // (self.d + columns), 64, 8192))
-        for start in range(0, self.n, step):
-            rows = slice(start, min(start + step, self.n))
-            yield rows, self.take(rows)
+        return [slice(start, min(start + step, self.n)) for start in range(0, self.n, step)]
 
     def _means(self) -> Matrix:
         total = np.zeros((len(self.weight), self.d))
-        for rows, x in self.blocks(len(self.weight)):
-            total += self.unload(self.weight[:, rows] @ x)
+        for rows in self.blocks(len(self.weight)):
+            total += self.unload(self.weight[:, rows] @ self.take(rows))
         return total
 
     def gram(self, weight: Any) -> tuple[Matrix, Matrix]:
         """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1. One pass."""
         plain = bool((weight == weight[0]).all())
-        mean, total = np.zeros(self.d), np.zeros((self.d, self.d))
-        for rows, x in self.blocks(0):
-            part = x if plain else x * self.xp.sqrt(weight[rows])[:, None]
-            mean += self.unload(weight[rows] @ x)
-            total += self.unload(part.T @ part)
+
+        def sums(blocks: Sequence[slice]) -> tuple[Matrix, Matrix]:
+            mean, total = np.zeros(self.d), np.zeros((self.d, self.d))
+            for rows in blocks:
+                x = self.take(rows)
+                part = x if plain else x * self.xp.sqrt(weight[rows])[:, None]
+                mean += self.unload(weight[rows] @ x)
+                total += self.unload(part.T @ part)
+            return mean, total
+
+        mean, total = summed(sums, self.blocks(0), self.n * self.d * self.d, self.workers)
         if plain:
             total *= float(weight[0])
         total -= np.outer(mean, mean)
@@ -115,8 +122,8 @@ class Rows:
         offset = self.load((intercept - coef @ self.relative[label])[:, None])
         W = self.load(coef)
         each, total = [], np.zeros((self.heads, self.heads))
-        for rows, x in self.blocks(self.heads):
-            scores = W @ x.T + offset
+        for rows in self.blocks(self.heads):
+            scores = W @ self.take(rows).T + offset
             weight = self.weight[label, rows]
             if self.softmax:
                 shares = _softmax(self.xp, scores)
@@ -139,25 +146,33 @@ class Rows:
         relative = self.relative[label]
         offset = self.load((intercept - np.einsum("mhd,md->mh", coef, relative)).reshape(-1, 1))
         W = self.load(coef.reshape(m * heads, d).T)
-        loss, curvature = np.zeros(m), np.zeros(m)
-        slope, slope_b = np.zeros((m * heads, d)), np.zeros(m * heads)
         runs = _runs(label)
-        for rows, x in self.blocks(2 * m * heads):
-            # rows times columns: BLAS is faster at it than at columns times rows, where columns are few
-            scores = self.turned(x @ W)
-            scores += offset
-            if self.softmax:
-                parts = softmax_loss(self.xp, scores.reshape(m, heads, -1), self.sign[:, rows], self.weight[0, rows])
-                loss += self.unload(parts[0])
-                curvature += self.unload(parts[1])
-            else:
-                for which, columns in runs:
-                    parts = binary_loss(self.xp, scores[columns], self.sign[which, rows], self.weight[which, rows])
-                    loss[columns] += self.unload(parts[0])
-                    curvature[columns] += self.unload(parts[1])
-            # The scores have been replaced by the derivatives of the loss.
-            slope += self.unload(scores @ x)
-            slope_b += self.unload(scores.sum(1))
+
+        def sums(blocks: Sequence[slice]) -> tuple[Matrix, Matrix, Matrix, Matrix]:
+            loss, curvature = np.zeros(m), np.zeros(m)
+            slope, slope_b = np.zeros((m * heads, d)), np.zeros(m * heads)
+            for rows in blocks:
+                x = self.take(rows)
+                # rows times columns: BLAS is faster at it than at columns times rows, where columns are few
+                scores = self.turned(x @ W)
+                scores += offset
+                if self.softmax:
+                    by_head = scores.reshape(m, heads, -1)
+                    parts = softmax_loss(self.xp, by_head, self.sign[:, rows], self.weight[0, rows])
+                    loss += self.unload(parts[0])
+                    curvature += self.unload(parts[1])
+                else:
+                    for which, columns in runs:
+                        parts = binary_loss(self.xp, scores[columns], self.sign[which, rows], self.weight[which, rows])
+                        loss[columns] += self.unload(parts[0])
+                        curvature[columns] += self.unload(parts[1])
+                # The scores have been replaced by the derivatives of the loss.
+                slope += self.unload(scores @ x)
+                slope_b += self.unload(scores.sum(1))
+            return loss, curvature, slope, slope_b
+
+        blocks, products = self.blocks(2 * m * heads), 2 * self.n * d * m * heads
+        loss, curvature, slope, slope_b = summed(sums, blocks, products, self.workers)
         slope_b = slope_b.reshape(m, heads)
         slope = slope.reshape(m, heads, d)
         slope -= slope_b[:, :, None] * relative[:, None, :]
