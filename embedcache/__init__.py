@@ -60,6 +60,7 @@ _PUBLIC = {
     "draw_pca": "embedcache.evaluation.pca_of_store",
     "draw_result": "embedcache.evaluation.figures",
     "embed": "embedcache.extraction.embed",
+    "estimator_probe": "embedcache.probes.sklearn_probe",
     "explain_backbone": "embedcache.backbones.catalogue",
     "export_key": "embedcache.datasets.identifiers",
     "export_splits": "embedcache.evaluation.split_files",
@@ -149,6 +150,7 @@ __all__ = [
     "draw_pca",
     "draw_result",
     "embed",
+    "estimator_probe",
     "explain_backbone",
     "export_key",
     "export_splits",
@@ -233,6 +235,7 @@ if TYPE_CHECKING:
     from embedcache.extraction.repair import repair_store as repair
     from embedcache.extraction.sync import sync_labels
     from embedcache.probes.estimators import LogisticPath
+    from embedcache.probes.sklearn_probe import estimator_probe
     from embedcache.store.catalog import list_stores, remove_store, show_store
     from embedcache.store.features import Features
     from embedcache.store.gc import collect_garbage

@@ -23,9 +23,10 @@ def shared(
     layers: Annotated[
         str,
         typer.Option(
-            help="last, or numbers with commas: their CLS tokens side by side; auto: validation chooses the last block or four."
+            help="last, or numbers with commas: their CLS tokens side by side; auto: validation chooses the last block or four; "
+            "own: as the probe does (linear auto, others last)."
         ),
-    ] = "last",
+    ] = "own",
     views: Annotated[
         int, typer.Option(help="Fit on this many cached views of each row too: those of `extract --views`.")
     ] = 0,
@@ -83,7 +84,11 @@ def shared(
         "store": Path(one_store(store, train)),
         "task": task,
         "features": features,
-        "layers": layers if layers in ("last", "auto") else numbers(layers, int, "--layers"),
+        "layers": None
+        if layers == "own"
+        else layers
+        if layers in ("last", "auto")
+        else numbers(layers, int, "--layers"),
         "views": views,
         "pool": None if pool == "none" else pool,
         "pool_by": pool_by,

@@ -130,14 +130,17 @@ class _Estimates:
         self.made: dict[tuple[int, bytes], Estimates] = {}
 
     def compare(self, i: int, j: int) -> tuple[Comparison, ...]:
-        """Result i against result j; a row that either leaves without a score is left out of both."""
+        """Result i against result j; a row that any result leaves without a score is left out of all.
+
+        So every pair speaks of the same rows and labels, and a result has one value in all of its pairs.
+        """
         a, b = self.read[i], self.read[j]
         if a.kind == "numeric":
             return compare_scores(
                 a.test.label, a.test.score, b.test.score, a.test.patient, a.kind, a.test.classes,
                 resamples=self.resamples, seed=self.seed,
             )  # fmt: skip
-        unscored = np.isnan(a.test.score) | np.isnan(b.test.score)
+        unscored = np.any([np.isnan(one.test.score) for one in self.read], axis=0)
         return compare_estimates(self.of(i, unscored), self.of(j, unscored), a.test.label, self.patients)
 
     def of(self, i: int, unscored: npt.NDArray[np.bool_]) -> Estimates:

@@ -74,8 +74,11 @@ def curve_point(
     scores, width = test.scores(heads), len(test.classes)
     areas = head_aurocs(test.truth, scores, np.tile(np.arange(width), len(heads))).reshape(-1, width)
     of_label = [_over_draws(test, scores, areas, j) for j in range(width)]
-    each = macro(areas)
-    figures = [_figure("macro", each, _macro_interval(of_label), _left_out(test, areas))]
+    # over the classes that every draw defines: value and both intervals speak of the same ones
+    whole = np.asarray(~np.isnan(areas).any(axis=0), dtype=np.bool_)
+    each = macro(areas[:, whole]) if whole.any() else np.full(len(areas), np.nan)
+    kept = [part for part, defined in zip(of_label, whole.tolist(), strict=True) if defined]
+    figures = [_figure("macro", each, _macro_interval(kept), _left_out(test, areas))]
     for j, (name, part) in enumerate(zip(test.classes, of_label, strict=True)):
         interval = None if part is None else mean_auroc_interval([part])
         few = part is not None and part.smaller < FEW_PATIENTS
@@ -101,7 +104,7 @@ def t_interval(values: Matrix) -> tuple[float, float] | None:
         return None
     half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     mean = float(values.mean())
-    return mean - half, mean + half
+    return max(0.0, mean - half), min(1.0, mean + half)  # of AUROCs
 
 
 def _over_draws(test: Tested, scores: Features, areas: Matrix, j: int) -> Clustered | None:

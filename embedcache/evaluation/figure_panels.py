@@ -130,7 +130,11 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
             ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8}
             axes.plot(values[at], scores[at], color=colour, **ring)
             axes.annotate(f" {parameter} = {value:.3g}", (values[at], scores[at]), fontsize=9, color=INK, va="bottom")
-    axes.set_xscale("log")
+    tried = np.array([value for path in paths.values() for value in path["values"]], dtype=np.float64)
+    if (tried > 0).all():
+        axes.set_xscale("log")
+    elif (tried > 0).any():  # a penalty of 0 has no place on a logarithmic axis
+        axes.set_xscale("symlog", linthresh=float(tried[tried > 0].min()))
     axes.set_xlabel(parameter)
     axes.set_ylabel(f"{by.replace('auroc', 'AUROC')} of the rows that choose")
     if len(paths) > 1:

@@ -75,7 +75,10 @@ def _classes(figure: "Figure", result: Result, test: Predictions) -> list[str]:
     panels.intervals(axes[0, 0], shown, style)
     panels.roc_curves(axes[0, 1], test, commonest, style)
     if lower:
-        panels.reliability_curves(axes[1, 0], test, commonest, style, scores_are)
+        if probable:
+            panels.reliability_curves(axes[1, 0], test, commonest, style, scores_are)
+        else:  # a margin or a cosine is no probability
+            axes[1, 0].set_visible(False)
         _path(axes[1, 1], result)
     undefined = [m.label for m in result.metrics if m.name == "auroc" and m.value is None]
     return [f"undefined, left out: {', '.join(undefined)}"] if undefined else []

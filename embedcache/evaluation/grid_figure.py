@@ -1,6 +1,7 @@
 """A grid's table as a picture: a panel per column, a dot with its interval per row."""
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from embedcache.errors import InputError, MissingPackageError
@@ -14,6 +15,8 @@ MOST_ACROSS = 4
 """Panels beside each other; more stand below."""
 _CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
 """What knows nothing scores."""
+_LETTERS = 14
+"""Of a note, beside each other in an inch."""
 _LEAST = {"r2": -1.0}
 """Where an axis ends at the latest: R2 has no least value, and an interval of a few patients would hide all others."""
 
@@ -53,7 +56,8 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
     notes = ["95% intervals, clustered by patient"]
     if any(column.compared for column in table.columns):
         notes.append(f"filled: {MARK}")
-    figure.supxlabel("\n".join(notes), fontsize=8, color=PALE, x=0.01, ha="left")
+    lines = [line for note in notes for line in wrap(note, int(size[0] * _LETTERS))]
+    figure.supxlabel("\n".join(lines), fontsize=8, color=PALE, x=0.01, ha="left")
     try:
         figure.savefig(path)
     except ValueError as error:

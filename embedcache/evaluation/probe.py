@@ -19,7 +19,7 @@ from embedcache.evaluation.feature_choices import untried
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
-from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
+from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
 from embedcache.evaluation.reading import count_samples, read_rows
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
@@ -230,7 +230,7 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    if (line := untried(config.features, config.layers, question.choices)) is not None:
+    if (line := untried(config.features, asked_layers(config.layers, question.probe), question.choices)) is not None:
         found.append(line)
     if len(features.incomplete):
         done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"

@@ -31,7 +31,7 @@ def parse_probe_options(probe: str, texts: Iterable[str]) -> dict[str, Any]:
             raise InputError(
                 f"option {name!r} of probe {probe!r} is given twice; give it once, values with commas between."
             )
-        several = isinstance(defaults[name], tuple | list)
+        several = name == made.parameter or isinstance(defaults[name], tuple | list)
         found[name] = tuple(_value(word) for word in value.split(",")) if several else _value(value)
     return found
 

@@ -50,9 +50,9 @@ class ProbeConfig:
     """Which of the labels' tasks; None is the only one."""
     features: str = "auto"
     """`cls`, `mean`, `cls+mean`, `pooled`, or `auto`: validation chooses among `cls` and `cls+mean`, where stored."""
-    layers: Layers = "last"
-    """Numbers (-1 is the last): their CLS tokens side by side. `auto`: validation chooses between the last block and the last
-    four, where stored."""
+    layers: Layers | None = None
+    """Numbers (-1 is the last): their CLS tokens side by side. `last`, or `auto`: validation chooses between the last block and
+    the last four, where stored. None is the probe's own choice (linear heads `auto`, others `last`)."""
     views: int = 0
     """Fit on this many cached views of each row too, from the stores that lie beside this one."""
     pool: str | None = "mean"
@@ -150,7 +150,8 @@ def ask(config: ProbeConfig) -> Question:
         raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
     split = choose_split(cache, labels, config, needs_test=config.test_store is None)
     standardize = probe.standardize if config.standardize is None else config.standardize
-    choices = feature_choices(cache, config.features, config.layers, standardize)
+    layers_asked = asked_layers(config.layers, probe)
+    choices = feature_choices(cache, config.features, layers_asked, standardize)
     kinds, layers = described(choices)
     views = find_views(cache, config.views)
     if views and config.select != "validation":
@@ -275,8 +276,18 @@ def _probe(config: ProbeConfig) -> Probe:
     if grid is not None and not (grid and all(_is_number(v) and (v > 0 or (v == 0 and least_too)) for v in grid)):
         what = "numbers of 0 or more" if least_too else "positive numbers"
         raise InputError(f"{probe.parameter} must be one or several {what}. Got {list(grid)}.")
-    asked: Probe = factory(**options)
+    try:
+        asked: Probe = factory(**options)
+    except (TypeError, ValueError) as error:  # a word where a number belongs
+        given = ", ".join(f"{name} = {value!r}" for name, value in options.items())
+        raise InputError(f"probe {config.probe!r} takes no such options: {given} ({error}).") from None
     return asked
+
+
+def asked_layers(layers: Layers | None, probe: Probe) -> Layers:
+    """As asked, or as the probe itself would have it."""
+    own: Layers = getattr(probe, "layers", "last")
+    return own if layers is None else layers
 
 
 def _is_number(value: Any) -> bool:

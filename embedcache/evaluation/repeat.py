@@ -146,7 +146,9 @@ def _find(result: Result, name: str, dataset: str | None, switch: str) -> Path:
     found = sorted([*above.glob(name), *above.glob(f"*/*/{name}")])
     if len(found) > 1 and dataset:  # stores of one recipe bear one name, each in the folder of its dataset
         of_backbone = [path for path in found if path.parent.name == result.source["backbone"]]
-        found = [path for path in of_backbone if FeatureCache.open(path).root.dataset.name == dataset]
+        # an unfinished one of another dataset stands in nobody's way
+        stores = [(path, FeatureCache.open(path, allow_partial=True)) for path in of_backbone]
+        found = [path for path, store in stores if store.root.dataset.name == dataset]
     if len(found) != 1:
         raise InputError(
             f"{len(found)} stores called {name} lie beside {Path(result.path).name} or in its cache; name one with {switch}."

@@ -164,7 +164,8 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
     """
     models = fit(question, train, choices)
     paths = [_path(question, name, model, validation) for name, model in models.items()]
-    best = max(paths, key=lambda path: np.nanmax(path.found))  # the first of equals
+    # the first of equals; where one is judged by AUROC, accuracy is no match for it
+    best = max(paths, key=lambda path: (path.by != "accuracy", np.nanmax(path.found)))
     i = int(np.nanargmax(best.found))
     value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
@@ -201,13 +202,13 @@ def _path(question: Question, features: str, model: Model, validation: Rows) -> 
             f"{question.select}; leave --select at validation."
         )
     truth = label_matrix(validation.y, question.kind, len(question.classes))
-    if np.isnan(scores).all():
+    stopped = np.isin(model.fitted.values, model.fitted.diagnostics.not_converged)
+    if np.isnan(scores).all() and not stopped.all():
         raise InputError(
             f"no class of task {question.task.name!r} has both a positive and a negative in the training part; "
             "give another split with --split FILE."
         )
     by, found = selection_scores(question.kind, truth, scores, model.fitted.threshold)
-    stopped = np.isin(model.fitted.values, model.fitted.diagnostics.not_converged)
     found = np.where(stopped, np.nan, found)
     if np.isnan(found).all():
         raise InputError(
@@ -222,7 +223,7 @@ def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: fl
     if kind == "numeric":
         return "r2", _r2(truth[:, 0], path[:, :, 0])
     areas = macro(_aurocs(truth, path))
-    if not np.isnan(areas).any():
+    if not np.isnan(areas).all():  # a value without scores, whose heads diverged, is not chosen
         return "macro auroc", areas
     right = [correct(truth, scores, kind, threshold) for scores in path]
     hits = [macro(np.array([accuracy(r[:, j]) for j in range(r.shape[1])], dtype=np.float64)) for r in right]

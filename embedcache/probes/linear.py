@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Settings] = {
 class LinearProbe:
     """Linear heads by their learning rate. What is None is the preset's.
 
-    A preset's four vectors are those of `ProbeConfig(layers="auto")`; `embedcache probe linear` asks for them by itself.
+    A preset's four vectors are those of `ProbeConfig(layers="auto")`, which is this probe's own choice.
     """
 
     lr: tuple[float, ...] | None = None
@@ -62,6 +62,8 @@ class LinearProbe:
     parameter = "lr"
     answers: ClassVar[tuple[ProbeKind, ...]] = ("binary", "multilabel", "multiclass")
     standardize = False
+    layers = "auto"
+    """The presets' vectors: of the last block and of the last four."""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

@@ -22,6 +22,7 @@ class FittedPrototypes:
     """Class means less the mean of all rows; of a label: without and with it."""
 
     values: tuple[float, ...]
+    kind: ProbeKind
     metric: str
     means: tuple[Matrix, ...]
     """Of each label (n_values, 2, d), or one of (n_values, n_classes, d); NaN where there is no row."""
@@ -49,7 +50,7 @@ class FittedPrototypes:
             near = np.empty((len(means), len(X), means.shape[1]))
             for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
                 near[:, rows] = _nearness(X[rows].astype(np.float64) - centre, means, self.metric)
-            columns.append(near if len(self.means) == 1 and means.shape[1] != 2 else near[..., 1:] - near[..., :1])
+            columns.append(near if self.kind == "multiclass" else near[..., 1:] - near[..., :1])
         return np.concatenate(columns, axis=2)
 
 
@@ -94,7 +95,7 @@ class PrototypeProbe:
             found = [_class_means(X, np.stack([1 - column, column], axis=1), values) for column in labels.T]
         means, centres = zip(*found, strict=True)
         return FittedPrototypes(
-            values, self.metric, means, centres, Diagnostics(software={"solver": f"numpy {np.__version__} means"})
+            values, kind, self.metric, means, centres, Diagnostics(software={"solver": f"numpy {np.__version__} means"})
         )
 
 

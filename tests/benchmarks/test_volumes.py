@@ -12,9 +12,10 @@ def test_volumes(shared_data: Path, tmp_path: Path) -> None:
     assert all(line["checks"].values())
     rows = list(csv.DictReader((tmp_path / "quick" / "volumes.csv").read_text().splitlines()))
     assert [(row["backbone"], row["probe"]) for row in rows] == [
-        ("random-vit", "logistic"), ("random-vit", "knn"), ("random-vit", "ridge"),
-        ("pixels-32", "logistic"), ("pixels-32", "knn"), ("pixels-32", "ridge"),
-    ]  # fmt: skip
-    assert float(rows[3]["hippocampus shown auroc"]) == line["table"]["pixels-32 logistic: hippocampus shown auroc"][0]
-    for name in ("volumes.tex", "volumes.png"):
+        (backbone, probe)
+        for backbone in ("random-vit", "pixels-32")
+        for probe in ("logistic", "knn", "linear", "ridge")
+    ]
+    assert float(rows[4]["hippocampus shown auroc"]) == line["table"]["pixels-32 logistic: hippocampus shown auroc"][0]
+    for name in ("volumes.tex", "volumes.png", "few_shot.png"):
         assert (tmp_path / "quick" / name).stat().st_size > 500

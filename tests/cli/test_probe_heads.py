@@ -79,3 +79,29 @@ def test_a_grid_that_is_no_number_is_refused(copied: World, cli: Cli) -> None:
     refused = cli("probe", "run", "logistic", copied.store, "--task", "bright", "--option", "C=abc")
     assert refused.code == 2
     assert "C must be one or several positive numbers" in refused.err
+
+
+@pytest.mark.parametrize("probe", ["linear-svm", "prototypes"])
+def test_scores_that_are_no_probabilities_are_drawn_without_a_reliability_curve(
+    probe: str, copied: World, cli: Cli, tmp_path: Path
+) -> None:
+    picture = tmp_path / "x.png"
+    done = cli("probe", probe, copied.store, *SMALL, "--figure", picture)
+    assert done.code == 0, done.err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["lr=0.1", "lr=0.1,0.5"])
+def test_the_grid_of_a_probe_by_name_takes_one_value_or_several(option: str, copied: World, cli: Cli) -> None:
+    options = ("--option", option, "--option", "iterations=50")
+    document = cli("probe", "run", "linear", copied.store, *SMALL, *options).document
+    assert document["inputs"]["config"]["options"]["lr"] == [float(value) for value in option[3:].split(",")]
+
+
+@pytest.mark.parametrize(
+    ("probe", "option"), [("linear", "iterations=x"), ("knn", "votes=1"), ("attention", "hidden=abc")]
+)
+def test_a_word_where_a_number_belongs_is_refused_in_one_line(probe: str, option: str, copied: World, cli: Cli) -> None:
+    done = cli("probe", "run", probe, copied.store, *SMALL, "--option", option)
+    assert done.code == 2
+    assert option.partition("=")[0] in done.err

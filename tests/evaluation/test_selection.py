@@ -81,3 +81,22 @@ def test_what_every_value_scored_is_kept(made: Any) -> None:
 def test_only_some_probes_choose_without_a_validation_part(made: Any) -> None:
     with pytest.raises(InputError, match="--select at validation"):
         run_probe(ProbeConfig("logistic", made.store, select="leave-patient-out", C=(0.1,)))
+
+
+def test_a_value_without_scores_is_not_chosen_and_the_others_are_judged_as_ever() -> None:
+    random = np.random.default_rng(0)
+    truth = (random.random((60, 1)) < 0.1).astype(float)
+    path = np.stack([random.normal(size=(60, 1)), truth + random.normal(size=(60, 1)), np.full((60, 1), np.nan)])
+    by, found = selection_scores("binary", truth, path, 0.0)
+    assert by == "macro auroc"
+    assert np.nanargmax(found) == 1
+    assert np.isnan(found[2])
+    np.testing.assert_array_equal(found[:2], selection_scores("binary", truth, path[:2], 0.0)[1])
+
+
+def test_heads_that_all_diverged_are_no_fault_of_the_split(made: Any) -> None:
+    config = ProbeConfig(
+        "linear", made.store, features="cls", options={"lr": (1e38,), "iterations": 300}, resamples=20, force=True
+    )
+    with pytest.raises(InputError, match="none converged"):
+        run_probe(config)

@@ -183,3 +183,13 @@ def test_a_probe_of_another_package_holds_to_all_of_it(tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     assert "their-logistic" in REGISTRY.names()
     check_probe("their-logistic")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_two_classes_of_a_softmax_task_have_a_score_each(metric: Any) -> None:
+    random = np.random.default_rng(0)
+    y = np.arange(80) % 2.0
+    X = (random.normal(size=(80, 4)) + 3 * y[:, None] * np.eye(4)[0]).astype(np.float32)
+    scores = PrototypeProbe(metric=metric).fit_path(X, y, "multiclass", (0.0,), 2).scores(X)[0]
+    assert scores.shape == (80, 2)
+    assert (scores.argmax(axis=1) == y).mean() > 0.9
