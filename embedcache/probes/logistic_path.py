@@ -29,6 +29,7 @@ from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
 from embedcache.probes.path_problem import STATE_BYTES, STATE_NUMBERS, PathProblem
 from embedcache.probes.rows import Rows, Targets
+from embedcache.probes.side_by_side import threads_for
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
 """`balanced`: each class of a label counts n / (number of classes · rows of the class); or a weight by class number."""
@@ -88,24 +89,35 @@ def solve_logistic(
     objective, norm = np.full((n_C, n_fits), np.nan), np.full((n_C, n_fits), np.nan)
     iterations, converged = np.zeros((n_C, n_fits), dtype=np.int64), np.ones((n_C, n_fits), dtype=np.bool_)
     evaluations = grams = 0
-    for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):
-        total = fits.weight[:, some].sum(axis=0)
-        problem = PathProblem.over(
-            coordinates.rows, fits.targets(some), fits.prior(some), np.array(ascending), total, rows_on(device)
-        )
-        found, decomposed = problem.solve(tol, max_iter)
-        evaluations, grams = evaluations + found.evaluations, grams + decomposed
-        shape = (len(some), n_C)
-        point = found.point.reshape(*shape, heads, -1).transpose(1, 0, 2, 3)
-        w = coordinates.back(point[..., :-1])
-        b = point[..., -1] - np.einsum("cfhd,fd->cfh", w, coordinates.original(problem.rows.centre))
-        if multinomial and heads == 1:
-            w, b = np.concatenate([-w, w], axis=2) / 2, np.concatenate([-b, b], axis=2) / 2
-        into = fits.shown if multinomial else some
-        coef[:, into], intercept[:, into] = w.reshape(n_C, -1, X.shape[1]), b.reshape(n_C, -1)
-        objective[:, some] = np.array(ascending)[:, None] * total * found.value.reshape(shape).T
-        norm[:, some] = np.linalg.norm(found.gradient, axis=1).reshape(shape).T
-        iterations[:, some], converged[:, some] = found.iterations.reshape(shape).T, found.converged.reshape(shape).T
+    products = 2 * coordinates.rows.size * n_C * max(1, len(fits.possible)) * heads
+    with threads_for(products if device == "cpu" else 0) as workers:
+        for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):
+            total = fits.weight[:, some].sum(axis=0)
+            problem = PathProblem.over(
+                coordinates.rows,
+                fits.targets(some),
+                fits.prior(some),
+                np.array(ascending),
+                total,
+                rows_on(device),
+                workers,
+            )
+            found, decomposed = problem.solve(tol, max_iter)
+            evaluations, grams = evaluations + found.evaluations, grams + decomposed
+            shape = (len(some), n_C)
+            point = found.point.reshape(*shape, heads, -1).transpose(1, 0, 2, 3)
+            w = coordinates.back(point[..., :-1])
+            b = point[..., -1] - np.einsum("cfhd,fd->cfh", w, coordinates.original(problem.rows.centre))
+            if multinomial and heads == 1:
+                w, b = np.concatenate([-w, w], axis=2) / 2, np.concatenate([-b, b], axis=2) / 2
+            into = fits.shown if multinomial else some
+            coef[:, into], intercept[:, into] = w.reshape(n_C, -1, X.shape[1]), b.reshape(n_C, -1)
+            objective[:, some] = np.array(ascending)[:, None] * total * found.value.reshape(shape).T
+            norm[:, some] = np.linalg.norm(found.gradient, axis=1).reshape(shape).T
+            iterations[:, some], converged[:, some] = (
+                found.iterations.reshape(shape).T,
+                found.converged.reshape(shape).T,
+            )
     at = [ascending.index(c) for c in C]
     passes = evaluations / max(1, len(fits.possible) * n_C) + grams
     return LogisticSolution(

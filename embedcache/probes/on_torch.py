@@ -16,7 +16,6 @@ def rows_on(device: str) -> type[Rows]:
 
     class RowsOnDevice(Rows):
         xp: Any = torch
-        workers = 1
 
         def load(self, values: Any) -> Any:
             made = torch.from_numpy(np.ascontiguousarray(values))

@@ -45,10 +45,10 @@ class PathProblem:
 
     @classmethod
     def over(
-        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows]
+        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows], workers: int = 1
     ) -> "PathProblem":
         """Every fit at every C (ascending); total (n_fits,) are the sums of weights. Raises InputError if X is not finite."""
-        rows = on(X, targets)
+        rows = on(X, targets, workers=workers)
         if not np.isfinite(rows.centre).all():
             raise not_finite()
         entropy = -prior * np.log(prior)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.probes.base import Features, Matrix
-from embedcache.probes.side_by_side import cores, summed
+from embedcache.probes.side_by_side import summed
 
 _BLOCK_VALUES = 2_000_000
 """Features and scores of a block of rows: 24 MB in float32."""
@@ -39,13 +39,13 @@ class Targets:
 
 
 class Rows:
-    """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary."""
+    """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary;
+    `workers` threads make a pass."""
 
     xp: Any = np
-    workers: int = cores()
-    """Threads of a pass; a device has its own."""
 
-    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None) -> None:
+    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None, workers: int = 1) -> None:
+        self.workers = workers
         self.X, self.targets, self.held = X, targets, self.hold(X)
         self.softmax, self.heads = targets.softmax, targets.heads
         self.n, self.d = X.shape
@@ -64,7 +64,7 @@ class Rows:
 
     def in_float64(self) -> "Rows":
         """The same rows for work in float64; X stays as it is, its blocks are converted."""
-        return type(self)(self.X, self.targets, np.dtype(np.float64))
+        return type(self)(self.X, self.targets, np.dtype(np.float64), self.workers)
 
     def load(self, values: Any) -> Any:
         """`values` in the working precision, where the work is done."""
@@ -111,7 +111,7 @@ class Rows:
                 total += self.unload(part.T @ part)
             return mean, total
 
-        mean, total = summed(sums, self.blocks(0), self.n * self.d * self.d, self.workers)
+        mean, total = summed(sums, self.blocks(0), self.workers)
         if plain:
             total *= float(weight[0])
         total -= np.outer(mean, mean)
@@ -171,8 +171,7 @@ class Rows:
                 slope_b += self.unload(scores.sum(1))
             return loss, curvature, slope, slope_b
 
-        blocks, products = self.blocks(2 * m * heads), 2 * self.n * d * m * heads
-        loss, curvature, slope, slope_b = summed(sums, blocks, products, self.workers)
+        loss, curvature, slope, slope_b = summed(sums, self.blocks(2 * m * heads), self.workers)
         slope_b = slope_b.reshape(m, heads)
         slope = slope.reshape(m, heads, d)
         slope -= slope_b[:, :, None] * relative[:, None, :]
