@@ -271,8 +271,9 @@ class DecodePool:
         self.selector.unregister(process.stdout)
         process.kill()
         process.wait()
-        process.stdin.close()
         process.stdout.close()
+        with suppress(BrokenPipeError):  # a message that it did not live to read is still buffered, and flushed here
+            process.stdin.close()
 
     def _send(self, queue: Iterable[Ticket]) -> None:
         for ticket in queue:

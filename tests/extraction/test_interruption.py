@@ -158,6 +158,17 @@ def test_a_decoder_that_hangs_or_dies_is_replaced_and_its_sample_set_aside(confi
     assert sum(bool(reason) for _, reason in arrived) <= 2
 
 
+def test_a_decoder_that_died_with_a_message_unread_is_replaced(config: ExtractConfig) -> None:
+    """What could not be written stays in the pipe's buffer, and closing the pipe tries to write it once more."""
+    images = sorted(Path(config.root).parent.glob("*.png"))
+    requests = [Request(i, str(path), 1, 0, 1) for i, path in enumerate(images)]
+    with DecodePool(1, parse_window("auto"), ImageOptions(), timeout=60, prefetch=2, stopping=lambda: False) as pool:
+        pool.decoders[0].process.kill()
+        pool.decoders[0].process.wait()
+        arrived = [(piece.sample, piece.reason) for piece in pool.pieces(requests)]
+    assert arrived == [(0, "its decoder process died"), *((i, "") for i in range(1, 24))]
+
+
 def test_versions_and_devices_are_not_mixed_in_one_pass(
     small_shards: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
