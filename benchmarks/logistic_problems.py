@@ -98,11 +98,11 @@ def centred(X: np.ndarray, dtype: Any) -> np.ndarray:
     return (X - X.mean(axis=0, dtype=np.float64)).astype(dtype)
 
 
-def default_path(X: np.ndarray, y: np.ndarray, C: tuple[float, ...] = C_GRID) -> Heads:
-    """scikit-learn's LogisticRegression as it comes, a fresh fit for each C."""
+def default_path(X: np.ndarray, y: np.ndarray, C: tuple[float, ...], max_iter: int) -> Heads:
+    """scikit-learn's LogisticRegression as it comes, a fresh fit for each C, of at most so many iterations (its own: 100)."""
     coef, intercept = [], []
     for c in C:
-        model = LogisticRegression(C=c).fit(X, y)
+        model = LogisticRegression(C=c, max_iter=max_iter).fit(X, y)
         coef.append(model.coef_)
         intercept.append(model.intercept_)
     return np.concatenate(coef).astype(np.float64), np.concatenate(intercept).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,20 +70,22 @@ def labels_digest(labels: Labels, task: Task) -> str:
     columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
     words = [names.tolist() for names, _ in columns]
     sample, patient, klass = (codes for _, codes in columns)
-    slices, value = labels.slice[of_task].astype(np.int64), labels.value[of_task]
-    numbers = np.stack([sample, patient, slices, klass]).astype("<i8")
+    value = labels.value[of_task]
+    keys = [sample, patient, labels.slice[of_task], klass]
     # whatever a NaN holds besides, it says: not known
-    values = np.where(np.isnan(value), np.nan, value).astype("<f8")
-    if not _in_order(numbers):  # as a table of ours has them
-        order = np.lexsort(numbers[::-1])
-        numbers, values = numbers[:, order], values[order]
-    return sha256(canonical([asdict(task), words]).encode() + numbers.tobytes() + values.tobytes())
+    values = np.where(np.isnan(value), np.nan, value)
+    if not _in_order(keys):  # as a table of ours has them
+        order = np.lexsort(keys[::-1])
+        keys, values = [key[order] for key in keys], values[order]
+    columns_as_bytes = (
+        np.ascontiguousarray(c, dtype=d).data for c, d in [*((key, "<i8") for key in keys), (values, "<f8")]
+    )
+    return sha256(canonical([asdict(task), words]), *columns_as_bytes)
 
 
-def _in_order(numbers: npt.NDArray[np.int64]) -> bool:
-    """Whether the columns of (keys, n) ascend, the first key weighing most."""
-    before, after = numbers[:, :-1], numbers[:, 1:]
-    ascends = np.ones(before.shape[1], dtype=np.bool_)
-    for a, b in zip(before[::-1], after[::-1], strict=True):
-        ascends = (a < b) | ((a == b) & ascends)
+def _in_order(keys: list[npt.NDArray[Any]]) -> bool:
+    """Whether the rows of (n,) columns ascend, the first column weighing most."""
+    ascends = np.ones(max(len(keys[0]) - 1, 0), dtype=np.bool_)
+    for key in keys[::-1]:
+        ascends = (key[:-1] < key[1:]) | ((key[:-1] == key[1:]) & ascends)
     return bool(ascends.all())

@@ -23,9 +23,12 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def sha256(data: bytes | bytearray | memoryview | str) -> str:
-    """SHA-256 in hex; a string is taken as UTF-8."""
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+def sha256(*parts: bytes | bytearray | memoryview | str) -> str:
+    """SHA-256, in hex, of the parts one after the other: what lies contiguously in memory as it lies, a string as UTF-8."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
 
 
 def recipe_document(recipe: Recipe) -> dict[str, Any]:
