@@ -116,7 +116,8 @@ class SplitWishes(Protocol):
 def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs_test: bool = True) -> Split:
     """The given file's split, else the labels' own, completed by a draw; always with the store's own patients.
 
-    needs_test: refuse a file without a test part; a draw has one in any case.
+    Of a file only the validation part may be missing: it is drawn from the training patients, as published lists of training
+    and test cases need. needs_test: refuse a file without a test part; a draw has one in any case.
     """
     samples = cache.samples()
     if config.split is None:
@@ -130,9 +131,21 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs
         file.sample, strings([patient[s] for s in file.sample.tolist()]), file.part, file.draw, file.seed, file.name
     )
     check_split(split)
-    for part in PARTS if needs_test else PARTS[:2]:
-        if part not in split.part.tolist():
+    there = set(split.part.tolist())
+    for part in ("train", "test") if needs_test else ("train",):
+        if part not in there:
             raise InputError(
-                f"{config.split.name} names no {part} samples; `embedcache splits make` completes a split."
+                f"{config.split.name} names no {part} samples; add them, or draw all parts with `embedcache splits make`."
             )
-    return split
+    if "validation" in there:
+        return split
+    if "test" not in there:
+        raise InputError(f"{config.split.name} names no validation samples; `embedcache splits make` draws a part of them.")
+    return make_split(
+        split.sample,
+        split.patient,
+        split.part,
+        validation=config.validation,
+        seed=config.seed,
+        name=split.name,
+    )

@@ -207,9 +207,17 @@ def test_splits(cli: Cli, copied: World, tmp_path: Path) -> None:
 
     own = cli("splits", "export", copied.store, "--out", tmp_path / "own.csv", "--json").document
     assert own["samples"] == {"train": 28, "test": 12}
-    done = cli("probe", "knn", copied.store, "--task", "bright", "--split", tmp_path / "own.csv")
-    assert done.code == 2
-    assert "names no validation samples" in done.err
+    completed = cli(
+        "probe", "knn", copied.store, "--task", "bright", "--split", tmp_path / "own.csv", "--force", "--json"
+    ).document
+    assert completed["inputs"]["split"] == drawn["inputs"]["split"]
+    assert (completed["chosen"]["split"], completed["chosen"]["split_seed"]) == ("own", 0)
+    for part in ("train", "test"):
+        lines = [line for line in (tmp_path / "own.csv").read_text().splitlines() if f",{part}," not in line]
+        (tmp_path / "less.csv").write_text("\n".join(lines) + "\n")
+        done = cli("probe", "knn", copied.store, "--task", "bright", "--split", tmp_path / "less.csv")
+        assert done.code == 2
+        assert f"less.csv names no {part} samples" in done.err
 
     lines = made.read_text().splitlines()
     patient = lines[1].split(",")[1]
