@@ -16,13 +16,13 @@ from embedcache.evaluation import splits
 from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMasks, mask_classes, open_masks
 from embedcache.evaluation.question import FEWEST_RESAMPLES, plain
 from embedcache.evaluation.split_files import choose_split
+from embedcache.evaluation.store_inputs import store_inputs
 from embedcache.images.geometry import Placement, patch_shares
 from embedcache.images.views import placement_of
 from embedcache.probes.base import Matrix
 from embedcache.probes.patch_linear import PatchLinearProbe
 from embedcache.store import layout
 from embedcache.store.features import finished_rows
-from embedcache.store.fingerprint import sha256
 from embedcache.store.reader import FeatureCache
 from embedcache.store.tokens import PatchTokens
 from embedcache.types import PARTS, IntArray, Split, StringArray
@@ -150,10 +150,7 @@ def ask_patches(config: PatchProbeConfig) -> PatchQuestion:
     targets, digest = _targets(cache, masks, classes, slices, grid_of(tokens), config)
     counts["fitted_patches"] = len(targets.row)
     inputs = {
-        "store": cache.fingerprint,
-        "plan": cache.plan_digest,
-        "rows": sha256(cache.row_status.tobytes()),
-        "passes": sorted({t.stored_pass.id for t in tokens.values()}),
+        **store_inputs(cache, [t.stored_pass.id for t in tokens.values()]),
         "masks": digest,
         "split": splits.split_digest(split),
         "config": {

@@ -9,8 +9,9 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.evaluation.feature_choices import FeatureChoice
-from embedcache.store.features import FeatureColumns, Features, vectors
-from embedcache.store.fingerprint import recipe_document, sha256
+from embedcache.evaluation.store_inputs import passes_of, store_inputs
+from embedcache.store.features import FeatureColumns, Features
+from embedcache.store.fingerprint import recipe_document
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Result
 
@@ -80,16 +81,7 @@ def plane_inputs(planes: Sequence[FeatureCache], choices: Mapping[str, FeatureCh
         return {}
     return {
         "planes": [
-            {
-                "store": cache.fingerprint,
-                "plane": cache.recipe.image.plane,
-                "plan": cache.plan_digest,
-                "rows": sha256(cache.row_status.tobytes()),
-                "passes": sorted(
-                    {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
-                ),
-            }
-            for cache in planes
+            {"plane": cache.recipe.image.plane, **store_inputs(cache, passes_of(cache, choices))} for cache in planes
         ]
     }
 

@@ -18,11 +18,11 @@ from embedcache.evaluation.label_files import find_labels, labels_digest
 from embedcache.evaluation.planes import open_planes, plane_inputs
 from embedcache.evaluation.reading import settle_pool, unit_inputs
 from embedcache.evaluation.split_files import choose_split
+from embedcache.evaluation.store_inputs import passes_of, store_inputs
 from embedcache.evaluation.views import find_views, views_inputs
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
-from embedcache.store.features import vectors
-from embedcache.store.fingerprint import canonical, sha256
+from embedcache.store.fingerprint import canonical
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Labels, Split, Task
 
@@ -162,7 +162,7 @@ def ask(config: ProbeConfig) -> Question:
         columns = elsewhere.asked
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
-        **_store_inputs(cache, choices, labels, task),
+        **_labelled_inputs(cache, choices, labels, task),
         "split": splits.split_digest(split),
         "config": {
             "probe": config.probe,
@@ -185,9 +185,9 @@ def ask(config: ProbeConfig) -> Question:
         **views_inputs(views, choices),
     }
     if elsewhere is not None:
-        inputs["elsewhere"] = _store_inputs(elsewhere.cache, choices, elsewhere.labels, elsewhere.task) | unit_inputs(
-            elsewhere.cache, elsewhere.labels, config.pool_by, config.test_labels
-        )
+        inputs["elsewhere"] = _labelled_inputs(
+            elsewhere.cache, choices, elsewhere.labels, elsewhere.task
+        ) | unit_inputs(elsewhere.cache, elsewhere.labels, config.pool_by, config.test_labels)
     return Question(
         cache,
         labels,
@@ -207,21 +207,11 @@ def ask(config: ProbeConfig) -> Question:
     )
 
 
-def _store_inputs(
+def _labelled_inputs(
     cache: FeatureCache, choices: Mapping[str, FeatureChoice], labels: Labels, task: Task
 ) -> dict[str, Any]:
     """Digests of what is read of a store and of its labels."""
-    return {
-        "store": cache.fingerprint,
-        "plan": cache.plan_digest,
-        # which of them are good: a retry of what was set aside makes this another answer
-        "rows": sha256(cache.row_status.tobytes()),
-        # only those that are read: another layer added later does not make this answer another one
-        "passes": sorted(
-            {t.stored_pass.id for c in choices.values() for t in vectors(cache, c.kind, c.layers or None)}
-        ),
-        "labels": labels_digest(labels, task),
-    }
+    return {**store_inputs(cache, passes_of(cache, choices)), "labels": labels_digest(labels, task)}
 
 
 def _task(labels: Labels, name: str | None) -> Task:

@@ -140,7 +140,9 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs
     if "validation" in there:
         return split
     if "test" not in there:
-        raise InputError(f"{config.split.name} names no validation samples; `embedcache splits make` draws a part of them.")
+        raise InputError(
+            f"{config.split.name} names no validation samples; `embedcache splits make` draws a part of them."
+        )
     return make_split(
         split.sample,
         split.patient,

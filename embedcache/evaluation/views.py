@@ -15,8 +15,8 @@ import numpy.typing as npt
 from embedcache.errors import InputError, StoreError
 from embedcache.evaluation.feature_choices import FeatureChoice
 from embedcache.evaluation.reading import pool_units, read_alike
-from embedcache.store.features import Features, vectors
-from embedcache.store.fingerprint import sha256
+from embedcache.evaluation.store_inputs import passes_of, store_inputs
+from embedcache.store.features import Features
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Recipe
 
@@ -54,18 +54,7 @@ def views_inputs(
     """What of them enters a result's inputs; nothing, if there are none."""
     if not views:
         return {}
-    return {
-        "views": [
-            {
-                "store": view.fingerprint,
-                "rows": sha256(view.row_status.tobytes()),
-                "passes": sorted(
-                    {t.stored_pass.id for c in choices.values() for t in vectors(view, c.kind, c.layers or None)}
-                ),
-            }
-            for view in views
-        ]
-    }
+    return {"views": [store_inputs(view, passes_of(view, choices)) for view in views]}
 
 
 def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tuple[Rows, npt.NDArray[np.int64]]":

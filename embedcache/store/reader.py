@@ -16,6 +16,7 @@ from embedcache.errors import IncompleteStoreError, InputError, StoreError, sugg
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.features import Features, assemble
+from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import StoredIndex, check_sizes, committed_shards, open_root, read_commit, read_index
 from embedcache.store.labels import LABELS, read_labels
 from embedcache.store.layout import Root
@@ -207,6 +208,11 @@ class FeatureCache:
                 )
             self._committed[pass_name] = shards
         return shards
+
+    def contents_digest(self, pass_name: str) -> str:
+        """SHA-256 over the digests of all token arrays' shards of a pass: other bytes, or other rows committed, are another."""
+        parts = [[c.shard, sorted(c.objects.items())] for c in self.commits(pass_name)]
+        return sha256(canonical(parts))
 
     def samples(self) -> StoredSamples:
         """The samples in the store's order."""

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +79,25 @@ def test_a_rerun_returns_the_file_without_reading_features(made: Any) -> None:
     assert again == first
     assert read_result(Path(first.path)) == first
     assert Path(first.path).parent == made.store.parents[2] / "results"
+
+
+def test_other_images_under_the_same_names_are_another_question(make: Any) -> None:
+    """Recipe, ids, labels and split are the same: only the bytes that are read tell them apart."""
+    good = make(signal=2.0)
+    before = run_probe(config(good))
+    shutil.rmtree(good.store)
+    replaced = make(signal=0.0)
+    assert replaced.store == good.store
+    after = run_probe(config(replaced))
+    assert after.path != before.path
+    assert after.metric("auroc").value < 0.65 < before.metric("auroc").value
+
+
+def test_a_dataset_with_the_same_ids_is_another_question(make: Any) -> None:
+    first, other = run_probe(config(make())), run_probe(config(make(dataset="twin")))
+    assert other.path != first.path
+    assert (first.source["dataset"], other.source["dataset"]) == ("made", "twin")
+    assert other.metrics == first.metrics
 
 
 def test_force_writes_beside(made: Any) -> None:
