@@ -21,6 +21,7 @@ from embedcache.extraction.limits import known_limits
 from embedcache.extraction.opening import OpenStore, open_stores, remember
 from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
+from embedcache.extraction.regroup import regroup_patients
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
@@ -111,6 +112,8 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
             tell(
                 f"unlike the recorded extraction: {found.field} was {found.recorded or 'empty'}, is {found.now or 'empty'}"
             )
+    if regroup_patients(prepared, tell):
+        prepared = replace(prepared, stores=tuple(again(prepared, store) for store in prepared.stores))
     decoded, binds = 0, ""
     if work:
         planner = RowPlanner(prepared, lambda _: None)

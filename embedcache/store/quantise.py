@@ -11,6 +11,9 @@ from embedcache.types import ArraySpec
 STEPS = 127
 """Codes run from -127 to 127; -128 is never used, so that a sign can be turned."""
 
+_NORMAL, _LEAST = 2.0**-14, 2.0**-24
+"""The least float16 that keeps all its bits, and the least above 0, which is the step between those below the first."""
+
 
 def quantise(tokens: Any, xp: Any) -> tuple[Any, Any]:
     """Codes (…, feature) int8 and scales (…) float16 of float32 tokens (…, feature).
@@ -18,12 +21,17 @@ def quantise(tokens: Any, xp: Any) -> tuple[Any, Any]:
     xp: the module of the array, numpy or torch: both give the same bits, on every device, since each step is rounded as
     IEEE 754 says (hence a product with 1/127: torch divides by a plain number as CUDA finds best). The greatest value of a
     token gets code 127 or -127, so the error is at most half a scale, and up to .56 where the rounding of the scale pushes
-    the greatest value outwards. A token with NaN or infinity, or too large for a float16 scale, has a scale that is not
+    the greatest value outwards; a scale below 2^-14, which has few bits, is rounded up. A token with NaN or infinity, or too large for a float16 scale, has a scale that is not
     finite: the caller's to refuse. One below 4e-6 everywhere becomes zero.
     """
     greatest = xp.amax(xp.abs(tokens), axis=-1, keepdims=True)
     with np.errstate(over="ignore", invalid="ignore"):  # the scale shows it
-        scale = xp.asarray(greatest * (1 / STEPS), dtype=xp.float16)
+        exact = greatest * (1 / STEPS)
+        scale = xp.asarray(exact, dtype=xp.float16)
+        rounded = xp.asarray(scale, dtype=xp.float32)
+        # a scale of few bits is rounded up: cut off by the half of one, the greatest values would be far from theirs
+        low = (rounded < exact) & (rounded < _NORMAL) & (rounded > 0)
+        scale = xp.asarray(rounded + xp.asarray(low, dtype=xp.float32) * _LEAST, dtype=xp.float16)
         divisor = xp.asarray(scale, dtype=xp.float32)
         codes = xp.round(tokens / xp.where(divisor == 0, xp.ones_like(divisor), divisor))
         codes = xp.asarray(xp.clip(codes, -STEPS, STEPS), dtype=xp.int8)

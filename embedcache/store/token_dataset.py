@@ -85,7 +85,7 @@ class TokenDataset:
         ids, patients = (np.array(column[owner[rows]].tolist()) for column in (plan.sample_id, plan.patient_id))
         slices = plan.slice_index[rows]
         y: npt.NDArray[Any] = np.empty((len(rows), 0), dtype=np.float32)
-        if wanted is not None and known is not None:
+        if wanted is not None and known is not None and len(rows):
             found = join(known, wanted, ids, patients, slices)
             there = ~np.isnan(found).reshape(len(rows), -1).all(axis=1)
             rows, ids, patients, slices = rows[there], ids[there], patients[there], slices[there]

@@ -28,7 +28,7 @@ from embedcache.store.index import (
 )
 from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
-from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard
+from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard, StringArray
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,12 @@ def supersede(files: StoreFiles, root: Root, index: StoredIndex, superseded: npt
     """Put the flags of samples whose source changed, shape (samples,). Nothing else of the store changes."""
     status = without_superseded(index.row_status.copy(), index.plan, superseded)
     _publish(files.objects, root, {**encode_numeric("superseded", superseded), **encode_numeric("row_status", status)})
+
+
+def regroup(files: StoreFiles, root: Root, index: StoredIndex, patient_id: StringArray) -> None:
+    """Put other patients of the samples, shape (samples,). No token changes; the plan gets another digest."""
+    plan = replace(index.plan, patient_id=patient_id)
+    _publish(files.objects, replace(root, plan_digest=plan_digest(plan)), _encode_text("patient_id", patient_id))
 
 
 def reopen(files: StoreFiles, root: Root, shards: Mapping[str, Collection[int]]) -> Root:

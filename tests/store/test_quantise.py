@@ -33,9 +33,17 @@ def test_the_error_is_about_half_a_scale_at_most(tokens: npt.NDArray[np.float32]
     # half a step, and where float16 rounds the scale down by 2**-11 of itself, 127 steps of that at the greatest value
     assert (error[kept] <= scale[kept].astype(np.float64) * (0.5 + 127 * 2.0**-11) * (1 + 1e-6)).all()
     assert (np.abs(codes.astype(int)).max(axis=1)[kept] == 127).all()
+    assert (error[~kept & (scale > 0)] <= scale[~kept & (scale > 0)].astype(np.float64) * (0.5 + 1e-6)).all()
     assert not codes[scale == 0].any()
     assert (scale[greatest == 0] == 0).all()
     assert (scale[greatest > 4e-6] > 0).all()
+
+
+@given(arrays(np.float32, (5, 12), elements=st.floats(-(2.0**-10), 2.0**-10, width=32)))
+def test_small_tokens_lose_no_more(tokens: npt.NDArray[np.float32]) -> None:
+    codes, scale = quantise(tokens, np)
+    error = np.abs(dequantise(codes, scale).astype(np.float64) - tokens).max(axis=1)
+    assert (error <= np.maximum(scale.astype(np.float64) * (0.5 + 1e-6), 4e-6)).all()
 
 
 @given(TOKENS, st.permutations(range(12)), st.integers(-3, 3))

@@ -69,6 +69,11 @@ def test_an_item_is_its_row_with_its_label(cache: FeatureCache, kind: str) -> No
         np.testing.assert_array_equal([small[i][0] for i in order], expected[order])
 
 
+def test_a_part_without_rows_is_refused_in_one_line(cache: FeatureCache) -> None:
+    with pytest.raises(EmbedcacheError, match="no row of x.zarr is left for split"):
+        TokenDataset(cache, "cls", task="ill", split=["nobody"])
+
+
 def test_a_task_offers_what_is_labelled_in_the_part(cache: FeatureCache) -> None:
     data = TokenDataset(cache.path, "cls", task="ill")
     assert set(data.sample_id.tolist()) == {"s0", "s1", "s3", "s4", "s5", "s6", "s7"}
