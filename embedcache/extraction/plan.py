@@ -174,7 +174,22 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
             stores.append(compare(prepared, info, Recipe(image, info.model)))
     if len({s.files.path for s in stores}) < len(stores):
         raise InputError("one backbone is named twice; name each once.")
+    tell_unknown(samples, sources, stores, tell)
     return replace(prepared, stores=tuple(stores))
+
+
+def tell_unknown(samples: Samples, sources: PrivateIndex, stores: list["StorePlan"], tell: Tell) -> None:
+    """Say that of some stored samples this machine never saw the files: whether those changed since, nobody can know."""
+    unknown = samples.id[~sources.lookup(samples.id, ())["found"]]
+    for store in stores:
+        if store.index is None or store.root is None or not any(store.root.complete.values()):
+            continue
+        done = store.index.plan.sample_id[~store.index.superseded]
+        if count := int((locate(unknown, done) >= 0).sum()):
+            tell(
+                f"{store.name}: {count} samples were extracted elsewhere, or before the cache was moved; a change of their "
+                "files since then can not be seen here"
+            )
 
 
 def choose(config: ExtractConfig, tell: Tell) -> tuple[DatasetInfo, tuple[str, ...], Samples, Labels, Key | None]:
@@ -215,6 +230,11 @@ def compare(prepared: Prepared, info: BackboneInfo, recipe: Recipe) -> StorePlan
     root, index = load(files)
     if root.fingerprint != fingerprint(recipe):
         raise StoreError(f"{name} is named by another recipe than it holds; run `embedcache verify`.")
+    if root.dataset.name != prepared.dataset.name:
+        raise InputError(
+            f"store {name} holds dataset {root.dataset.name!r}: its folder was copied or renamed; use that --name, or "
+            "another --cache."
+        )
     check_identifiers(name, root, id_scheme(prepared.dataset, config), prepared.key)
     if prepared.refilling:
         reopened = tuple(root.passes[name] for name in sorted(root.reopened))

@@ -21,8 +21,8 @@ def quantise(tokens: Any, xp: Any) -> tuple[Any, Any]:
     xp: the module of the array, numpy or torch: both give the same bits, on every device, since each step is rounded as
     IEEE 754 says (hence a product with 1/127: torch divides by a plain number as CUDA finds best). The greatest value of a
     token gets code 127 or -127, so the error is at most half a scale, and up to .56 where the rounding of the scale pushes
-    the greatest value outwards; a scale below 2^-14, which has few bits, is rounded up. A token with NaN or infinity, or too large for a float16 scale, has a scale that is not
-    finite: the caller's to refuse. One below 4e-6 everywhere becomes zero.
+    the greatest value outwards; a scale below 2^-14, which has few bits, is rounded up. A token with NaN or infinity, or too
+    large for a float16 scale, has a scale that is not finite: the caller's to refuse. One below 4e-6 everywhere becomes zero.
     """
     greatest = xp.amax(xp.abs(tokens), axis=-1, keepdims=True)
     with np.errstate(over="ignore", invalid="ignore"):  # the scale shows it

@@ -140,6 +140,25 @@ def test_sources_that_are_gone_keep_what_is_stored_of_them(config: ExtractConfig
     assert len(features_by_id(config)) == 24
 
 
+def test_a_moved_cache_says_that_changes_can_not_be_seen(config: ExtractConfig) -> None:
+    heard: list[str] = []
+    embedcache.extract(config)
+    embedcache.extract(config, embedcache.Listener(tell=heard.append))
+    assert not [line for line in heard if "can not be seen" in line]
+    moved = Path(config.cache).with_name("moved")
+    Path(config.cache).rename(moved)
+    report = embedcache.extract(replace(config, cache=str(moved)), embedcache.Listener(tell=heard.append))
+    assert report.decoded == 0
+    assert [line for line in heard if "24 samples were extracted elsewhere" in line and "can not be seen" in line]
+
+
+def test_a_folder_copied_under_another_name_is_refused(config: ExtractConfig) -> None:
+    embedcache.extract(config)
+    shutil.copytree(Path(config.cache) / "cases", Path(config.cache) / "other")
+    with pytest.raises(InputError, match=r"holds dataset 'cases'.*copied or renamed"):
+        embedcache.extract(replace(config, options=replace(config.options, name="other")))
+
+
 def test_a_mended_file_is_tried_again_when_asked(config: ExtractConfig) -> None:
     whole = image(config, 5).read_bytes()
     image(config, 5).write_bytes(whole[:200])

@@ -70,7 +70,7 @@ def test_an_item_is_its_row_with_its_label(cache: FeatureCache, kind: str) -> No
 
 
 def test_a_part_without_rows_is_refused_in_one_line(cache: FeatureCache) -> None:
-    with pytest.raises(EmbedcacheError, match="no row of x.zarr is left for split"):
+    with pytest.raises(EmbedcacheError, match=r"no row of x\.zarr is left for split"):
         TokenDataset(cache, "cls", task="ill", split=["nobody"])
 
 
