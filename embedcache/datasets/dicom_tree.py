@@ -20,6 +20,9 @@ NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "KO", "PR", "REG", "DO
 """Modalities whose objects are no images, though some hold pixels."""
 SINGLE = ("CR", "DX", "MG", "RF", "XA", "US", "IO", "PX", "ES", "XC", "OP", "SM", "GM")
 """Modalities whose images stand alone: several in one series are no slices of one volume, so each is a sample."""
+STACKED = ("CT", "MR", "PT", "NM")
+"""Modalities whose series are volumes even where no file says where it lies."""
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,12 @@ class _Found:
     """One sample: the files of a series, or one file of it."""
 
     files: list[DicomFile]
-    whole: bool
-    """Whether these are all of the series' files."""
+    alone: bool
+    """Whether it is one image of those that stand alone: further images of its series leave it what it is."""
 
     @property
     def id(self) -> str:
-        return self.files[0].series if self.whole else self.files[0].instance
+        return self.files[0].instance if self.alone else self.files[0].series
 
 
 @adapter(
@@ -52,7 +55,8 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
         tree = scan_tree(str(root))
     except ImageError as error:
         raise InputError(f"{root.name} is no folder of DICOM files: {error.reason}") from error
-    images = [f for f in tree.files if f.has_pixels and f.modality not in NO_IMAGES]
+    pictures = [f for f in tree.files if f.has_pixels and f.modality not in NO_IMAGES]
+    images, aside = _without_scouts_and_sheets(pictures)
     if not images:
         raise InputError(f"folder {root.name} holds no DICOM image at any depth.")
     found = _samples_of(images)
@@ -74,7 +78,7 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
         return all_rows(joined.parts if joined else [], samples)
 
     masks = _masks(tree, found)
-    notices = (*_notices(tree, images, found, masks), *(joined.notices if joined else ()))
+    notices = (*_notices(tree, found, masks, aside), *(joined.notices if joined else ()))
     info = named(DatasetInfo(name="dicom-tree"), options, root.name)
     paths = strings([of[0].path if len(of) == 1 else "" for of in masks])
     return ListedDataset(
@@ -94,14 +98,41 @@ def _samples_of(images: list[DicomFile]) -> list[_Found]:
         series.setdefault(file.series, []).append(file)
     found = []
     for files in series.values():
-        if len(files) > 1 and files[0].modality in SINGLE:
-            copies = {
-                file.instance: file for file in reversed(files)
-            }  # of a file that is there twice, the first by path
-            found += [_Found([file], whole=False) for file in copies.values()]
+        if _stand_alone(files):
+            # of a file that is there twice, the first by path
+            copies = {file.instance: file for file in reversed(files)}
+            found += [_Found([file], alone=True) for file in copies.values()]
         else:
-            found.append(_Found(files, whole=True))
+            found.append(_Found(files, alone=False))
     return sorted(found, key=lambda f: (f.files[0].patient, f.files[0].study, f.files[0].series, f.id))
+
+
+def _stand_alone(files: list[DicomFile]) -> bool:
+    modality = files[0].modality
+    return modality in SINGLE or (modality not in STACKED and not any(file.is_placed for file in files))
+
+
+def _without_scouts_and_sheets(pictures: list[DicomFile]) -> tuple[list[DicomFile], Counter[str]]:
+    """The images, without series of localisers alone, and without Secondary Captures (dose sheets, screenshots) of studies
+    that hold true images of the modality; and how many files were left out for either.
+
+    A radiograph may be a Secondary Capture, as those of the RSNA's challenge are, and stays.
+    """
+    series: dict[str, list[DicomFile]] = {}
+    for file in pictures:
+        series.setdefault(file.series, []).append(file)
+    scouts = {uid for uid, files in series.items() if all("LOCALIZER" in f.image_type.split("\\") for f in files)}
+    true = {(f.study, f.modality) for f in pictures if not f.is_captured and f.series not in scouts}
+    aside: Counter[str] = Counter()
+    images = []
+    for file in pictures:
+        if file.series in scouts:
+            aside["localisers"] += 1
+        elif file.is_captured and file.modality not in SINGLE and (file.study, file.modality) in true:
+            aside["Secondary Captures beside the images of their study"] += 1
+        else:
+            images.append(file)
+    return images, aside
 
 
 def _paths(found: list[_Found], tree: Tree) -> list[str]:
@@ -128,7 +159,14 @@ def _masks(tree: Tree, found: list[_Found]) -> list[list[DicomFile]]:
     for file in tree.files:
         for uid in file.refers_to:
             by_uid.setdefault(uid, {}).setdefault(file.instance, file)  # a copy is no second one
-    return [list(by_uid.get(f.id, {}).values()) for f in found]
+    series = Counter(f.files[0].series for f in found)
+    masks = []
+    for f in found:
+        of = by_uid.get(f.id, {})
+        if f.alone and not of and series[f.files[0].series] == 1:  # it may name the series alone
+            of = by_uid.get(f.files[0].series, {})
+        masks.append(list(of.values()))
+    return masks
 
 
 def _columns(found: list[_Found]) -> Columns:
@@ -138,11 +176,24 @@ def _columns(found: list[_Found]) -> Columns:
         "description": strings([file.description for file in first]),
         "body_part": strings([file.body_part for file in first]),
         "manufacturer": strings([file.manufacturer for file in first]),
+        "model": strings([file.model for file in first]),
+        "view": strings([file.view for file in first]),
+        "laterality": strings([file.laterality for file in first]),
+        "image_type": strings([file.image_type for file in first]),
+        "sex": strings([file.sex for file in first]),
+        "age": np.array([years(file.age) for file in first]),
+        "slice_thickness": np.array([file.thickness for file in first]),
         "files": np.array([float(len(f.files)) for f in found]),
     }
 
 
-def _notices(tree: Tree, images: list[DicomFile], found: list[_Found], masks: list[list[DicomFile]]) -> tuple[str, ...]:
+def years(age: str) -> float:
+    """A DICOM age (`063Y`, `006M`, `10W`, `3D`) in years; NaN where it is none."""
+    number, unit = age[:-1], age[-1:]
+    return float(number) / _PER_YEAR[unit] if number.isdigit() and unit in _PER_YEAR else float("nan")
+
+
+def _notices(tree: Tree, found: list[_Found], masks: list[list[DicomFile]], aside: Counter[str]) -> tuple[str, ...]:
     notices = []
     used = {of[0].path for of in masks if len(of) == 1}
     others = [f for f in tree.files if (not f.has_pixels or f.modality in NO_IMAGES) and f.path not in used]
@@ -150,6 +201,7 @@ def _notices(tree: Tree, images: list[DicomFile], found: list[_Found], masks: li
     if left_out:
         said = ", ".join(f"{n} {word}" for word, n in sorted(left_out.items()))
         notices.append(f"{len(others)} DICOM files that are no images were left out ({said})")
+    notices += [f"{n} {what} were left out" for what, n in sorted(aside.items())]
     masked, torn = sum(len(of) == 1 for of in masks), sum(len(of) > 1 for of in masks)
     if masked:
         notices.append(f"{masked} of {len(found)} samples have a DICOM segmentation as their mask")

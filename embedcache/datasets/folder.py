@@ -22,7 +22,8 @@ from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Labels, Samples, Task, strings
 
 IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz",
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd",
+    ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".mat",
 )  # fmt: skip
 """A file of another name is an image if it begins as DICOM does: exports name files by number or UID."""
 TASK = "class"

@@ -34,10 +34,11 @@ class Arranged:
     """One time point of a series."""
 
     frames: list[Frame]
-    n_times: int
     spacing: tuple[float, float, float] | None
     affine: npt.NDArray[np.float64] | None
     notes: list[Note]
+    leaning: npt.NDArray[np.float64] | None = None
+    """As the affine, of slices that lie unevenly: right in which way the axes point, and in nothing else."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class _Geometry:
     spacing: tuple[float, float, float] | None = None
     affine: npt.NDArray[np.float64] | None = None
     notes: tuple[Note, ...] = ()
+    leaning: npt.NDArray[np.float64] | None = None
 
 
 def arrange(frames: Sequence[Frame], time: int) -> Arranged:
@@ -66,24 +68,24 @@ def arrange(frames: Sequence[Frame], time: int) -> Arranged:
         elif len({f.file for f in made}) > 1:
             notes.append(Note("slices do not say their positions: ordered by InstanceNumber"))
         _check_time(time, 1)
-        return Arranged(made, 1, None, None, notes)
+        return Arranged(made, None, None, notes)
     places = _places(made, poses)
-    chosen, n_times = _time_point(places, time, notes)
+    chosen = _time_point(places, time, notes)
     apart = max(_spread(place) for place in places)
     if apart > max(SAME_PLACE, min(chosen[0].in_plane or (0.0,)) / 2):
         notes.append(Note(f"images at one height lie side by side, up to {apart:g} mm apart"))
     geometry = _geometry(chosen, [f.pose for f in chosen if f.pose is not None])
-    return Arranged(chosen, n_times, geometry.spacing, geometry.affine, [*notes, *geometry.notes])
+    return Arranged(chosen, geometry.spacing, geometry.affine, [*notes, *geometry.notes], geometry.leaning)
 
 
 def _single(frame: Frame) -> Arranged:
     """One frame: nothing to sort, no gap; its distance is its thickness."""
     pose, in_plane, distance = frame.pose, frame.in_plane, frame.thickness
     if pose is None or in_plane is None or distance is None:
-        return Arranged([frame], 1, None, None, [])
+        return Arranged([frame], None, None, [])
     normal = pose.normal
     step = normal * distance
-    return Arranged([frame], 1, (float(step @ normal), *in_plane), _affine(pose, step, in_plane), [])
+    return Arranged([frame], (float(step @ normal), *in_plane), _affine(pose, step, in_plane), [])
 
 
 # --- which frames, in which order -------------------------------------------------------------------
@@ -138,22 +140,22 @@ def _spread(place: list[Frame]) -> float:
     return float(np.ptp(positions, axis=0).max())
 
 
-def _time_point(places: list[list[Frame]], time: int, notes: list[Note]) -> tuple[list[Frame], int]:
-    """The frames of one time point, one per position, and how many there are."""
+def _time_point(places: list[list[Frame]], time: int, notes: list[Note]) -> list[Frame]:
+    """The frames of one time point, one per position."""
     told = _told_times(places)
     n_times = len(told[0]) if told else min(len(place) for place in places)
     _check_time(time, n_times)
     if n_times > 1:
         notes.append(Note(f"{n_times} time points (images at one position): number {time} is read", fault=False))
     if told:
-        return [place[time] for place in told], n_times
+        return [place[time] for place in told]
     extra = sum(len(place) - n_times for place in places)
     if extra and n_times > 1:
         notes.append(Note(f"positions hold {n_times} to {max(map(len, places))} images: time points may be mixed up"))
     elif extra:
         n = sum(len(place) > 1 for place in places)
         notes.append(Note(f"duplicate slices: {n} positions hold several images, and the first made is read"))
-    return [place[time] for place in places], n_times
+    return [place[time] for place in places]
 
 
 def _told_times(places: list[list[Frame]]) -> list[list[Frame]] | None:
@@ -193,7 +195,8 @@ def _geometry(frames: list[Frame], poses: list[Pose]) -> _Geometry:
     distance, step = float(np.sort(gaps)[(n - 2) // 2]), (positions[-1] - positions[0]) / (n - 1)
     even = positions[0] + np.arange(n)[:, np.newaxis] * step
     if np.abs(positions - even).max() > EVEN_TOLERANCE * distance:
-        return _Geometry((distance, *in_plane), None, (_uneven(gaps, distance),))
+        leaning = _affine(first, distance * normal, in_plane)
+        return _Geometry((distance, *in_plane), None, (_uneven(gaps, distance),), leaning)
     affine = _affine(first, step, in_plane)
     # the mean distance: positions are rounded, and their rounding adds up in a single gap
     return _Geometry((float(step @ normal), *in_plane), affine, _tilt(step, normal, n, min(in_plane)))

@@ -28,6 +28,9 @@ from embedcache.types import Calibration
 _HEADER_BYTES = 540
 """The longer of the two headers; a NIfTI-1 file is never shorter either, but for a volume of a few voxels."""
 
+_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres of the unit of length in xyzt_units: metre, mm, micron. Any other is taken as mm, as programs do."""
+
 _RAS_AXIS: dict[Plane, int] = {"stored": 2, "axial": 2, "coronal": 1, "sagittal": 0}
 """The canonical axis along which slices run."""
 
@@ -158,7 +161,8 @@ def _understood(head: bytes) -> _Header:
     times = shape[3] if len(shape) > 3 else 1
     shape = (*shape, 1, 1)[:3]
     slope, intercept = header.get_slope_inter()
-    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    mm = _MM.get(int(header["xyzt_units"]) % 8, 1.0)
+    affine = np.diag([mm, mm, mm, 1.0]) @ np.asarray(header.get_best_affine(), dtype=np.float64)
     told = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     orientation = io_orientation(affine) if np.all(np.isfinite(affine)) else np.full((3, 2), np.nan)
     if np.any(np.isnan(orientation)):
@@ -173,7 +177,7 @@ def _understood(head: bytes) -> _Header:
         intercept=0.0 if intercept is None else float(intercept),
         affine=affine if told else None,
         orientation=orientation,
-        zooms=tuple(float(z) for z in (*header.get_zooms()[:3], 1.0, 1.0)[:3]),
+        zooms=tuple(mm * float(z) for z in (*header.get_zooms()[:3], 1.0, 1.0)[:3]),
         times=times,
         notes=tuple(notes),
     )

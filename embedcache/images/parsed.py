@@ -35,6 +35,8 @@ class Parsed:
     spacing: tuple[float, float, float] | None = None
     affine: npt.NDArray[np.float64] | None = None
     """4x4, voxel (slice, y, x) of the whole image to RAS mm."""
+    leaning: npt.NDArray[np.float64] | None = None
+    """As the affine where that is None, of slices that lie unevenly: right in which way the axes point, and in nothing else."""
     grid: tuple[int, int] | None = None
     """(rows, columns) of a slice, where the header says them: a plane is then counted without decoding anything."""
     time_point: int = 0

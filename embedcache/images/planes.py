@@ -36,8 +36,9 @@ Orientation = npt.NDArray[np.float64]
 """nibabel's (3, 2) table: for each axis of an array the axis that it becomes, and -1 where it is turned round."""
 
 
-def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True) -> Parsed:
-    """The volume cut along `plane`; as it is for `stored`.
+def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True, uneven: bool = False) -> Parsed:
+    """The volume cut along `plane`; as it is for `stored`. uneven: also across slices that do not lie on an even line, as if
+    they did.
 
     Where slices have to be cut across the stored ones, the whole volume is decoded at the first of them and kept, and
     slices of several slopes become float32 in physical units. Raises ImageError(stage="open") for an image whose file does
@@ -45,13 +46,19 @@ def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True) -> Par
     """
     if plane == "stored":
         return parsed
-    if parsed.affine is None:
+    pose = parsed.affine if parsed.affine is not None else parsed.leaning
+    if pose is None:
         raise ImageError(
             f"its file does not say how the image lies in space, so there is no {plane} plane; use plane stored.",
             "open",
         )
-    turn = _turn(parsed.affine, plane)
+    turn = _turn(pose, plane)
     across = turn[0, 0] != 0
+    if across and parsed.affine is None and not uneven:
+        raise ImageError(
+            f"its slices do not lie on an even line, so no {plane} slice can be cut across them; use plane stored.",
+            "open",
+        )
     if across and parsed.n_slices == 1:
         raise ImageError(f"it is a single slice of another plane than {plane}; use plane stored.", "open")
     rows, columns = parsed.grid or parsed.decode(0, 1).shape[1:3]
@@ -64,9 +71,10 @@ def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True) -> Par
         calibration=_across(parsed, shape[source[0]]) if across else _along(parsed.calibration, turned=turn[0, 1] < 0),
         decode=_cut_across(parsed, turn) if across else _cut_along(parsed, turn),
         spacing=None if spacing is None else (spacing[source[0]], spacing[source[1]], spacing[source[2]]),
-        affine=parsed.affine @ inv_ornt_aff(turn, shape),
+        affine=None if parsed.affine is None else parsed.affine @ inv_ornt_aff(turn, shape),
+        leaning=None if parsed.leaning is None else parsed.leaning @ inv_ornt_aff(turn, shape),
         grid=(shape[source[1]], shape[source[2]]),
-        warnings=(*parsed.warnings, *(_obliqueness(parsed.affine, plane) if note_obliqueness else ())),
+        warnings=(*parsed.warnings, *(_obliqueness(pose, plane) if note_obliqueness else ())),
     )
 
 

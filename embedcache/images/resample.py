@@ -16,15 +16,16 @@ Weights = npt.NDArray[np.float64]
 
 def in_axial(image: OpenedImage) -> OpenedImage:
     """The image as an encoder of volumes takes it: slices from feet to head, rows from anterior to posterior, columns from the
-    patient's right to the left, by its affine. A file that says nothing of it is taken as it lies.
+    patient's right to the left, by its affine. A file that says nothing of it is taken as it lies; slices that lie unevenly are
+    taken as if they did not, which is a warning.
 
     Raises ImageError(stage="open") for a single image: there is no volume in it.
     """
     if image.kind == "raster" or image.n_slices == 1:
         raise ImageError("it is a single 2-D image, and this backbone takes whole volumes.", "open")
-    if image.affine is None:
+    if image.affine is None and image.parsed.leaning is None:
         return image
-    return OpenedImage(image.state, image.digest, in_plane(image.parsed, "axial"))
+    return OpenedImage(image.state, image.digest, in_plane(image.parsed, "axial", uneven=True))
 
 
 def read_whole(image: OpenedImage, window: Window, spaced: bool) -> Volume:

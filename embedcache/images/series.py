@@ -50,6 +50,7 @@ def parse_dicom(blobs: Iterable[bytes], options: ImageOptions = _DEFAULTS) -> Pa
             modality=str(value_of(first, "Modality") or ""),
             spacing=series.arranged.spacing,
             affine=series.arranged.affine,
+            leaning=series.arranged.leaning,
             grid=_grid(frames[0], first),
             time_point=options.time,
             warnings=series.warnings,

@@ -4,13 +4,16 @@ with other files as `FOLDER#series:UID`: all files at any depth below FOLDER wit
 A process looks through a folder once, when it is first asked for one of its series; `scan_tree` looks anew.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 
 from embedcache.errors import ImageError
 from embedcache.images.deflated import check_inflated
@@ -21,8 +24,12 @@ from embedcache.images.series import MASK_CLASSES, series_frames
 
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "AccessionNumber", "Modality",
-    "SeriesDescription", "BodyPartExamined", "Manufacturer", "Rows", "ReferencedSeriesSequence",
+    "SeriesDescription", "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "ImageType", "ViewPosition",
+    "ImageLaterality", "Laterality", "PatientSex", "PatientAge", "SliceThickness", "ImagePositionPatient",
+    "SharedFunctionalGroupsSequence", "Rows", "ReferencedSeriesSequence",
 )  # fmt: skip
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+"""SOP class, and with a number after it those of its multi-frame kinds."""
 _series_of: dict[str, dict[str, list[str]]] = {}
 """Folder → SeriesInstanceUID → files, sorted."""
 
@@ -41,6 +48,20 @@ class DicomFile:
     description: str
     body_part: str
     manufacturer: str
+    model: str
+    image_type: str
+    """The values of ImageType, with `\\` between them."""
+    view: str
+    laterality: str
+    sex: str
+    age: str
+    """As DICOM writes it, `063Y`."""
+    thickness: float
+    """SliceThickness in mm, NaN where the file does not say."""
+    is_placed: bool
+    """Whether it says where it lies in the patient."""
+    is_captured: bool
+    """Whether it is a Secondary Capture: a picture of something, a dose sheet for one."""
     has_pixels: bool
     refers_to: frozenset[str]
     """SeriesInstanceUID and SOPInstanceUID of the images that it names as its own; of segmentations only."""
@@ -158,9 +179,31 @@ def _read(path: str) -> DicomFile:
             text("SeriesDescription"),
             text("BodyPartExamined"),
             text("Manufacturer"),
+            text("ManufacturerModelName"),
+            "\\".join(_values(dataset.get("ImageType"))),
+            text("ViewPosition"),
+            text("ImageLaterality") or text("Laterality"),
+            text("PatientSex"),
+            text("PatientAge"),
+            _number(dataset.get("SliceThickness")),
+            bool(dataset.get("ImagePositionPatient") or dataset.get("SharedFunctionalGroupsSequence")),
+            str(dataset.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURE),
             bool(dataset.get("Rows")),
             _referred(dataset) if dataset.get("SOPClassUID") in MASK_CLASSES else frozenset(),
         )
+
+
+def _values(value: Any) -> list[str]:
+    """One value or several, as texts."""
+    several = value if isinstance(value, MultiValue | list) else [value]
+    return [str(v) for v in several if v is not None]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _referred(dataset: Dataset) -> frozenset[str]:

@@ -256,3 +256,16 @@ def test_the_average_brain_lies_as_a_radiologist_sees_it(nilearn_data):
     left, right = image.affine @ [90, 116, 0, 1], image.affine @ [90, 116, 196, 1]
     assert left[0] > right[0]  # the patient's right on the left
     assert (image.affine @ [188, 0, 0, 1])[2] > (image.affine @ [0, 0, 0, 1])[2]  # feet to head
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 0.001), ("meter", 1000.0), ("mm", 1.0), ("unknown", 1.0)])
+@pytest.mark.parametrize("told", [True, False])
+def test_lengths_are_in_the_headers_own_unit(tmp_path, unit, mm, told):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([50, 60, 70, 1.0]))
+    if not told:
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
+        image.header["pixdim"][1:4] = (50, 60, 70)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(open_image(str(tmp_path / "a.nii")).spacing, np.array([70, 60, 50]) * mm)

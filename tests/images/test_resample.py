@@ -6,12 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.processing import resample_from_to
+from pydicom import dcmread
 from scipy import ndimage
 
 from embedcache.errors import ImageError, InputError
-from embedcache.images import open_image
+from embedcache.images import ImageOptions, open_image
 from embedcache.images.resample import axis_weights, in_axial, input_weights, read_whole
-from embedcache.testing.files import write_nifti, write_png
+from embedcache.testing.files import write_nifti, write_png, write_series
 from embedcache.types import Calibration, ImageRecipe, Volume, VolumeInput, Window
 
 RNG = np.random.default_rng(3)
@@ -126,3 +127,24 @@ def test_what_is_no_volume_is_refused_with_the_reason(tmp_path: Path) -> None:
         read_whole(in_axial(open_image(str(tmp_path / "colour.npy"))), ANY, spaced=False)
     with pytest.raises(InputError, match="without a spacing"):
         input_weights(volume(np.ones((2, 2, 2))), recipe(2, (2, 2), (1.0, 1.0, 1.0)))
+
+
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def test_a_missing_slice_does_not_turn_a_sagittal_series(tmp_path: Path) -> None:
+    """The axes are known however unevenly slices lie; only across them no plane is cut."""
+    pixels = RNG.integers(0, 99, (7, 6, 5)).astype(np.int16)
+    whole = write_series(tmp_path / "whole", pixels, orientation=SAGITTAL, spacing=(8.0, 0.65, 0.7))
+    torn = write_series(tmp_path / "torn", pixels, orientation=SAGITTAL, spacing=(8.0, 0.65, 0.7))
+    by_position = sorted(torn.iterdir(), key=lambda path: float(dcmread(path).ImagePositionPatient[0]))
+    by_position[3].unlink()
+    expected, found = (in_axial(open_image(str(folder))) for folder in (whole, torn))
+    kept = np.delete(expected.read(0, 6).pixels, 3, axis=2)
+    np.testing.assert_array_equal(found.read(0, 6).pixels, kept)
+    assert found.spacing == expected.spacing
+    assert found.affine is None
+    assert any("missing" in line for line in found.read(0, 6).warnings)
+    with pytest.raises(ImageError, match=r"do not lie on an even line.*use plane stored"):
+        open_image(str(torn), ImageOptions(plane="axial"))
+    assert open_image(str(torn), ImageOptions(plane="sagittal")).n_slices == 6
