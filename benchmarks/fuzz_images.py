@@ -22,7 +22,8 @@ from typing import Any
 from common import finish, sandbox
 
 from embedcache.errors import ImageError
-from embedcache.extraction.decode import DecodePool, Request
+from embedcache.extraction.decode import DecodePool
+from embedcache.extraction.pieces import Request
 from embedcache.images import count_slices
 from embedcache.images.options import ImageOptions
 from embedcache.images.windows import WINDOWS

@@ -255,7 +255,8 @@ class BackbonesTrial:
 
     def decode(self) -> None:
         """Every image through a decode process, and no further."""
-        from embedcache.extraction.decode import DecodePool, Request
+        from embedcache.extraction.decode import DecodePool
+        from embedcache.extraction.pieces import Request
         from embedcache.images import ImageOptions, parse_window
 
         paths = [line.split(",")[0] for line in self.table.read_text().splitlines()[1:]]

@@ -6,7 +6,8 @@ from typing import Literal
 
 from embedcache.errors import ImageError
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.decode import DecodePool, Found, Request
+from embedcache.extraction.decode import DecodePool
+from embedcache.extraction.pieces import Found, Request
 from embedcache.images import ImageOptions
 from embedcache.images.source import count_in_python
 from embedcache.types import Window

@@ -17,9 +17,10 @@ import torch
 
 from embedcache.backbones import Backbone, load_backbone
 from embedcache.backbones.preprocess import preprocess
-from embedcache.extraction.decode import DecodePool, Piece, Request, reading
+from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.pending import PendingPass
+from embedcache.extraction.pieces import Piece, Request, reading
 from embedcache.extraction.plan import Prepared, paths_of
 from embedcache.extraction.rates import Rates
 from embedcache.extraction.share import Target

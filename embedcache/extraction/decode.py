@@ -1,4 +1,5 @@
-"""A pool of decode processes: pieces of samples come back in the order in which they were asked for.
+"""A pool of decode processes: `pieces` of samples come back in the order in which they were asked for. `decode_process` is one
+of them as it is seen here, `decoder` what runs in it.
 
 Pixels travel in their stored dtype through slots of shared memory (unlinked files, so that a killed run leaves nothing
 behind). A process that hangs or dies is replaced, and what it was working on is set aside with the reason.
@@ -11,64 +12,23 @@ process gets: what needs more is set aside.
 """
 
 import json
-import mmap
 import os
 import selectors
-import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, replace
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from embedcache.extraction.decode_process import FIRST_SLOT_BYTES, Decoder, Slot, Ticket
 from embedcache.extraction.memory import decoder_limit
+from embedcache.extraction.pieces import Piece, Request, answered, split
 from embedcache.images.options import ImageOptions
-from embedcache.types import Calibration, ImageRecipe, Volume, Window
+from embedcache.types import Window
 
-PIECE_SLICES = 32
-"""A volume is asked for in pieces, so that its first slices are computed while the next are decoded."""
-FIRST_SLOT_BYTES = 2**20
 BUFFER_BYTES = 2**30
 """What all slots together may hold, unless single slices are larger."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Slices [start, stop) of one sample."""
-
-    sample: int
-    path: str
-    slices: int
-    """How many the plan says it has."""
-    start: int
-    stop: int
-    kind: Literal["read", "volume", "volume-in-mm", "count", "examine", "measure"] = "read"
-    """`volume`: the one row is the whole image, axial; `volume-in-mm`: and its file must say how far apart its voxels are.
-    `count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
-
-
-WITHOUT_PIXELS = ("count", "examine", "measure")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the decoder found of a source without handing over pixels."""
-
-    slices: int
-    size: int
-    """Bytes of its files."""
-    mtime_ns: int
-    digest: str = ""
-    """"" where it was only counted."""
-    slice_bytes: int = 0
-    """Of its first slice in memory, where it was measured."""
 
 
 class WholeLimits(Protocol):
@@ -79,90 +39,6 @@ class WholeLimits(Protocol):
 
     def learn(self, sample: int, digest: str, limits: list[Any]) -> None:
         """Those that a decode process computed."""
-
-
-@dataclass(frozen=True)
-class SourceSeen:
-    """What the decoder saw of a source, for the private index."""
-
-    digest: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Slices [start, stop) of one sample: pixels, or the reason why there are none.
-
-    Of a whole volume it is the one row, and `volume` has all slices. `volume.pixels` lies in shared memory that is handed out
-    again when the next piece is asked for: use it at once.
-    """
-
-    sample: int
-    start: int
-    stop: int
-    volume: Volume | None = None
-    limits: npt.NDArray[np.float64] | None = None
-    seen: SourceSeen | None = None
-    found: Found | None = None
-    stage: str = ""
-    reason: str = ""
-
-
-@dataclass
-class Slot:
-    """A piece of shared memory."""
-
-    fd: int
-    size: int
-    memory: mmap.mmap
-
-    @classmethod
-    def make(cls) -> "Slot":
-        """An unlinked file in memory where the system has one for that, else in the temporary folder."""
-        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        with tempfile.TemporaryFile(dir=shm) as file:
-            fd = os.dup(file.fileno())
-        os.set_inheritable(fd, True)
-        os.ftruncate(fd, FIRST_SLOT_BYTES)
-        return cls(fd, FIRST_SLOT_BYTES, mmap.mmap(fd, FIRST_SLOT_BYTES))
-
-    def grow(self, size: int) -> None:
-        """Make room for a slice of `size` bytes."""
-        os.ftruncate(self.fd, size)
-        self.size = size
-        self.memory = mmap.mmap(self.fd, size)
-
-    def close(self) -> None:
-        """Let the memory go. What a piece still shows of it stays until the piece is gone."""
-        os.close(self.fd)
-        with suppress(BufferError):  # a piece's pixels still lie in it: it goes with them
-            self.memory.close()
-
-
-@dataclass
-class Decoder:
-    """One child process with its slots and what it was asked, oldest first."""
-
-    process: subprocess.Popen[bytes]
-    slots: list[Slot]
-    free: list[Slot]
-    asked: "deque[Ticket]" = field(default_factory=deque)
-    unread: bytes = b""
-    """The beginning of an answer whose end has not arrived."""
-    since: float = 0.0
-    """When the oldest open request became the oldest."""
-
-
-@dataclass
-class Ticket:
-    """A request on its way, in the order of the whole run."""
-
-    number: int
-    request: Request
-    decoder: int
-    slot: Slot | None = None
-    answer: dict[str, Any] | None = None
 
 
 class DecodePool:
@@ -245,35 +121,13 @@ class DecodePool:
         return load.index(min(load))
 
     def _start(self, slots: list[Slot], number: int) -> Decoder:
-        package_root = str(Path(__file__).resolve().parents[2])
-        paths = os.environ.get("PYTHONPATH", "")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "embedcache.extraction.decoder", str(self.memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[slot.fd for slot in slots],
-            # one thread a process: the pool is the parallelism
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": package_root + (os.pathsep + paths if paths else ""),
-            },
-        )
-        assert process.stdout is not None
-        self.selector.register(process.stdout, selectors.EVENT_READ, number)
-        return Decoder(process, slots, list(slots))
+        decoder = Decoder.start(slots, self.memory)
+        self.selector.register(decoder.answers, selectors.EVENT_READ, number)
+        return decoder
 
     def _end(self, decoder: Decoder) -> None:
-        process = decoder.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.selector.unregister(process.stdout)
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with suppress(BrokenPipeError):  # a message that it did not live to read is still buffered, and flushed here
-            process.stdin.close()
+        self.selector.unregister(decoder.answers)
+        decoder.end()
 
     def _send(self, queue: Iterable[Ticket]) -> None:
         for ticket in queue:
@@ -298,13 +152,7 @@ class DecodePool:
             "slot": slot.fd,
             "slot_bytes": slot.size,
         }
-        try:
-            stdin = decoder.process.stdin
-            assert stdin is not None
-            stdin.write(json.dumps(message).encode() + b"\n")
-            stdin.flush()
-        except BrokenPipeError:
-            return  # it died; `_receive` sees its closed stdout and replaces it
+        decoder.ask(message)
 
     def _receive(self, queue: "deque[Ticket]") -> None:
         for key, _ in self.selector.select(timeout=0.25):
@@ -354,48 +202,12 @@ class DecodePool:
             self.largest = max(self.largest, answer["need"])
             ticket.slot.grow(answer["need"])
             return None, request
-        stop = request.start + answer["count"]
-        rest = replace(request, start=stop) if stop < request.stop else None
-        if "reason" in answer:
-            return Piece(request.sample, request.start, stop, stage=answer["stage"], reason=answer["reason"]), rest
-        if request.kind in WITHOUT_PIXELS:
-            found = {name: answer[name] for name in ("slices", "size", "mtime_ns", "digest", "slice_bytes")}
-            return Piece(request.sample, request.start, stop, found=Found(**found)), rest
         if self.limits is not None and "learned" in answer:
             self.limits.learn(request.sample, answer["digest"], answer["learned"])
-        pixels = np.ndarray(answer["shape"], answer["dtype"], buffer=ticket.slot.memory)
-        calibration = Calibration(
-            np.asarray(answer["slope"]),
-            np.asarray(answer["intercept"]),
-            invert=answer["invert"],
-            padding=tuple(answer["padding"]) if answer["padding"] else None,
-        )
-        volume = Volume(
-            pixels,
-            calibration,
-            answer["kind"],
-            modality=answer["modality"],
-            spacing=tuple(answer["spacing"]) if answer["spacing"] else None,
-            warnings=tuple(answer["warnings"]),
-        )
-        seen = SourceSeen(answer["digest"], answer["size"], answer["mtime_ns"])
-        return Piece(request.sample, request.start, stop, volume, np.asarray(answer["limits"]), seen), rest
+        piece = answered(request, answer, ticket.slot.memory)
+        return piece, replace(request, start=piece.stop) if piece.stop < request.stop else None
 
 
 def pool_slots(workers: int, prefetch: int) -> int:
     """Slots of each process, so that one is free while the others wait to be taken."""
     return -(-max(prefetch, 2 * workers) // workers) + 1
-
-
-def split(requests: Iterable[Request]) -> Iterator[Request]:
-    """The same slices in pieces of at most PIECE_SLICES."""
-    for r in requests:
-        for start in range(r.start, r.stop, PIECE_SLICES):
-            yield replace(r, start=start, stop=min(start + PIECE_SLICES, r.stop))
-
-
-def reading(image: ImageRecipe) -> Literal["read", "volume", "volume-in-mm"]:
-    """The kind of requests that a recipe needs."""
-    if image.volume is None:
-        return "read"
-    return "volume" if image.volume.spacing is None else "volume-in-mm"

@@ -17,8 +17,8 @@ from embedcache.images.options import parse_plane
 from embedcache.images.views import augmentation_text
 from embedcache.images.windows import window_text
 from embedcache.store.fingerprint import recipe_document
-from embedcache.store.layout import Root
 from embedcache.store.reader import FeatureCache
+from embedcache.store.root import Root
 from embedcache.types import Augmentation, ImageRecipe
 
 

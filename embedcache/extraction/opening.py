@@ -11,9 +11,9 @@ from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, check_de
 from embedcache.extraction.sources import Tell
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index
-from embedcache.store.layout import Root
 from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
+from embedcache.store.root import Root
 from embedcache.store.texts import locate
 from embedcache.store.writer import (
     StoreFiles,

@@ -6,16 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.extraction.apart import look
-from embedcache.extraction.decode import (
-    BUFFER_BYTES,
-    FIRST_SLOT_BYTES,
-    PIECE_SLICES,
-    Found,
-    pool_slots,
-)
+from embedcache.extraction.decode import BUFFER_BYTES, pool_slots
+from embedcache.extraction.decode_process import FIRST_SLOT_BYTES
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.memory import decoder_limit, main_memory
 from embedcache.extraction.pending import PendingPass
+from embedcache.extraction.pieces import PIECE_SLICES, Found
 from embedcache.extraction.plan import Prepared, RowPlanner, paths_of
 from embedcache.extraction.turns import weights_bytes
 from embedcache.types import IntArray, Window

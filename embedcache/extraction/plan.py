@@ -21,7 +21,9 @@ from embedcache.images import parse_window
 from embedcache.store import layout
 from embedcache.store.fingerprint import canonical, fingerprint, pass_document, sha256
 from embedcache.store.index import StoredIndex
-from embedcache.store.layout import Root, choose_rows_per_shard, make_pass
+from embedcache.store.layout import choose_rows_per_shard
+from embedcache.store.passes import make_pass
+from embedcache.store.root import Root
 from embedcache.store.texts import locate
 from embedcache.store.writer import StoreFiles, load
 from embedcache.types import (

@@ -27,10 +27,10 @@ from embedcache.store.examine import examine, known_root
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.index import read_commit
 from embedcache.store.labels import DIGEST, LABELS, damage_of_labels, rewrite_digest
-from embedcache.store.layout import Root
 from embedcache.store.locks import exclusive
 from embedcache.store.rebuild import KnownIds
 from embedcache.store.repair import put_back, refuse_workers
+from embedcache.store.root import Root
 from embedcache.store.survey import Findings, Left, Mended
 from embedcache.store.verify import Damage, verify_labels, verify_store
 from embedcache.store.writer import StoreFiles, log_name, reopen

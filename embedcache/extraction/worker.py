@@ -20,7 +20,8 @@ import torch
 
 from embedcache.backbones.preprocess import preprocess
 from embedcache.errors import InputError, TooManyBadError
-from embedcache.extraction.decode import DecodePool, Piece, Request, SourceSeen, reading
+from embedcache.extraction.decode import DecodePool
+from embedcache.extraction.pieces import Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import stored_tokens

@@ -10,6 +10,7 @@ import numpy as np
 from embedcache.errors import NewerFormatError, StoreError
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
+from embedcache.store.documents import documents, root_document
 from embedcache.store.examine_index import INDEX_ARRAYS, length_of, mend_index
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import (
@@ -22,9 +23,9 @@ from embedcache.store.index import (
     vouchers,
 )
 from embedcache.store.labels import read_labels
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
 from embedcache.store.rebuild import KnownIds, merged_copies
+from embedcache.store.root import Root
 from embedcache.store.survey import MANIFEST, Findings, Mended, Survey
 from embedcache.store.writer import StoreFiles, log_name, row_status
 from embedcache.types import Commit, Pass, Shard
@@ -101,7 +102,7 @@ def read_sealed(survey: Survey) -> None:
         except StoreError:
             return
     assert survey.found.root is not None
-    document = canonical(layout.root_document(survey.found.root)).encode()
+    document = canonical(root_document(survey.found.root)).encode()
     if survey.read(layout.ROOT_DOCUMENT) != document:
         survey.mend(
             layout.ROOT_DOCUMENT,
@@ -112,7 +113,7 @@ def read_sealed(survey: Survey) -> None:
 
 def mend_documents(survey: Survey, root: Root) -> None:
     """The documents of groups and arrays: they follow from the root."""
-    for path, document in layout.documents(root).items():
+    for path, document in documents(root).items():
         name, expected = f"{path}/zarr.json", canonical(document).encode()
         data = survey.read(name)
         if data != expected and (data is None or sha256(data) not in survey.vouched.get(name, ())):
@@ -213,7 +214,7 @@ def compose_manifest(survey: Survey, root: Root) -> None:
     names = [layout.chunk_name(path, k) for path in INDEX_ARRAYS for k in chunks_of(length_of(root, path))]
     names += [log_name(name) for name, complete in root.complete.items() if complete]
     digests = {name: sha256(data) for name in names if (data := survey.read(name)) is not None}
-    texts = {f"{path}/zarr.json": canonical(d) for path, d in layout.documents(root).items()}
+    texts = {f"{path}/zarr.json": canonical(d) for path, d in documents(root).items()}
     manifest = {"documents": texts, "root_attributes": root.attributes(), "objects": digests}
     how = "composed anew from the root and the objects: the plan's digest and the commits' seals fit, nothing else vouches"
     for name in MANIFEST:

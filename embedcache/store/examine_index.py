@@ -11,8 +11,8 @@ from embedcache.store import layout
 from embedcache.store.encoding import decode_strings, join_strings
 from embedcache.store.fingerprint import plan_digest, sha256
 from embedcache.store.index import StoredIndex, chunks_of, is_possible
-from embedcache.store.layout import Root
 from embedcache.store.rebuild import number_candidates, text_candidates
+from embedcache.store.root import Root
 from embedcache.store.survey import Survey
 from embedcache.store.writer import StoreFiles, encode_numeric, row_status
 from embedcache.types import Commit, Plan

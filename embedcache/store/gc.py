@@ -13,10 +13,11 @@ from pathlib import Path
 from embedcache.errors import InputError, StoreBusyError, StoreError
 from embedcache.store import layout
 from embedcache.store.catalog import disk_use, find_stores
+from embedcache.store.documents import documents
 from embedcache.store.index import StoredIndex
-from embedcache.store.layout import Root
 from embedcache.store.leases import forget_the_dead, workers
 from embedcache.store.locks import exclusive, holder
+from embedcache.store.root import Root
 from embedcache.store.writer import StoreFiles, drop_shards, load
 
 
@@ -101,7 +102,7 @@ def owned(files: StoreFiles, root: Root, index: StoredIndex) -> Iterator[str]:
     """The objects that a store has by its plan and its commits."""
     objects = files.objects
     yield layout.ROOT_DOCUMENT
-    for path in layout.documents(root):
+    for path in documents(root):
         yield f"{path}/zarr.json"
     for copy in range(2):
         yield layout.chunk_name("manifest", copy)

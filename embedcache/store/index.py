@@ -17,8 +17,8 @@ from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.encoding import decode_strings, encode_strings, join_strings
 from embedcache.store.fingerprint import canonical, plan_digest, sha256
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
+from embedcache.store.root import Root
 from embedcache.store.tokens import missing
 from embedcache.types import Commit, Plan, StringArray
 

@@ -19,8 +19,8 @@ from embedcache.store.features import Features, assemble
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import StoredIndex, check_sizes, committed_shards, open_root, read_commit, read_index
 from embedcache.store.labels import LABELS, read_labels
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
+from embedcache.store.root import Root
 from embedcache.store.tokens import Layer, TokenArray, missing
 from embedcache.store.units import PoolBy
 from embedcache.types import ArraySpec, Commit, Labels, Pass, Recipe, StringArray, Unit

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embedcache.store import layout
 from embedcache.store.encoding import encode_strings
 from embedcache.store.index import StoredIndex
-from embedcache.store.layout import Root
+from embedcache.store.root import Root
 from embedcache.store.writer import row_status
 from embedcache.types import Commit, Plan, StringArray, strings
 

@@ -9,9 +9,9 @@ from embedcache.errors import StoreError
 from embedcache.store import layout
 from embedcache.store.fingerprint import sha256
 from embedcache.store.index import StoredIndex, Vouchers, encode_manifest
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
 from embedcache.store.rebuild import KnownIds
+from embedcache.store.root import Root
 from embedcache.types import Commit, Pass
 
 MANIFEST = tuple(layout.chunk_name("manifest", copy) for copy in range(2))

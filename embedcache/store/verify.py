@@ -11,6 +11,7 @@ import numpy as np
 from embedcache.errors import NewerFormatError, StoreError
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
+from embedcache.store.documents import documents, root_document
 from embedcache.store.encoding import CRC_BYTES, ShardForm, crc32c, shard_index
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import (
@@ -24,8 +25,8 @@ from embedcache.store.index import (
     vouchers,
 )
 from embedcache.store.labels import damage_of_labels
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
+from embedcache.store.root import Root
 from embedcache.store.writer import row_status
 from embedcache.types import ArraySpec, Commit, Pass, Plan, Shard
 
@@ -126,7 +127,7 @@ class _Check:
 
     def metadata(self) -> Iterator[Damage]:
         """Root document, manifest, documents and index objects."""
-        expected_root = canonical(layout.root_document(self.root)).encode()
+        expected_root = canonical(root_document(self.root)).encode()
         yield from self.compare(
             layout.ROOT_DOCUMENT, [sha256(expected_root)], "is not the root document of what it says"
         )
@@ -169,7 +170,7 @@ class _Check:
         except StoreError as error:
             yield Damage("manifest", f"holds attributes that no store has: {error}", "manifest")
             return
-        expected = {f"{path}/zarr.json": canonical(document) for path, document in layout.documents(root).items()}
+        expected = {f"{path}/zarr.json": canonical(document) for path, document in documents(root).items()}
         if manifest["documents"] != expected:
             yield Damage("manifest", "holds other documents than its attributes ask for", "manifest")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedcache.errors import StoreError
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
+from embedcache.store.documents import documents, root_document
 from embedcache.store.encoding import encode_shard, encode_strings, pad_chunk, pad_strings
 from embedcache.store.fingerprint import canonical, plan_digest, sha256
 from embedcache.store.index import (
@@ -26,8 +27,8 @@ from embedcache.store.index import (
     read_index,
     read_manifest,
 )
-from embedcache.store.layout import Root
 from embedcache.store.objects import Objects
+from embedcache.store.root import Root
 from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard, StringArray
 
 
@@ -316,7 +317,7 @@ def _publish(objects: Objects, root: Root, changed: dict[str, bytes], removed: C
     First of all the manifest that is there learns what is about to be replaced, so that a store is whole for its readers,
     and for a resume, wherever between two puts this process is killed.
     """
-    texts = {f"{path}/zarr.json": canonical(d) for path, d in layout.documents(root).items()}
+    texts = {f"{path}/zarr.json": canonical(d) for path, d in documents(root).items()}
     stale = [name for name, text in texts.items() if not objects.exists(name) or objects.get(name) != text.encode()]
     digests = {name: sha256(data) for name, data in changed.items()}
     try:
@@ -334,7 +335,7 @@ def _publish(objects: Objects, root: Root, changed: dict[str, bytes], removed: C
     known = {} if before is None else {n: d for n, d in before["objects"].items() if n not in removed}
     manifest = {"documents": texts, "root_attributes": root.attributes(), "objects": {**known, **digests}}
     _put_manifest(objects, manifest)
-    objects.put(layout.ROOT_DOCUMENT, canonical(layout.root_document(root)).encode())
+    objects.put(layout.ROOT_DOCUMENT, canonical(root_document(root)).encode())
     objects.sync([layout.ROOT_DOCUMENT])
     gone = [name for name in removed if objects.exists(name)]
     for name in gone:

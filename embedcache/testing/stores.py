@@ -11,7 +11,8 @@ from embedcache.store import commits as commit_codec
 from embedcache.store import layout
 from embedcache.store.encoding import decode_strings
 from embedcache.store.fingerprint import canonical, pass_document
-from embedcache.store.layout import choose_quantum, choose_rows_per_shard, make_pass
+from embedcache.store.layout import choose_quantum, choose_rows_per_shard
+from embedcache.store.passes import make_pass
 from embedcache.store.writer import (
     StoreFiles,
     add_pass,

@@ -13,10 +13,11 @@ from scipy.io import savemat
 
 import embedcache
 from embedcache import ExtractConfig
-from embedcache.extraction import decode, memory
+from embedcache.extraction import decode, decode_process, memory
 from embedcache.extraction.apart import count_each, look
-from embedcache.extraction.decode import DecodePool, Request
+from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.decoder import TOO_LARGE
+from embedcache.extraction.pieces import Request
 from embedcache.images import ImageOptions, open_image, stat_source
 from embedcache.testing.files import write_nifti, write_png
 from embedcache.types import Window
@@ -116,7 +117,7 @@ def test_what_is_found_apart_is_what_is_found_here(mats: ExtractConfig, tmp_path
 def test_pictures_and_volumes_are_counted_without_another_process(
     tmp_path: Path, config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode.subprocess, "Popen", lambda *_, **__: pytest.fail("no process is needed"))
+    monkeypatch.setattr(decode_process.subprocess, "Popen", lambda *_, **__: pytest.fail("no process is needed"))
     volume = write_nifti(tmp_path / "volume.nii.gz", np.zeros((6, 5, 4), dtype=np.float32))
     pictures = sorted(Path(config.root).parent.glob("*.png"))
     assert count_each([*map(str, pictures), str(volume)], config) == [1] * 24 + [4]

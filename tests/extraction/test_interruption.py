@@ -14,7 +14,8 @@ import pytest
 import embedcache
 from embedcache import ExtractConfig
 from embedcache.errors import InputError, StoreBusyError, StoreError
-from embedcache.extraction.decode import DecodePool, Request
+from embedcache.extraction.decode import DecodePool
+from embedcache.extraction.pieces import Request
 from embedcache.extraction.progress import Progress
 from embedcache.images import ImageOptions, parse_window
 from embedcache.store.locks import exclusive, holder

@@ -13,9 +13,9 @@ import pytest
 import embedcache
 from embedcache import ExtractConfig
 from embedcache.extraction import peak
-from embedcache.extraction.decode import Found
 from embedcache.extraction.memory import main_memory
 from embedcache.extraction.peak import image_bytes
+from embedcache.extraction.pieces import Found
 from embedcache.images import parse_window
 from embedcache.testing.files import write_nifti
 

@@ -14,7 +14,7 @@ from embedcache.extraction import job, turns
 from embedcache.extraction.config import asked_arrays
 from embedcache.extraction.progress import Listener
 from embedcache.store.fingerprint import pass_document
-from embedcache.store.layout import make_pass
+from embedcache.store.passes import make_pass
 from embedcache.testing.stores import differences
 from embedcache.types import BackboneInfo
 

@@ -16,7 +16,7 @@ from embedcache.evaluation.patch_question import PatchProbeConfig, ask_patches
 from embedcache.evaluation.pca_of_store import draw_pca
 from embedcache.extraction import worker
 from embedcache.store.fingerprint import canonical
-from embedcache.store.layout import Root
+from embedcache.store.root import Root
 from embedcache.store.verify import verify_store
 from embedcache.testing.files import write_nifti, write_png
 from embedcache.testing.stores import differences

@@ -18,8 +18,8 @@ from embedcache.store.commits import commit_document, decode_commit, parse_commi
 from embedcache.store.encoding import decode_strings, encode_strings
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import decode_manifest, encode_manifest, read_manifest
-from embedcache.store.layout import Root
 from embedcache.store.reader import FeatureCache
+from embedcache.store.root import Root
 from embedcache.store.typed import typed
 from embedcache.store.verify import verify_store
 from embedcache.store.writer import StoreFiles, load
