@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import numpy as np
@@ -24,6 +24,7 @@ from embedcache.images.memory import keep_freed_images
 from embedcache.images.options import ImageOptions
 from embedcache.images.resample import in_axial, read_whole
 from embedcache.images.source import OpenedImage, count_slices, open_image
+from embedcache.images.windows import doubts
 from embedcache.types import Volume, Window
 
 
@@ -138,7 +139,7 @@ def read_piece(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
     with mmap.mmap(request["slot"], request["slot_bytes"]) as memory:
         # freed with the view that numpy makes of it, before the memory is let go
         np.frombuffer(memory, np.uint8, pixels.nbytes).view(pixels.dtype).reshape(pixels.shape)[...] = pixels
-    answer = {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count)}
+    answer = {"count": count, "limits": limits.tolist(), **describe(image, volume, pixels, count, window, limits)}
     learned = None if told or image.n_slices == 1 else image.known(window)
     return answer if learned is None else {**answer, "learned": learned.tolist()}
 
@@ -155,7 +156,8 @@ def read_volume(image: OpenedImage, request: dict[str, Any]) -> dict[str, Any]:
         np.frombuffer(memory, np.uint8, volume.pixels.nbytes)[:] = (
             np.ascontiguousarray(volume.pixels).view(np.uint8).ravel()
         )
-    return {"count": 1, "limits": limits.tolist(), **describe(image, volume, volume.pixels, image.n_slices)}
+    told = describe(image, volume, volume.pixels, image.n_slices, window, limits)
+    return {"count": 1, "limits": limits.tolist(), **told}
 
 
 def window_of(request: dict[str, Any]) -> Window:
@@ -163,9 +165,17 @@ def window_of(request: dict[str, Any]) -> Window:
     return Window(**{**request["window"], "numbers": tuple(map(tuple, request["window"]["numbers"]))})
 
 
-def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Any]:
+def describe(
+    image: OpenedImage,
+    volume: Volume,
+    pixels: np.ndarray[Any, Any],
+    count: int,
+    window: Window,
+    limits: np.ndarray[Any, Any],
+) -> dict[str, Any]:
     """All of a piece but its pixels, as JSON values."""
     c = volume.calibration
+    shown = replace(c, slope=c.slope[:count], intercept=c.intercept[:count])
     return {
         "shape": pixels.shape,
         "dtype": pixels.dtype.str,
@@ -176,7 +186,7 @@ def describe(image: OpenedImage, volume: Volume, pixels: np.ndarray[Any, Any], c
         "kind": volume.kind,
         "modality": volume.modality,
         "spacing": volume.spacing,
-        "warnings": volume.warnings,
+        "warnings": (*volume.warnings, *doubts(window, volume.kind, volume.modality, shown, pixels, limits)),
         "digest": image.digest,
         "size": image.state.size,
         "mtime_ns": image.state.mtime_ns,

@@ -193,6 +193,25 @@ def resolve_limits(
     return limits[:, np.newaxis]
 
 
+def doubts(
+    window: Window, kind: Kind, modality: str, calibration: Calibration, pixels: npt.NDArray[Any], limits: npt.ArrayLike
+) -> tuple[str, ...]:
+    """What speaks against showing `pixels` (n, y, x[, 3]) through the window's `limits` (n, channels, 2), in words."""
+    if window.name.startswith("ct-") and (kind == "raster" or modality not in ("", "CT", "PT")):
+        return (f"window {window.name} is of Hounsfield units, and this is no CT",)
+    if window.name in ("auto", "range") and pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 2 and pixels.size:
+        low, high = np.asarray(limits, dtype=np.float64)[:, 0].T
+        shown = (
+            np.outer(calibration.slope, (pixels.min(), pixels.max())) + np.asarray(calibration.intercept)[:, np.newaxis]
+        )
+        if (np.ptp(shown, axis=1) < _LITTLE * (high - low)).all():
+            return ("16-bit values use less than a tenth of their range: shown dark; --window min-max or percentile",)
+    return ()
+
+
+_LITTLE = 0.1
+
+
 def _voi_limits(calibration: Calibration, n: int) -> npt.NDArray[np.float64]:
     windows = [voi for voi in calibration.voi if voi is not None]
     if len(windows) < n:

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from embedcache.errors import ImageError, InputError, UnknownNameError
+from embedcache.images import open_image
 from embedcache.images.parsed import plain_calibration
-from embedcache.images.windows import WINDOWS, parse_window, physical, resolve_limits
+from embedcache.images.windows import WINDOWS, doubts, parse_window, physical, resolve_limits
+from embedcache.testing.files import write_dicom, write_png
 from embedcache.types import Calibration, Window
 
 
@@ -209,3 +211,24 @@ def test_voi_wants_a_window_in_every_slice():
     assert limits("voi", pixels, calibration=calibration).tolist() == [[[-160, 240]], [[9, 11]]]
     with pytest.raises(ImageError, match="no window of its own"):
         limits("voi", pixels)
+
+
+def test_doubts_name_a_window_that_shows_little(tmp_path):
+    twelve_bits = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    cases = [
+        (write_png(tmp_path / "dark.png", twelve_bits), "auto", "less than a tenth"),
+        (write_png(tmp_path / "dark.png", twelve_bits), "min-max", None),
+        (write_png(tmp_path / "wide.png", twelve_bits * np.uint16(16)), "auto", None),
+        (write_png(tmp_path / "eight.png", (twelve_bits // 512).astype(np.uint8)), "auto", None),
+        (write_png(tmp_path / "ct.png", (twelve_bits // 16).astype(np.uint8)), "ct-lung", "no CT"),
+        (write_dicom(tmp_path / "mr.dcm", twelve_bits, modality="MR"), "ct-bone", "no CT"),
+        (write_dicom(tmp_path / "ct.dcm", twelve_bits, modality="CT"), "ct-bone", None),
+        (write_dicom(tmp_path / "mr.dcm", twelve_bits, modality="MR"), "auto", None),
+    ]
+    for path, name, said in cases:
+        image = open_image(str(path))
+        window = parse_window(name)
+        volume = image.read(0, 1, window)
+        limits = image.limits(window, 0, 1)
+        found = doubts(window, volume.kind, volume.modality, volume.calibration, volume.pixels, limits)
+        assert (said is None and not found) or (said is not None and said in " ".join(found)), (path.name, name, found)
