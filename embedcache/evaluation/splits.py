@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.coded import CodedTexts
-from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, suggest
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
@@ -66,13 +65,6 @@ def make_split(
     split = Split(samples, patients, strings(part_of[patient]), seed=seed if drawn else None, name=name)
     check_split(split)
     return split
-
-
-def systematic(
-    samples: StringArray, patients: StringArray, *, test_every: int, validation_every: int, name: str = ""
-) -> Split:
-    """Patients sorted by id: every `test_every`-th tests, every `validation_every`-th of the rest validates."""
-    return Split(samples, patients, systematic_parts(patients, test_every, validation_every), name=name)
 
 
 def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> StringArray:

@@ -61,7 +61,7 @@ def scan(data: bytes) -> Dataset | None:
         return None
     try:
         return _scanned(data)
-    except (_Unusual, struct.error, KeyError):
+    except (_Unusual, struct.error, LookupError, ValueError):  # pydicom raises the latter for names of character sets
         return None
 
 

@@ -104,9 +104,3 @@ def load_json(text: str, name: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"object {name} is no JSON; run `embedcache verify`.") from error
-
-
-def same_content(a: Commit, b: Commit) -> bool:
-    """Whether two commits differ in nothing but their circumstances."""
-    x, y = commit_document(a), commit_document(b)
-    return all(x[key] == y[key] for key in x if key not in CIRCUMSTANCES)

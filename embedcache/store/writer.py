@@ -29,7 +29,7 @@ from embedcache.store.index import (
 )
 from embedcache.store.objects import Objects
 from embedcache.store.root import Root
-from embedcache.types import ArraySpec, Commit, DatasetInfo, Pass, Plan, Recipe, Shard, StringArray
+from embedcache.types import Commit, DatasetInfo, Pass, Plan, Recipe, Shard, StringArray
 
 
 @dataclass(frozen=True)
@@ -350,11 +350,6 @@ def _put_manifest(objects: Objects, manifest: dict[str, Any]) -> None:
     for name in copies:
         objects.put(name, chunk)
     objects.sync(copies)
-
-
-def stored_arrays(root: Root) -> dict[str, tuple[Pass, ArraySpec]]:
-    """Array path → its pass and description."""
-    return {a.path: (p, a) for p in root.passes.values() for a in p.arrays}
 
 
 def load(files: StoreFiles) -> tuple[Root, StoredIndex]:

@@ -70,6 +70,7 @@ def test_every_figure_of_a_multilabel_task_is_scikit_learns() -> None:
             assert found[name, label].n == known.sum()
     names = {name for name, _ in found}
     assert names <= set(HIGHER_IS_BETTER)
+    assert {name for name in HIGHER_IS_BETTER if not HIGHER_IS_BETTER[name]} <= {"brier", "calibration_error", "mae"}
     for name in names:
         mean = np.mean([found[name, label].value for label in "abc"])
         np.testing.assert_allclose(found[name, "macro"].value, mean, **EXACT)

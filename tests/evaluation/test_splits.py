@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.splits import (
     check_split,
@@ -12,7 +13,6 @@ from embedcache.evaluation.splits import (
     members,
     read_split,
     split_digest,
-    systematic,
     write_split,
 )
 from embedcache.types import Split, strings
@@ -78,9 +78,9 @@ def test_too_few_patients_are_refused() -> None:
 
 
 def test_systematic_takes_every_nth_patient() -> None:
-    samples, patients = people(12, 2)
-    split = systematic(samples, patients, test_every=3, validation_every=4)
-    by_patient = dict(zip(split.patient.tolist(), split.part.tolist(), strict=True))
+    _, patients = people(12, 2)
+    parts = systematic_parts(patients, test_every=3, validation_every=4)
+    by_patient = dict(zip(patients.tolist(), parts.tolist(), strict=True))
     assert [p for p in by_patient if by_patient[p] == "test"] == ["p002", "p005", "p008", "p011"]
     assert [p for p in by_patient if by_patient[p] == "validation"] == ["p004", "p010"]
 
