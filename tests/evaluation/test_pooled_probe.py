@@ -53,6 +53,8 @@ def test_a_patient_is_one_row_and_its_samples_are_counted(make: Make) -> None:
     assert sample.level == "sample"
     assert "pool_by" not in sample.inputs["config"]
     assert "units" not in sample.inputs
+    named = run_probe(ProbeConfig("prototypes", made.store, pool="top-2", pool_by="sample", resamples=20))
+    assert named.path == sample.path, "a sample is what slices are pooled over anyway"
 
 
 def test_a_column_of_ones_own_table_may_hold_identifiers(make: Make, tmp_path: Path) -> None:
