@@ -20,7 +20,7 @@ from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
-from embedcache.evaluation.reading import count_samples, read_rows
+from embedcache.evaluation.reading import count_samples, incomplete_notes, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
@@ -147,7 +147,10 @@ def read_features(question: Question, config: ProbeConfig) -> Features:
     if not question.planes:
         return read_rows(question, config, question.cache, samples)
     caches = (question.cache, *question.planes)
-    return read_planes(caches, samples, lambda cache, kept: read_rows(question, config, cache, kept))
+    units = unit_numbers(question.cache, question.labels, config.pool_by, config.labels, config.join_on)
+    return read_planes(
+        caches, samples, lambda cache, kept: read_rows(question, config, cache, kept), units, config.strict_volumes
+    )
 
 
 def _rows(question: Question, features: Features) -> Rows:
@@ -232,7 +235,4 @@ def _warnings(
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
     if (line := untried(config.features, asked_layers(config.layers, question.probe), question.choices)) is not None:
         found.append(line)
-    if len(features.incomplete):
-        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
-        found.append(f"{len(features.incomplete)} samples were {done} set aside.")
-    return tuple(found)
+    return (*found, *incomplete_notes(features, config))
