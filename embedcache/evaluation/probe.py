@@ -5,7 +5,7 @@ hyper-parameter on the training part and score it on validation; refit the choic
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,14 +49,17 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     Selection is by macro AUROC on validation over the labels that have both classes there, by accuracy if none has, by R2
     for numbers; a tie goes to the smaller C or the larger k, and to the fewer features. The chosen model is refitted on training
     and validation rows together. The test part is read by it, and by itself before refitting, to which thresholds belong; only
-    after the choice.
+    after the choice. What `auto` would have tried and the store does not hold is said of the result that is returned and is not
+    in its file, which also answers who asked for just these vectors.
     """
     question = ask(config)
     folder = config.results if config.results is not None else results_folder(question.cache)
-    if not config.force and (there := find_result(question.inputs, folder)) is not None:
-        return there
-    found = answer(question, config, progress)
-    return write_result(found.result, found.predictions, folder, config.force, question.split)
+    there = None if config.force else find_result(question.inputs, folder)
+    if there is None:
+        found = answer(question, config, progress)
+        there = write_result(found.result, found.predictions, folder, config.force, question.split)
+    line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)
+    return there if line is None or line in there.warnings else replace(there, warnings=(*there.warnings, line))
 
 
 def answer(
@@ -233,6 +236,4 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    if (line := untried(config.features, asked_layers(config.layers, question.probe), question.choices)) is not None:
-        found.append(line)
     return (*found, *incomplete_notes(features, config))
