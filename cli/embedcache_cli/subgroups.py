@@ -6,7 +6,7 @@ import typer
 
 import embedcache
 from embedcache_cli.asking import numbers
-from embedcache_cli.output import Json, counted, print_json, print_table
+from embedcache_cli.output import Json, counted, print_json, print_table, tell
 from embedcache_cli.probe_printing import SHOWN, figure
 
 NAME = "subgroups"
@@ -54,4 +54,6 @@ def command(
                     "; "
                 )
             )
+    for note in table.notes:
+        tell(f"note: {note}")
     return 0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation.estimates import Estimates
-from embedcache.evaluation.estimating import estimate
+from embedcache.evaluation.estimating import estimate, in_common
 from embedcache.evaluation.holm import best_set, holm
 from embedcache.evaluation.measured import Measured, read_measured, titles_of
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER
@@ -120,40 +120,38 @@ def compare_measured(
 
 
 class _Estimates:
-    """The figures of each result with their resamples, made once for all pairs: that is where the time goes."""
+    """The figures of each result with their resamples, made once for all pairs: that is where the time goes.
+
+    A row that any result leaves without a score is left out of all, and a macro average is over the labels of which all have the
+    figure. So every pair speaks of the same rows and labels, and a result has one value in all of its pairs.
+    """
 
     def __init__(self, read: Sequence[Measured], resamples: int, seed: int) -> None:
         self.read = read
         self.resamples = resamples
         self.seed = seed
         self.patients = Patients.of(read[0].test.patient)
-        self.made: dict[tuple[int, bytes], Estimates] = {}
+        self.made: tuple[Estimates, ...] = ()
+        if read[0].kind != "numeric":
+            unscored = np.any([np.isnan(one.test.score) for one in read], axis=0)
+            self.made = in_common([self._of(one, unscored) for one in read])
 
     def compare(self, i: int, j: int) -> tuple[Comparison, ...]:
-        """Result i against result j; a row that any result leaves without a score is left out of all.
-
-        So every pair speaks of the same rows and labels, and a result has one value in all of its pairs.
-        """
+        """Result i against result j."""
         a, b = self.read[i], self.read[j]
-        if a.kind == "numeric":
+        if not self.made:
             return compare_scores(
                 a.test.label, a.test.score, b.test.score, a.test.patient, a.kind, a.test.classes,
                 resamples=self.resamples, seed=self.seed,
             )  # fmt: skip
-        unscored = np.any([np.isnan(one.test.score) for one in self.read], axis=0)
-        return compare_estimates(self.of(i, unscored), self.of(j, unscored), a.test.label, self.patients)
+        return compare_estimates(self.made[i], self.made[j], a.test.label, self.patients)
 
-    def of(self, i: int, unscored: npt.NDArray[np.bool_]) -> Estimates:
-        """The figures of result i without those scores."""
-        key = i, unscored.tobytes()
-        if key not in self.made:
-            one = self.read[i]
-            scores = np.where(unscored, np.nan, one.test.score)
-            self.made[key] = estimate(
-                one.test.label, scores, self.patients, one.kind, one.test.classes, one.threshold, one.score_name, one.before,
-                self.resamples, self.seed,
-            )  # fmt: skip
-        return self.made[key]
+    def _of(self, one: Measured, unscored: npt.NDArray[np.bool_]) -> Estimates:
+        scores = np.where(unscored, np.nan, one.test.score)
+        return estimate(
+            one.test.label, scores, self.patients, one.kind, one.test.classes, one.threshold, one.score_name, one.before,
+            self.resamples, self.seed,
+        )  # fmt: skip
 
 
 def _column(

@@ -90,6 +90,26 @@ def _mean(name: str, each: Sequence[Estimate]) -> Estimate:
     )
 
 
+def in_common(every: Sequence[Estimates]) -> tuple[Estimates, ...]:
+    """Each of `every`, of the same labels, with only the figures that all have: a macro average is over one set of labels."""
+    shared = set.intersection(*(set(one.found) for one in every))
+    return tuple(_only(one, shared) for one in every)
+
+
+def _only(one: Estimates, shared: set[tuple[str, str]]) -> Estimates:
+    found = {key: figure for key, figure in one.found.items() if key in shared}
+    for name in one.names:
+        own = [label.name for label in one.labels if (name, label.name) in one.found]
+        kept = [label for label in own if (name, label) in found]
+        if (name, MACRO) not in found or kept == own:
+            continue
+        if kept:
+            found[name, MACRO] = _mean(name, [found[name, label] for label in kept])
+        else:
+            del found[name, MACRO]
+    return Estimates(one.names, one.labels, found, one.missing)
+
+
 def _spread(left_out: Matrix) -> float:
     known = left_out[~np.isnan(left_out)]
     return float(known.var()) if len(known) else 0.0

@@ -64,7 +64,7 @@ def feature_choices(
 
 
 def untried(features: str, layers: Layers, choices: Mapping[str, FeatureChoice]) -> str | None:
-    """What `auto` would have validation choose among, and the store does not hold: a line for the result."""
+    """What `auto` would have validation choose among, and the store does not hold: a line for who asked so."""
     if layers != "auto":
         return None
     vectors = {(choice.kind, choice.layers) for choice in choices.values()}

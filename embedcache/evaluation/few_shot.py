@@ -139,6 +139,7 @@ def _read(question: Question, config: FewShotConfig) -> _Data:
     all_truth = label_matrix(features.y, question.kind, len(everything) if question.kind != "binary" else 1)
     truth = all_truth[:, question.columns] if question.kind == "multilabel" else all_truth
     parts = part_rows(question.split, features.sample_id)
+    ill = features.groups[(parts == "train") & (all_truth == 1).any(axis=1)]
     parts[np.isnan(truth).all(axis=1)] = ""
     train, validation, test = (np.flatnonzero(parts == part) for part in ("train", "validation", "test"))
     for name, rows in (("train", train), ("test", test)):
@@ -148,7 +149,7 @@ def _read(question: Question, config: FewShotConfig) -> _Data:
                 "give another split with --split FILE."
             )
     asked = np.arange(len(question.classes)) if question.kind != "multilabel" else question.columns
-    drawn = patient_classes(all_truth[train], features.groups[train], question.kind, everything, asked)
+    drawn = patient_classes(all_truth[train], features.groups[train], question.kind, everything, asked, ill)
     if np.isin(drawn.patients, features.groups[test]).any():
         raise InputError(
             "a patient is both in the training and in the test part; give another split with --split FILE."

@@ -54,7 +54,8 @@ class FewShotConfig:
     seed: int = 0
     """Of the drawn split, and of all draws of patients."""
     classes: tuple[str, ...] | None = None
-    """Multilabel: only these findings. Their draws are the same as among all."""
+    """Multilabel: only these findings. Who is drawn for one of them is the same as among all. For "No Finding" those are drawn
+    who have no finding at all and a label of these: where labels are missing, perhaps others than among all."""
     results: Path | None = None
     """Folder of the results; None is `<cache>/results`, or `results` beside a store that lies in no cache."""
     force: bool = False

@@ -50,9 +50,18 @@ class Draw:
 
 
 def patient_classes(
-    truth: Matrix, groups: Groups, kind: ProbeKind, classes: tuple[str, ...], asked: npt.NDArray[np.int64]
+    truth: Matrix,
+    groups: Groups,
+    kind: ProbeKind,
+    classes: tuple[str, ...],
+    asked: npt.NDArray[np.int64],
+    ill: Groups | None = None,
 ) -> PatientClasses:
-    """Of the training rows: truth (n, all classes of the task) of 0, 1 and NaN; asked: which of the classes are drawn."""
+    """Of the training rows: truth (n, all classes of the task) of 0, 1 and NaN; asked: which of the classes are drawn.
+
+    ill: patients with a positive, also in a row that is not among these, since it has no label of an asked class; none of them
+    is healthy.
+    """
     names = np.unique(groups)
     if all(name.isdecimal() for name in names.tolist()):
         names = names[np.argsort([int(name) for name in names.tolist()], kind="stable")]
@@ -67,7 +76,8 @@ def patient_classes(
     keys = asked.tolist()
     if kind != "multiclass":
         drawn.append(NONE)
-        members.append(np.flatnonzero(known & ~positive.any(axis=1)))
+        healthy = known & ~positive.any(axis=1)
+        members.append(np.flatnonzero(healthy if ill is None else healthy & ~np.isin(names, ill)))
         keys.append(truth.shape[1])
     return PatientClasses(names, row, tuple(drawn), tuple(members), tuple(keys))
 

@@ -281,14 +281,16 @@ def _groups(one: _Asked, by: str, notes: list[str]) -> tuple[Subgroup, ...]:
     assert one.cell.result is not None  # its caller asks
     elsewhere = config.test_store is not None
     try:
-        return measure_subgroups(
+        table = measure_subgroups(
             one.cell.result.path,
             by,
             store=one.tested,
             labels=config.test_labels if elsewhere else config.labels,
             join_on=None if elsewhere else config.join_on,
             resamples=config.resamples,
-        ).groups
+        )
     except EmbedcacheError as error:
         notes.append(f"not apart by {by} in {one.cell.dataset}: {error}")
         return ()
+    notes += [f"{one.cell.dataset} {one.cell.task}: {note}" for note in table.notes]
+    return table.groups

@@ -2,7 +2,8 @@
 
 AUROC of a label: the clustered covariance of the difference (Obuchowski 1997; DeLong's test where each patient has one
 row), with Student's quantile. Macro averages and all other figures: the patients are resampled once for both, and the test
-is the percentile interval, widened for few patients, that just holds 0.
+is the percentile interval, widened for few patients, that just holds 0. A difference that is the same for every patient (one
+score has all in order, the other ties everywhere) has no spread: the test is of its sign over the patients.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from embedcache.evaluation.clustered import Clustered
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, mask
-from embedcache.evaluation.estimating import estimate
+from embedcache.evaluation.estimating import estimate, in_common
 from embedcache.evaluation.regression import VALUES, resampled_values
 from embedcache.evaluation.statistics import FEW_PATIENTS, TAIL, Patients, degrees_of_freedom
 from embedcache.evaluation.thresholds import BeforeRefit
@@ -20,6 +21,7 @@ from embedcache.probes.base import Groups, Matrix, ProbeKind
 
 COVARIANCE = "clustered covariance"
 PAIRED = "paired bootstrap over patients"
+NO_SPREAD = "no spread: a sign test over patients"
 RESAMPLES = 10_000
 """No p value is under 2 / (resamples + 1), and Holm multiplies it by the number of pairs."""
 
@@ -38,7 +40,7 @@ class Comparison:
     """95% interval of the difference; None bounds: there is none."""
     high: float | None
     p: float | None
-    """Two-sided; None where nothing varies or a class has one patient."""
+    """Two-sided; None where a class has one patient, or no resample has both figures."""
     method: str
     n: int
     patients: int
@@ -81,8 +83,10 @@ def compare_scores(
 def compare_estimates(first: Estimates, second: Estimates, truth: Matrix, patients: Patients) -> tuple[Comparison, ...]:
     """Every figure that two sets of scores of the same rows have, made by `estimate` with the same resamples and seed.
 
-    Both must leave the same rows without a score; `compare_scores` sees to that.
+    Both must leave the same rows without a score; `compare_scores` sees to that. A macro average is over the labels of which
+    both have the figure; its note names the others.
     """
+    first, second = in_common((first, second))
     known = mask((~np.isnan(truth)).any(axis=1))
     compared = []
     for name in first.names:
@@ -122,6 +126,11 @@ def paired_p(drawn: Matrix, df: float = np.inf, stretch: float = 1.0) -> float:
     return raw if np.isinf(df) else float(2 * stdtr(df, float(ndtri(raw / 2)) / stretch))
 
 
+def sign_p(patients: float) -> float:
+    """Two-sided p value of 'no difference' where all patients differ to the same side: the sign test's, at most 1."""
+    return float(min(1.0, 2.0 ** (1 - patients)))
+
+
 def compare_areas(a: Clustered, b: Clustered, label: str, n: int, patients: int, few: str = "") -> Comparison:
     """AUROC of one label by the components of both scores: n rows of so many patients; `few` is a note."""
     parts = difference_of(a, b)
@@ -132,7 +141,7 @@ def compare_areas(a: Clustered, b: Clustered, label: str, n: int, patients: int,
         variance = parts.variance()
         if variance < 1e-24:  # the rounding of a mean of placements
             low = high = d
-            p, note = (1.0, "the same order") if abs(d) < 1e-12 else (None, "no spread: no test")
+            p, note = (1.0, "the same order") if abs(d) < 1e-12 else (sign_p(parts.smaller), NO_SPREAD)
         else:
             error, df = float(np.sqrt(variance)), degrees_of_freedom(parts.influence(), parts.smaller)
             half = float(stdtrit(df, 1 - TAIL)) * error
@@ -164,7 +173,10 @@ def _resampled(
         note = "no interval: one patient in a class"
     elif np.ptp(defined) < 1e-12:
         low = high = a - b
-        p, note = (1.0, "no difference in any resample") if abs(a - b) < 1e-12 else (None, "no spread: no test")
+        least = paired_p(defined)  # what resamples can show at most
+        p, note = (1.0, "no difference in any resample") if abs(a - b) < 1e-12 else (
+            (max(sign_p(smaller), least), NO_SPREAD)
+        )  # fmt: skip
     else:
         moved = left_out[~np.isnan(left_out)]
         df = degrees_of_freedom(moved - moved.mean(), smaller) if len(moved) > 1 else smaller - 1.0

@@ -13,7 +13,8 @@ from embedcache.evaluation.store_inputs import passes_of, store_inputs
 from embedcache.store.features import FeatureColumns, Features
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Result
+from embedcache.store.texts import locate
+from embedcache.types import IntArray, Result, strings
 
 Read = Callable[[FeatureCache, list[str]], Features]
 """A store's rows of these samples."""
@@ -45,18 +46,33 @@ def open_planes(cache: FeatureCache, stores: Iterable[Path | str], pool: str | N
     return others
 
 
-def read_planes(caches: Sequence[FeatureCache], samples: list[str], read: Read) -> Features:
-    """The rows of all planes side by side, of samples that have a slice in each; `columns` has all of X in order."""
-    whole = np.ones(len(samples), dtype=np.bool_)
+def read_planes(
+    caches: Sequence[FeatureCache], samples: list[str], read: Read, units: IntArray, strict_volumes: bool
+) -> Features:
+    """The rows of all planes side by side, of samples that have a slice in each; `columns` has all of X in order.
+
+    units (samples of a store,): what they are pooled into. A unit that is pooled without one of its samples, because that has no
+    slice in a plane, is among the `incomplete`, and left out under `strict_volumes`.
+    """
+    stored = caches[0].samples().id
+    whole, replaced = np.ones(len(stored), dtype=np.bool_), np.zeros(len(stored), dtype=np.bool_)
     for cache in caches:
         there = cache.samples()
-        usable = set(there.id[(there.ok_slices > 0) & ~there.superseded].tolist())
-        whole &= np.fromiter((sample in usable for sample in samples), np.bool_, len(samples))
-    kept = [sample for sample, fine in zip(samples, whole.tolist(), strict=True) if fine]
+        at = locate(stored, there.id)
+        whole &= (there.ok_slices > 0)[at] & ~there.superseded[at]
+        replaced |= there.superseded[at]
+    asked = locate(strings(samples), stored)
+    asked = asked[asked >= 0]
+    lost = asked[~whole[asked] & ~replaced[asked]]  # what was replaced is not missed
+    kept = stored[asked[whole[asked]]].tolist()
     found = [read(cache, kept) for cache in caches]
     first = found[0]
     order = [_places(first, other) for other in found]
-    shared = np.all([at >= 0 for at in order], axis=0)  # under strict_volumes one plane may have lost a sample
+    shared = np.all([at >= 0 for at in order], axis=0)  # under strict_volumes one plane may have lost a unit
+    short = np.isin(units[locate(strings(first.sample_id.tolist()), stored)], units[lost])
+    incomplete = [first.sample_id[short], *(other.incomplete for other in found)]
+    if strict_volumes:
+        shared &= ~short
     X = np.concatenate([other.X[at[shared]] for other, at in zip(found, order, strict=True)], axis=1)
     columns: list[FeatureColumns] = []
     for other in found:
@@ -69,7 +85,7 @@ def read_planes(caches: Sequence[FeatureCache], samples: list[str], read: Read) 
         first.sample_id[shared],
         first.slice_index[shared],
         first.classes,
-        np.unique(np.concatenate([np.array(other.incomplete.tolist(), dtype=str) for other in found])),
+        np.unique(np.concatenate([np.array(ids.tolist(), dtype=str) for ids in incomplete])),
         tuple(columns),
         first.members[shared],
     )

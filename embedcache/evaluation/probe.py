@@ -5,7 +5,7 @@ hyper-parameter on the training part and score it on validation; refit the choic
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
-from embedcache.evaluation.reading import count_samples, read_rows
+from embedcache.evaluation.reading import count_samples, incomplete_notes, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
@@ -49,14 +49,17 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     Selection is by macro AUROC on validation over the labels that have both classes there, by accuracy if none has, by R2
     for numbers; a tie goes to the smaller C or the larger k, and to the fewer features. The chosen model is refitted on training
     and validation rows together. The test part is read by it, and by itself before refitting, to which thresholds belong; only
-    after the choice.
+    after the choice. What `auto` would have tried and the store does not hold is said of the result that is returned and is not
+    in its file, which also answers who asked for just these vectors.
     """
     question = ask(config)
     folder = config.results if config.results is not None else results_folder(question.cache)
-    if not config.force and (there := find_result(question.inputs, folder)) is not None:
-        return there
-    found = answer(question, config, progress)
-    return write_result(found.result, found.predictions, folder, config.force, question.split)
+    there = None if config.force else find_result(question.inputs, folder)
+    if there is None:
+        found = answer(question, config, progress)
+        there = write_result(found.result, found.predictions, folder, config.force, question.split)
+    line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)
+    return there if line is None or line in there.warnings else replace(there, warnings=(*there.warnings, line))
 
 
 def answer(
@@ -147,7 +150,10 @@ def read_features(question: Question, config: ProbeConfig) -> Features:
     if not question.planes:
         return read_rows(question, config, question.cache, samples)
     caches = (question.cache, *question.planes)
-    return read_planes(caches, samples, lambda cache, kept: read_rows(question, config, cache, kept))
+    units = unit_numbers(question.cache, question.labels, config.pool_by, config.labels, config.join_on)
+    return read_planes(
+        caches, samples, lambda cache, kept: read_rows(question, config, cache, kept), units, config.strict_volumes
+    )
 
 
 def _rows(question: Question, features: Features) -> Rows:
@@ -230,9 +236,4 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    if (line := untried(config.features, asked_layers(config.layers, question.probe), question.choices)) is not None:
-        found.append(line)
-    if len(features.incomplete):
-        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
-        found.append(f"{len(features.incomplete)} samples were {done} set aside.")
-    return tuple(found)
+    return (*found, *incomplete_notes(features, config))

@@ -60,7 +60,7 @@ class ProbeConfig:
     apart. A probe that pools by itself (attention) takes the default."""
     pool_by: str | None = None
     """What slices are pooled over: `patient`, or all of a patient's that share a value of a column of the labels or of the table
-    that `labels` names (a study, a breast); None is a sample."""
+    that `labels` names (a study, a breast); None, or `sample`, is a sample."""
     planes: tuple[Path | str, ...] = ()
     """Stores of the same images cut along other planes: pooled each by itself, side by side with the vector of `store`."""
     strict_volumes: bool = False
@@ -172,7 +172,7 @@ def ask(config: ProbeConfig) -> Question:
             "features": kinds,
             "layers": layers,
             "pool": pool,
-            **({"pool_by": config.pool_by} if config.pool_by is not None else {}),
+            **({"pool_by": config.pool_by} if config.pool_by not in (None, "sample") else {}),
             "strict_volumes": config.strict_volumes,
             "standardize": standardize,
             "select": config.select,

@@ -18,7 +18,7 @@ from embedcache.store.pooling import Pooling
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.store.units import PoolBy, pooling_task
-from embedcache.types import Labels, StringArray, Task, strings
+from embedcache.types import IntArray, Labels, StringArray, Task, strings
 
 if TYPE_CHECKING:
     from embedcache.evaluation.elsewhere import Elsewhere
@@ -103,10 +103,21 @@ def unit_inputs(
     """What of the units enters a result's inputs: which samples are together, and no name of them."""
     if by in (None, "sample"):
         return {}
+    return {"units": units_digest(unit_numbers(cache, labels, by, table, join_on))}
+
+
+def unit_numbers(
+    cache: FeatureCache, labels: Labels, by: str | None, table: Path | None = None, join_on: str | None = None
+) -> IntArray:
+    """(samples,): the number of the unit that each sample of the store is pooled into; arguments as of `pool_units`."""
     plan = cache.index.plan
     nobody = np.zeros(len(plan.sample_id), dtype=np.bool_)
-    units = find_units(plan, pool_units(cache, labels, by, table, join_on), nobody, labels)
-    return {"units": sha256(units.of_sample.astype("<i8").tobytes())}
+    return find_units(plan, pool_units(cache, labels, by, table, join_on), nobody, labels).of_sample
+
+
+def units_digest(of_sample: IntArray) -> str:
+    """SHA-256 of which samples of a store are together."""
+    return sha256(of_sample.astype("<i8").tobytes())
 
 
 def count_samples(features: Features, inside: npt.NDArray[np.bool_]) -> int:
@@ -114,6 +125,15 @@ def count_samples(features: Features, inside: npt.NDArray[np.bool_]) -> int:
     if (features.slice_index < 0).all():
         return int(features.members[inside].sum())
     return len(np.unique(features.sample_id[inside]))
+
+
+def incomplete_notes(features: Features, config: "ProbeConfig", where: str = "") -> tuple[str, ...]:
+    """What is to be said of samples, or units of them, of which slices are set aside; `where` they are: ` of theirs`."""
+    if not len(features.incomplete):
+        return ()
+    what = "samples" if config.pool_by in (None, "sample") else f"units (pooled by {config.pool_by})"
+    done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
+    return (f"{len(features.incomplete)} {what}{where} were {done} set aside.",)
 
 
 def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | None) -> StringArray | None:

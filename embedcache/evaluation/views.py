@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError, StoreError
 from embedcache.evaluation.feature_choices import FeatureChoice
-from embedcache.evaluation.reading import pool_units, read_alike
+from embedcache.evaluation.reading import pool_units, read_alike, unit_numbers
 from embedcache.evaluation.store_inputs import passes_of, store_inputs
 from embedcache.store.features import Features
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Recipe
+from embedcache.store.texts import locate
+from embedcache.types import IntArray, Recipe, Texts, strings
 
 if TYPE_CHECKING:
     from embedcache.evaluation.question import ProbeConfig, Question
@@ -61,16 +62,19 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     """The rows and, after them, the views of those that train or validate; and for each which of the first ones it shows.
 
     rows: all of the matrix that they lie in. A view that is set aside is not there. Labels, patients and samples are those of
-    the row that is shown.
+    the row that is shown. A pooled row and its view are of one unit, though a unit of which slices are set aside in one of them
+    may go by the id of another of its samples there.
     """
-    place = {key: i for i, key in enumerate(_keys(rows))}
+    stored = question.cache.samples().id
+    units = unit_numbers(question.cache, question.labels, config.pool_by, config.labels, config.join_on)
+    place = {key: i for i, key in enumerate(_keys(rows, stored, units))}
     fitted = question.split.sample[np.isin(question.split.part, ["train", "validation"])].tolist()
     matrices, shown = [rows.matrix], [np.arange(len(rows))]
     sizes = [rows.sizes] if rows.sizes is not None else []
     for view in question.views:
-        units = pool_units(view, question.labels, config.pool_by, config.labels, config.join_on)
-        features = read_alike(question, config, view, fitted, None, question.labels, units)
-        at = np.array([place.get(key, -1) for key in _keys(features)], dtype=np.int64)
+        by = pool_units(view, question.labels, config.pool_by, config.labels, config.join_on)
+        features = read_alike(question, config, view, fitted, None, question.labels, by)
+        at = np.array([place.get(key, -1) for key in _keys(features, stored, units)], dtype=np.int64)
         there = at >= 0
         matrices.append(features.X[there if features.sizes is None else np.repeat(there, features.sizes)])
         shown.append(at[there])
@@ -83,8 +87,10 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     return replace(rows, matrix=matrix, at=np.arange(len(matrix)), sizes=bags, **labels, **names), of
 
 
-def _keys(rows: "Rows | Features") -> list[tuple[str, int]]:
-    return list(zip(rows.sample_id.tolist(), rows.slice_index.tolist(), strict=True))
+def _keys(rows: "Rows | Features", stored: Texts, units: IntArray) -> list[tuple[int, int]]:
+    """Unit and slice of each row; stored, units (samples of the store,): views share its plan."""
+    unit = units[locate(strings(rows.sample_id.tolist()), stored)]
+    return list(zip(unit.tolist(), rows.slice_index.tolist(), strict=True))
 
 
 def _opened(path: Path) -> FeatureCache | None:

@@ -50,7 +50,8 @@ class FittedPath(Protocol):
 
     @property
     def score_name(self) -> str:
-        """What a score is: `log-odds`, `log-probability`, `vote share`, `probability`, `value`."""
+        """What a score is: `log-odds`, `log-probability`, `vote share`, `probability`, from which probabilities are made;
+        `decision`, `cosine`, `closeness`, which only order and decide; `value` of a numeric task."""
 
     @property
     def diagnostics(self) -> Diagnostics:

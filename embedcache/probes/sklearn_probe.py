@@ -21,6 +21,7 @@ from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, Probe,
 
 CLASSIFIES: tuple[ProbeKind, ...] = ("binary", "multilabel", "multiclass")
 _PLAIN = (bool, int, float, str, type(None))
+_SHAPE = "decision_function_shape"
 _DECISIONS = "decision"
 _PROBABILITIES = "probability"
 
@@ -108,10 +109,16 @@ class EstimatorProbe:
     ) -> FittedEstimators:
         """Fit each of `values`, one estimator per label; a missing label leaves its row out of that label's fit.
 
-        A label with one class gets no fit, and NaN for scores. Raises InputError with what the estimator says.
+        A label with one class gets no fit, and NaN for scores. Raises InputError with what the estimator says, and for one that
+        scores pairs of classes in place of classes.
         """
         if not np.isfinite(X).all():
             raise InputError("the features hold numbers that are not finite; `embedcache verify` finds the rows.")
+        if kind == "multiclass" and (name := self._scores_pairs()) is not None:
+            raise InputError(
+                f"{_named(self.made_by)} with {name} = 'ovo' scores pairs of classes, and a score for each class is needed; "
+                "leave it at 'ovr'."
+            )
         targets = _targets(y, kind, n_classes)
         told: list[str] = []
         stopped = []
@@ -138,6 +145,12 @@ class EstimatorProbe:
         software = {"estimator": f"scikit-learn {version('scikit-learn')} {_named(self.made_by)}"}
         diagnostics = Diagnostics(tuple(told), tuple(stopped), software)
         return FittedEstimators(values, kind, n_classes, tuple(fitted), _score_name(first, kind), diagnostics)
+
+    def _scores_pairs(self) -> str | None:
+        """The option by which the decisions of several classes are those of pairs of them, of the estimator or a part of it."""
+        options = self._estimator(getattr(self, self.parameter)[0]).get_params()
+        pairs = [name for name, value in options.items() if name.split("__")[-1] == _SHAPE and value == "ovo"]
+        return pairs[0] if pairs else None
 
     def _fit(self, X: Features, y: Matrix, value: float) -> tuple[Any, list[str], bool]:
         """An estimator, what it warned of, and whether it converged."""

@@ -112,6 +112,19 @@ def test_a_result_is_broken_down_by_a_column(cli: Any, store: LabelledStore, tmp
     assert cli("subgroups", path, "--by", "smoker", "--labels", tmp_path / "people.csv").code == 2
 
 
+def test_patients_that_are_in_no_group_are_told(cli: Any, store: LabelledStore, tmp_path: Path) -> None:
+    store.relabel(np.repeat(store.y[::2], 2, axis=0))
+    path = probe(cli, store, "prototypes", "--pool-by", "patient")["path"]
+    lines = [f"{s},{'AB'[i % 2 if i % 8 < 2 else i // 2 % 2]}" for i, s in enumerate(store.samples)]
+    (tmp_path / "sites.csv").write_text("\n".join(["id,site", *lines]) + "\n")
+    told = cli("subgroups", path, "--by", "site", "--labels", tmp_path / "sites.csv", "--resamples", "20")
+    assert told.code == 0
+    assert "rows, pooled by patient, have samples with different values of 'site', so they are in no group" in told.err
+    document = cli("subgroups", path, "--by", "site", "--labels", tmp_path / "sites.csv", "--json").document
+    assert document["left_out"] > 0
+    assert len(document["notes"]) == 1
+
+
 def test_numbers_are_answered_by_ridge(cli: Any, tmp_path: Path) -> None:
     store = make_labelled_store(tmp_path / "cache", Task("age", "numeric", ()))
     done = cli("probe", "ridge", store.store, "--resamples", "50", "--figure", tmp_path / "ridge.png")

@@ -6,9 +6,13 @@ import pytest
 
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.by_column import measure_subgroups
+from embedcache.evaluation.grid import GridConfig, run_grid
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.measured import read_measured
 from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.results import kept_split
+from embedcache.evaluation.splits import read_split
+from embedcache.testing.labelled_stores import LabelledStore
 from embedcache.types import Task
 
 
@@ -68,3 +72,122 @@ def test_a_column_without_any_value_is_refused(made: Any) -> None:
     made.label(made.store.parents[1], Task("view", "binary", ("PA",)), np.full((400, 1), np.nan))
     with pytest.raises(InputError, match="no row of the test part"):
         measure_subgroups(result.path, "view")
+
+
+# --- results that are pooled over samples -----------------------------------------------------------
+
+VIEW = Task("view", "binary", ("PA",))
+QUICK = {"pool_by": "patient", "resamples": 20}
+
+
+@pytest.fixture
+def pooled(make: Any) -> LabelledStore:
+    """Two samples of each of 100 patients, which have one label."""
+    made: LabelledStore = make(n=200)
+    made.relabel(np.repeat(made.y[::2], 2, axis=0))
+    return made
+
+
+def parts_of(path: str) -> dict[str, str]:
+    """Sample → part, as the result's own split has it."""
+    result = read_measured(path).result
+    split = read_split(kept_split(Path(path).parent, result.inputs["split"]))
+    return dict(zip(split.sample.tolist(), split.part.tolist(), strict=True))
+
+
+def test_patients_whose_samples_differ_are_in_no_group_and_are_counted(pooled: LabelledStore) -> None:
+    result = run_probe(ProbeConfig("prototypes", pooled.store, "findings", **QUICK))
+    part = parts_of(result.path)
+    tested = [i for i in range(0, 200, 2) if part[pooled.samples[i]] == "test"]
+    view = np.zeros((200, 1))
+    view[tested[0]] = view[tested[1] + 1] = 1  # these two have one of each, whichever comes first
+    view[tested[2]] = view[tested[2] + 1] = view[tested[3]] = 1
+    view[tested[3] + 1] = np.nan  # which has no say
+    pooled.label(pooled.store.parents[1], VIEW, view)
+    table = measure_subgroups(result.path, "view", resamples=20)
+    assert {g.name: g.n for g in table.groups} == {"PA": 2, "not PA": len(tested) - 4}
+    assert table.left_out == 2
+    assert table.notes == (
+        f"2 of {len(tested)} rows, pooled by patient, have samples with different values of 'view', so they are in no group; "
+        "a table with one value for each patient (--labels FILE) puts them there.",
+    )
+    shared = GridConfig((pooled.store,), ("prototypes",), ("findings",), shared=QUICK, by="view")
+    assert run_grid(shared).notes == (f"made findings: {table.notes[0]}",)
+
+
+def test_the_groups_of_pooled_rows_are_those_of_their_values(pooled: LabelledStore, tmp_path: Path) -> None:
+    """Where all samples of a patient agree nothing is left out, and the figures are those of its rows."""
+    result = run_probe(ProbeConfig("prototypes", pooled.store, "findings", **QUICK))
+    sex = np.array(["F", "M"])[np.arange(200) // 2 % 2]
+    age = 20 + np.arange(200) // 2
+    write_columns(pooled, sex, age, tmp_path / "columns.csv")
+    table = measure_subgroups(result.path, "sex", labels=tmp_path / "columns.csv", resamples=20)
+    assert (table.left_out, table.notes) == (0, ())
+    assert sum(g.n for g in table.groups) == result.counts["test_rows"]
+    age[::2] += 1
+    write_columns(pooled, sex, age, tmp_path / "columns.csv")
+    with pytest.raises(InputError, match="have samples with different values of 'age', so there is no group"):
+        measure_subgroups(result.path, "age", labels=tmp_path / "columns.csv")
+
+
+def test_a_sample_that_no_row_was_pooled_over_has_no_say(make: Any, tmp_path: Path) -> None:
+    made = make(n=200, quarantined=tuple(range(1, 200, 2)))
+    made.relabel(np.repeat(made.y[::2], 2, axis=0))
+    result = run_probe(ProbeConfig("prototypes", made.store, "findings", **QUICK))
+    made.label(made.store.parents[1], VIEW, (np.arange(200) % 2).astype(float)[:, None])
+    assert measure_subgroups(result.path, "view", resamples=20).left_out == 0
+
+
+def test_a_sample_that_the_split_does_not_name_has_no_say(pooled: LabelledStore, tmp_path: Path) -> None:
+    parts = ("train", "validation", "test")
+    rows = "\n".join(f"{pooled.samples[i]},{pooled.patients[i]},{parts[i // 2 % 3]}" for i in range(0, 200, 2))
+    (tmp_path / "split.csv").write_text(f"sample,patient,split\n{rows}\n")
+    result = run_probe(ProbeConfig("prototypes", pooled.store, "findings", split=tmp_path / "split.csv", **QUICK))
+    pooled.label(pooled.store.parents[1], VIEW, (np.arange(200) % 2).astype(float)[:, None])
+    assert measure_subgroups(result.path, "view", resamples=20).left_out == 0
+
+
+def test_units_of_a_column_are_told_by_the_labels_that_made_them_or_not_at_all(
+    pooled: LabelledStore, tmp_path: Path
+) -> None:
+    def table(studies: list[str], name: str) -> Path:
+        lines = ["id,study,sex,ill"]
+        for i, sample in enumerate(pooled.samples):
+            lines.append(f"{sample},{studies[i]},{'FM'[i % 2]},{int(pooled.y[i // 2 * 2, 0])}")
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return tmp_path / name
+
+    alone, together = (
+        table([f"A{i}" for i in range(200)], "alone.csv"),
+        table([f"A{i // 2}" for i in range(200)], "t.csv"),
+    )
+    shared: dict[str, Any] = {"pool_by": "study", "resamples": 20}
+    result = run_probe(ProbeConfig("prototypes", pooled.store, "ill", labels=alone, **shared))
+    found = measure_subgroups(result.path, "sex", labels=alone, resamples=20)
+    assert (found.left_out, sum(g.n for g in found.groups)) == (0, result.counts["test_rows"])
+    with pytest.raises(InputError, match="was pooled by 'study', and no labels here say which samples were together"):
+        measure_subgroups(result.path, "sex", labels=together)
+    pooled.label(pooled.store.parents[1], Task("sex", "binary", ("M",)), (np.arange(200) % 2).astype(float)[:, None])
+    with pytest.raises(InputError, match="was pooled by 'study'"):
+        measure_subgroups(result.path, "sex")
+
+    grid = run_grid(
+        GridConfig((pooled.store,), ("prototypes",), ("ill",), shared={**shared, "labels": together}, by="sex")
+    )
+    assert any(
+        "pooled by study, have samples with different values of 'sex', so there is no group" in n for n in grid.notes
+    )
+    grid = run_grid(
+        GridConfig((pooled.store,), ("prototypes",), ("ill",), shared={**shared, "labels": alone}, by="sex")
+    )
+    assert len({row.group for row in grid.table.rows}) == 3, "the whole, and each sex"
+
+
+def test_units_are_told_by_the_labels_beside_the_store_where_a_table_has_the_column_alone(
+    pooled: LabelledStore, tmp_path: Path
+) -> None:
+    pooled.label(pooled.store.parents[1], Task("visit", "numeric", ()), np.zeros((200, 1)))
+    result = run_probe(ProbeConfig("prototypes", pooled.store, "findings", pool_by="visit", resamples=20))
+    write_columns(pooled, np.array(["F", "M"])[np.arange(200) // 2 % 2], np.zeros(200), tmp_path / "sex.csv")
+    table = measure_subgroups(result.path, "sex", labels=tmp_path / "sex.csv", resamples=20)
+    assert (len(table.groups), table.left_out) == (2, 0)

@@ -74,6 +74,21 @@ def test_with_three_the_best_is_a_set_after_holm(make: Any) -> None:
     assert all(p <= q for p, q in zip(raw, column.adjusted, strict=True))
 
 
+def test_a_threshold_that_one_of_three_lacks_is_left_out_of_all_macro_averages(made: Any) -> None:
+    results = [probed(made), probed(made, features="mean"), probed(made, features="cls", k=(5,))]
+    rows = read_predictions(results[2])
+    label = rows.label.copy()
+    label[rows.part == "validation", 1] = 0
+    Path(results[2].path).with_suffix(".parquet").write_bytes(encode_predictions(replace(rows, label=label)))
+    column = compare_results([r.path for r in results], metrics=["f1"], resamples=50).column("f1")
+    assert made.task.classes == ("Effusion", "Mass", "Nodule")
+    for i, result in enumerate(results):
+        two = [result.metric("f1", label).value for label in ("Effusion", "Nodule")]
+        assert column.values[i] == pytest.approx(np.mean(two))
+    assert [pair.a for pair in column.pairs] == [column.values[0], column.values[0], column.values[1]]
+    assert all("left out as undefined: Mass" in pair.note for pair in column.pairs)
+
+
 def test_results_are_asked_for_what_they_have_in_common(made: Any) -> None:
     paths = [probed(made).path, probed(made, features="mean").path]
     with pytest.raises(UnknownNameError, match="did you mean 'Mass'"):

@@ -83,6 +83,19 @@ def test_drawn_patients_are_of_the_training_part_and_nested(make: Any) -> None:
             assert within == set().union(*(samples[patient] for patient in owners)), "all samples of a patient"
 
 
+def test_a_finding_in_a_row_without_the_asked_label_makes_nobody_healthy(make: Any) -> None:
+    """Every second patient has an effusion in a sample of which nobody knows whether there is a mass, and none in the other."""
+    made = make(n=400)
+    patient = np.arange(400) // 2
+    y = np.zeros((400, 3))
+    y[patient % 4 == 1, 1] = 1
+    unknown = (patient % 2 == 0) & (np.arange(400) % 2 == 1)
+    y[unknown, 0], y[unknown, 1] = 1, np.nan
+    made.relabel(y)
+    result = few_shot(config(made, classes=("Mass",)))
+    assert {int(row["patient"][1:]) % 4 for row in drawn(result)} == {1, 3}
+
+
 def test_every_area_is_that_of_a_literal_loop(make: Any) -> None:
     """Draw by draw: standardise the drawn rows by themselves, fit each label with scikit-learn, score the test rows."""
     made = make(n=300)

@@ -95,6 +95,24 @@ def test_fewer_classes_draw_the_same_patients_of_those() -> None:
     assert not (truth[np.isin(some.row, healthy)] == 1).any(), "a patient with any finding is no healthy one"
 
 
+def test_without_the_rows_that_lack_an_asked_label_its_patients_are_drawn_as_among_all() -> None:
+    truth, groups = rows()
+    truth[::2, 1] = np.nan
+    labelled = ~np.isnan(truth[:, 1])
+    ill = groups[(truth == 1).any(axis=1)]
+    some = patient_classes(truth[labelled], groups[labelled], "multilabel", NAMES, np.array([1]), ill)
+    every = of_all(truth, groups)
+    mass = set(every.patients[every.members[1]].tolist())
+    for a, b in zip(draw_all(some, (3,), 4, 0, False), draw_all(every, (3,), 4, 0, False), strict=True):
+        drawn = ids(some, a) & mass
+        assert len(drawn) == 3
+        assert drawn <= ids(every, b)
+    healthy = set(some.patients[some.members[1]].tolist())
+    assert healthy < set(every.patients[every.members[3]].tolist()), "fewer, for want of a label, and none that is ill"
+    seen = patient_classes(truth[labelled], groups[labelled], "multilabel", NAMES, np.array([1]))
+    assert set(seen.patients[seen.members[1]].tolist()) & set(ill.tolist()), "or they would pass for healthy"
+
+
 def test_every_patient_is_equally_likely() -> None:
     """Of 40 patients of a class each is in about a fifth of 500 draws of eight."""
     truth = np.ones((40, 1))

@@ -1,5 +1,6 @@
 """The linear sweep through a whole run: what is chosen among, what the result says, and nothing found where nothing is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.repeat import config_of
+from embedcache.evaluation.results import read_result
 from embedcache.testing.labelled_stores import make_labelled_store
 from embedcache.types import Task
 
@@ -41,12 +43,19 @@ def test_a_preset_is_all_its_heads(tmp_path: Path, preset: str, count: int) -> N
     assert run_probe(config_of(result, store)).path == result.path
 
 
-def test_vectors_that_are_not_stored_drop_out_and_the_result_says_so(tmp_path: Path) -> None:
+def test_vectors_that_are_not_stored_drop_out_and_who_asks_for_them_is_told(tmp_path: Path) -> None:
     store = make_labelled_store(tmp_path, layers=(2,)).store
-    result = run_probe(ProbeConfig("linear", store, layers="auto", options=SHORT, resamples=20))
+    asked = ProbeConfig("linear", store, layers="auto", options=SHORT, resamples=20)
+    result = run_probe(asked)
     assert heads(result) == 8
     line = "of cls and cls+mean, of the last block and of the last 4, the store holds only cls, cls+mean."
-    assert line in result.warnings
+    assert result.warnings[-1] == line
+    # asked for by their names they are the same question, and nothing is left untried
+    last = replace(asked, layers="last")
+    assert run_probe(last).path == result.path
+    assert line not in run_probe(last).warnings
+    assert run_probe(asked).warnings == result.warnings, "found, it says so too"
+    assert line not in read_result(Path(result.path)).warnings
     named = run_probe(ProbeConfig("linear", store, features="cls", options=SHORT, resamples=20))
     assert heads(named) == 4
     assert line not in named.warnings

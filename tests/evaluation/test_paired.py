@@ -115,10 +115,71 @@ def test_labels_that_one_side_lacks_are_left_out_by_name() -> None:
     assert all(c.note.startswith("left out as undefined: y") for c in compared if c.label == "macro")
 
 
+def test_macro_averages_are_over_the_labels_that_both_have_a_threshold_for() -> None:
+    """Validation of one result lacks a class of y: its F1 is that of x and z alone, and so is the other's."""
+    random = np.random.default_rng(0)
+    truth = (random.random((120, 3)) < 0.4).astype(float)
+    a, b = truth + random.normal(size=(2, 120, 3))
+    lacking = truth.copy()
+    lacking[:, 1] = 0
+    before = BeforeRefit(truth, a, a), BeforeRefit(lacking, b, b)
+    compared = compare_scores(truth, a, b, np.arange(120), "multilabel", tuple("xyz"), before=before, resamples=50)
+    found = {(c.metric, c.label): c for c in compared}
+    for metric in ("f1", "sensitivity_at_90_specificity", "specificity_at_95_specificity"):
+        mean, x, z = (found[metric, label] for label in ("macro", "x", "z"))
+        assert (mean.a, mean.b) == (pytest.approx((x.a + z.a) / 2), pytest.approx((x.b + z.b) / 2))
+        assert (metric, "y") not in found
+        assert mean.note == "left out as undefined: y"
+    assert found["auroc", "macro"].note == ""
+    xz = [0, 2]
+    parts = tuple(
+        BeforeRefit(one.validation_truth[:, xz], one.validation_scores[:, xz], one.test_scores[:, xz]) for one in before
+    )
+    alone = compare_scores(
+        truth[:, xz], a[:, xz], b[:, xz], np.arange(120), "multilabel", tuple("xz"), before=parts, resamples=50
+    )
+    (mean,) = [c for c in alone if (c.metric, c.label) == ("f1", "macro")]
+    among = found["f1", "macro"]
+    np.testing.assert_allclose([mean.low, mean.high, mean.p], [among.low, among.high, among.p])
+
+
+def test_without_a_threshold_in_common_no_macro_average_is_compared() -> None:
+    random = np.random.default_rng(0)
+    truth = (random.random((120, 2)) < 0.4).astype(float)
+    a, b = truth + random.normal(size=(2, 120, 2))
+    only = [np.where(np.arange(2) == j, truth, 0.0) for j in range(2)]
+    before = BeforeRefit(only[0], a, a), BeforeRefit(only[1], b, b)
+    compared = compare_scores(truth, a, b, np.arange(120), "multilabel", tuple("xy"), before=before, resamples=50)
+    assert "f1" not in {c.metric for c in compared}
+    assert {c.label for c in compared if c.metric == "auroc"} == {"macro", "x", "y"}
+
+
 def test_a_p_value_is_never_zero() -> None:
     assert paired_p(np.full(99, 0.3)) == pytest.approx(0.02)
     assert paired_p(np.array([-1.0, 1.0] * 50)) == 1
     assert paired_p(np.full(99, 0.3), df=20.0) > 0.02
+
+
+@pytest.mark.parametrize("patients", [8, 120])
+def test_a_scorer_that_ties_everywhere_is_beaten_by_one_that_has_all_in_order(patients: int) -> None:
+    """Their difference is one half in every resample: no spread, and yet no doubt."""
+    truth = np.eye(2)[np.arange(patients) % 2]
+    perfect, constant = truth.copy(), np.zeros_like(truth)
+    compared = compare_scores(truth, perfect, constant, np.arange(patients), "multilabel", ("x", "y"), resamples=499)
+    found = {(c.metric, c.label): c for c in compared}
+    for label in ("x", "macro"):
+        one = found["auroc", label]
+        assert (one.a, one.b, one.difference) == (1.0, 0.5, 0.5)
+        assert one.note.startswith("no spread: a sign test over patients")
+        # half of the patients are in each class, and all of them say the same: 2 / 2**n; no less than the resamples can show
+        exact = 2 * 0.5 ** (patients / 2)
+        assert one.p == pytest.approx(max(exact, 2 / 500) if label == "macro" else exact)
+    turned = compare_scores(truth, constant, perfect, np.arange(patients), "multilabel", ("x", "y"), resamples=499)
+    assert [c.p for c in turned] == [c.p for c in compared]
+    p = np.array([[np.nan, found["auroc", "x"].p], [np.nan] * 2])
+    assert best_set(("perfect", "constant"), [1.0, 0.5], p) == (
+        ("perfect",) if patients > 8 else ("perfect", "constant")
+    )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -53,6 +53,8 @@ def test_a_patient_is_one_row_and_its_samples_are_counted(make: Make) -> None:
     assert sample.level == "sample"
     assert "pool_by" not in sample.inputs["config"]
     assert "units" not in sample.inputs
+    named = run_probe(ProbeConfig("prototypes", made.store, pool="top-2", pool_by="sample", resamples=20))
+    assert named.path == sample.path, "a sample is what slices are pooled over anyway"
 
 
 def test_a_column_of_ones_own_table_may_hold_identifiers(make: Make, tmp_path: Path) -> None:
@@ -188,6 +190,27 @@ def test_views_of_a_bag_are_bags(make: Make) -> None:
     assert run_probe(replace(config, resamples=20)).counts["views"] == 2
 
 
+def test_views_of_a_patient_are_found_by_the_patient(make: Make) -> None:
+    """In the view the first sample of patient 0 is set aside, so that its row goes by the id of the second one there."""
+    made = make(ILL, n=40, slices=3)
+    by_patient(made)
+    view = plane(made, "stored", 3, view=1, quarantined=(0, 1, 2, 6))
+    config = ProbeConfig("prototypes", made.store, features="cls", pool_by="patient", views=1, resamples=20)
+    question = ask(config)
+    features = read_features(question, config)
+    at = np.arange(len(features.X))
+    rows = Rows(features.X, at, features.y, features.groups, features.sample_id, features.slice_index, features.sizes)
+    seen, of = with_views(rows, question, config)
+    fitted = set(question.split.patient[question.split.part != "test"].tolist())
+    assert sorted(rows.groups[of[len(rows) :]].tolist()) == sorted(fitted)
+    own = FeatureCache.open(view).features("cls", pool_by="patient", split=question.split.sample.tolist())
+    assert own.sample_id[own.groups == "p0000"].tolist() == ["s0001"]
+    place = {patient: i for i, patient in enumerate(own.groups.tolist())}
+    np.testing.assert_array_equal(
+        seen.matrix[len(rows) :], own.X[[place[p] for p in seen.groups[len(rows) :].tolist()]]
+    )
+
+
 # --- planes -----------------------------------------------------------------------------------------
 
 
@@ -264,3 +287,31 @@ def test_what_differs_besides_the_plane_is_said(made: LabelledStore) -> None:
     refused(plane(made, "axial", 2, dataset=DatasetInfo("theirs")), "the datasets are theirs and made")
     refused(plane(made, "axial", 2, n=79), "1 samples with their patients are in one of them only")
     refused(plane(made, "axial", 2), "pool them", pool=None)
+
+
+def test_a_patient_that_lost_a_scan_in_one_plane_is_said_or_left_out(made: LabelledStore) -> None:
+    """Of patients 0 (in the first plane) and 3 (in the second) a scan is not there; of patient 5 two slices are not."""
+    by_patient(made)
+    coronal = plane(made, "coronal", 2, quarantined=(2 * 7, 2 * 7 + 1, 2 * 10))
+    config = ProbeConfig("prototypes", made.store, features="cls", pool_by="patient", planes=(coronal,), resamples=20)
+    pooled = read_features(ask(config), config)
+    assert len(pooled) == 40
+    assert pooled.incomplete.tolist() == ["s0001", "s0006", "s0010"]
+    members = dict(zip(pooled.groups.tolist(), pooled.members.tolist(), strict=True))
+    assert {patient for patient, n in members.items() if n == 1} == {"p0000", "p0003"}
+    result = run_probe(config)
+    assert "3 units (pooled by patient) were pooled without the slices that were set aside." in result.warnings
+    assert result.counts["left_out_quarantined"] == 2
+
+    strict = replace(config, strict_volumes=True)
+    whole = read_features(ask(strict), strict)
+    assert sorted({*pooled.groups.tolist()} - {*whole.groups.tolist()}) == ["p0000", "p0003", "p0005"]
+    assert whole.incomplete.tolist() == pooled.incomplete.tolist()
+    kept = np.isin(pooled.groups, whole.groups)
+    np.testing.assert_array_equal(whole.X, pooled.X[kept])
+    assert (
+        "3 units (pooled by patient) were left out, since slices of them were set aside." in run_probe(strict).warnings
+    )
+    # by sample nothing is pooled without a scan: the scan itself is left out
+    alone = replace(config, pool_by=None)
+    assert read_features(ask(alone), alone).incomplete.tolist() == ["s0010"]

@@ -141,6 +141,25 @@ def test_two_of_several_classes_are_scored_by_one_decision(X: np.ndarray) -> Non
     assert np.isnan(scores[:, 1]).all()
 
 
+def test_decisions_of_pairs_of_classes_are_refused_where_classes_are_scored(X: np.ndarray) -> None:
+    """Of three classes there are three pairs, so that their columns would pass for those of the classes."""
+    y = (np.arange(N) % 3).astype(float)
+    Pairs = estimator_probe(SVC, parameter="C", grid=(1.0,), decision_function_shape="ovo")
+    with pytest.raises(InputError, match="SVC with decision_function_shape = 'ovo' scores pairs of classes"):
+        Pairs().fit_path(X, y, "multiclass", (1.0,), 3)
+
+    def piped() -> Any:
+        return make_pipeline(Normalizer(), SVC(decision_function_shape="ovo"))
+
+    with pytest.raises(InputError, match="piped with svc__decision_function_shape = 'ovo'"):
+        estimator_probe(piped, parameter="svc__C", grid=(1.0,))().fit_path(X, y, "multiclass", (1.0,), 3)
+    # a label by itself has no pairs
+    alone = Pairs().fit_path(X, (y == 1).astype(float), "binary", (1.0,), 1).scores(X)
+    np.testing.assert_array_equal(alone[0, :, 0], SVC().fit(X, y == 1).decision_function(X))
+    by_class = Pairs(decision_function_shape="ovr").fit_path(X, y, "multiclass", (1.0,), 3).scores(X)
+    np.testing.assert_array_equal(by_class[0], SVC().fit(X, y).decision_function(X))
+
+
 def install_probe(folder: Path) -> None:
     """A package with one probe, found where `folder` is on the path."""
     (folder / "their_probe.py").write_text(
