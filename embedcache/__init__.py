@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Adapter": "embedcache.datasets.base",
     "ArraySpec": "embedcache.types",
     "Audit": "embedcache.datasets.audit",
+    "Backbone": "embedcache.backbones",
     "BackboneInfo": "embedcache.types",
     "ComparedResults": "embedcache.evaluation.compare",
+    "Dataset": "embedcache.datasets.base",
     "DatasetEntry": "embedcache.datasets.catalogue",
     "DatasetInfo": "embedcache.types",
     "DatasetOptions": "embedcache.datasets.base",
+    "Diagnostics": "embedcache.probes.base",
     "EmbedcacheError": "embedcache.errors",
     "Embedded": "embedcache.extraction.embed",
     "ExtractConfig": "embedcache.extraction.config",
@@ -25,13 +29,22 @@ _PUBLIC = {
     "Features": "embedcache.store.features",
     "FewShotConfig": "embedcache.evaluation.few_shot_config",
     "FewShotResult": "embedcache.evaluation.few_shot_result",
+    "FittedPath": "embedcache.probes.base",
     "Grid": "embedcache.evaluation.grid",
     "GridConfig": "embedcache.evaluation.grid",
+    "InputError": "embedcache.errors",
     "Labels": "embedcache.types",
     "Listener": "embedcache.extraction.progress",
     "LogisticPath": "embedcache.probes.estimators",
+    "Masks": "embedcache.datasets.publishing",
+    "Metric": "embedcache.types",
+    "MissingPackageError": "embedcache.errors",
+    "ModelRecipe": "embedcache.types",
+    "OwnTask": "embedcache.datasets.publishing",
     "PatchProbeConfig": "embedcache.evaluation.patch_question",
+    "Probe": "embedcache.probes.base",
     "ProbeConfig": "embedcache.evaluation.question",
+    "Published": "embedcache.datasets.base",
     "Recipe": "embedcache.types",
     "Repetition": "embedcache.evaluation.repeat",
     "Result": "embedcache.types",
@@ -40,10 +53,13 @@ _PUBLIC = {
     "Samples": "embedcache.types",
     "ShownSplit": "embedcache.evaluation.split_show",
     "Split": "embedcache.types",
+    "Stage": "embedcache.types",
+    "StoreError": "embedcache.errors",
     "SubgroupTable": "embedcache.evaluation.by_column",
     "Task": "embedcache.types",
     "TokenDataset": "embedcache.store.token_dataset",
     "Volume": "embedcache.types",
+    "Weights": "embedcache.backbones.weights",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
     "check_weights": "embedcache.backbones.carried",
@@ -69,10 +85,12 @@ _PUBLIC = {
     "find_leaks": "embedcache.evaluation.leaks",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
+    "label_matrix": "embedcache.probes.base",
     "list_backbones": "embedcache.backbones",
     "list_datasets": "embedcache.datasets",
     "list_results": "embedcache.evaluation.results",
     "list_stores": "embedcache.store.catalog",
+    "load_backbone": "embedcache.backbones",
     "make_splits": "embedcache.evaluation.split_files",
     "measure_subgroups": "embedcache.evaluation.by_column",
     "open_dataset": "embedcache.datasets",
@@ -81,6 +99,7 @@ _PUBLIC = {
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_all": "embedcache.evaluation.grid:run_grid",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
+    "published_dataset": "embedcache.datasets.publishing",
     "pull_weights": "embedcache.backbones.pull",
     "read_result": "embedcache.evaluation.results",
     "recompute": "embedcache.extraction.recompute",
@@ -92,6 +111,7 @@ _PUBLIC = {
     "run_demo": "embedcache.testing.demo",
     "show_split": "embedcache.evaluation.split_show",
     "show_store": "embedcache.store.catalog",
+    "strings": "embedcache.types",
     "sync_labels": "embedcache.extraction.sync",
     "tabulate_results": "embedcache.evaluation.result_table",
     "verify": "embedcache.store.verify:verify_store",
@@ -99,13 +119,17 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Adapter",
     "ArraySpec",
     "Audit",
+    "Backbone",
     "BackboneInfo",
     "ComparedResults",
+    "Dataset",
     "DatasetEntry",
     "DatasetInfo",
     "DatasetOptions",
+    "Diagnostics",
     "EmbedcacheError",
     "Embedded",
     "ExtractConfig",
@@ -114,13 +138,22 @@ __all__ = [
     "Features",
     "FewShotConfig",
     "FewShotResult",
+    "FittedPath",
     "Grid",
     "GridConfig",
+    "InputError",
     "Labels",
     "Listener",
     "LogisticPath",
+    "Masks",
+    "Metric",
+    "MissingPackageError",
+    "ModelRecipe",
+    "OwnTask",
     "PatchProbeConfig",
+    "Probe",
     "ProbeConfig",
+    "Published",
     "Recipe",
     "Repetition",
     "Result",
@@ -129,10 +162,13 @@ __all__ = [
     "Samples",
     "ShownSplit",
     "Split",
+    "Stage",
+    "StoreError",
     "SubgroupTable",
     "Task",
     "TokenDataset",
     "Volume",
+    "Weights",
     "Window",
     "__version__",
     "audit_dataset",
@@ -159,10 +195,12 @@ __all__ = [
     "find_leaks",
     "import_key",
     "import_splits",
+    "label_matrix",
     "list_backbones",
     "list_datasets",
     "list_results",
     "list_stores",
+    "load_backbone",
     "make_splits",
     "measure_subgroups",
     "open_dataset",
@@ -171,6 +209,7 @@ __all__ = [
     "probe",
     "probe_all",
     "probe_patches",
+    "published_dataset",
     "pull_weights",
     "read_result",
     "recompute",
@@ -182,6 +221,7 @@ __all__ = [
     "run_demo",
     "show_split",
     "show_store",
+    "strings",
     "sync_labels",
     "tabulate_results",
     "verify",
@@ -189,19 +229,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from embedcache.backbones import describe_backbone, list_backbones
+    from embedcache.backbones import Backbone, describe_backbone, list_backbones, load_backbone
     from embedcache.backbones.carried import check_weights
     from embedcache.backbones.catalogue import describe_backbones, explain_backbone
     from embedcache.backbones.pull import pull_weights
+    from embedcache.backbones.weights import Weights
     from embedcache.datasets import list_datasets, open_dataset
     from embedcache.datasets.audit import Audit, audit_dataset
-    from embedcache.datasets.base import DatasetOptions
+    from embedcache.datasets.base import Adapter, Dataset, DatasetOptions, Published
     from embedcache.datasets.catalogue import DatasetEntry, describe_datasets
     from embedcache.datasets.describe import describe_labels
     from embedcache.datasets.identifiers import export_key, import_key
+    from embedcache.datasets.publishing import Masks, OwnTask, published_dataset
     from embedcache.datasets.relocate import relocate
     from embedcache.datasets.reveal import reveal
-    from embedcache.errors import EmbedcacheError
+    from embedcache.errors import EmbedcacheError, InputError, MissingPackageError, StoreError
     from embedcache.evaluation.by_column import SubgroupTable, measure_subgroups
     from embedcache.evaluation.compare import ComparedResults, compare_results
     from embedcache.evaluation.few_shot import few_shot
@@ -234,6 +276,7 @@ if TYPE_CHECKING:
     from embedcache.extraction.recompute import recompute
     from embedcache.extraction.repair import repair_store as repair
     from embedcache.extraction.sync import sync_labels
+    from embedcache.probes.base import Diagnostics, FittedPath, Probe, label_matrix
     from embedcache.probes.estimators import LogisticPath
     from embedcache.probes.sklearn_probe import estimator_probe
     from embedcache.store.catalog import list_stores, remove_store, show_store
@@ -249,14 +292,18 @@ if TYPE_CHECKING:
         BackboneInfo,
         DatasetInfo,
         Labels,
+        Metric,
+        ModelRecipe,
         Recipe,
         Result,
         Sample,
         Samples,
         Split,
+        Stage,
         Task,
         Volume,
         Window,
+        strings,
     )
 
 

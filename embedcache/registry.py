@@ -32,6 +32,10 @@ class Registry:
             self._loaded[name] = self._import(name)
         return self._loaded[name]
 
+    def forget(self, name: str) -> None:
+        """The next `load` of `name` looks for it anew: its package is there no more, or is another one."""
+        self._loaded.pop(name, None)
+
     def _import(self, name: str) -> Callable[..., Any]:
         if name in self.builtin:
             module, attribute = self.builtin[name].split(":")

@@ -1,4 +1,7 @@
-"""A head of your own in torch, on cached patch tokens: `python own_tokens.py STORE TASK`."""
+"""A head of your own in torch, on cached patch tokens: `python own_tokens.py STORE TASK`.
+
+Shows `TokenDataset`, which a torch DataLoader takes, and a head that learns where to look. Prints the loss of each epoch.
+"""
 
 import argparse
 

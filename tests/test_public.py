@@ -1,5 +1,6 @@
 """The names that users import."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -27,6 +28,33 @@ def test_every_public_name_resolves_and_is_told() -> None:
     assert {"extract", "probe", "plan", "verify"} <= set(FUNCTIONS)
     with pytest.raises(AttributeError, match="no attribute 'extarct'"):
         _ = embedcache.extarct  # type: ignore[attr-defined]
+
+
+def test_the_lazy_table_all_and_the_types_name_the_same() -> None:
+    """Three lists that are kept by hand: what is imported when used, what `*` imports, what a type checker sees."""
+    tree = ast.parse(inspect.getsource(embedcache))
+    assigned = {
+        target.id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    typed = [
+        (alias.asname or alias.name, found.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.If)
+        for found in node.body
+        if isinstance(found, ast.ImportFrom)
+        for alias in found.names
+    ]
+    lazy = []
+    for name, place in assigned["_PUBLIC"].items():
+        module, _, attribute = place.partition(":")
+        lazy.append((name, module, attribute or name))
+    assert len(lazy) > 80
+    assert sorted(typed) == sorted(lazy)
+    assert assigned["__all__"] == sorted([*assigned["_PUBLIC"], "__version__"])
 
 
 def test_no_public_name_is_a_rooms() -> None:

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from embedcache.testing.dataset_contract import check_dataset
+from embedcache.testing.plugged_in import plugged_in
 from embedcache.testing.probe_contract import check_probe
 from embedcache.testing.replicas import make_replica
 from embedcache.testing.tiny_backbones import make_tiny_backbone, tiny_families
@@ -13,7 +14,15 @@ if TYPE_CHECKING:
 
 _WITH_TORCH = {"check_backbone": "embedcache.testing.backbone_contract"}
 
-__all__ = ["check_backbone", "check_dataset", "check_probe", "make_replica", "make_tiny_backbone", "tiny_families"]
+__all__ = [
+    "check_backbone",
+    "check_dataset",
+    "check_probe",
+    "make_replica",
+    "make_tiny_backbone",
+    "plugged_in",
+    "tiny_families",
+]
 
 
 def __getattr__(name: str) -> Any:
