@@ -21,7 +21,7 @@ from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
 from embedcache.evaluation.reading import count_samples, read_rows
-from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
+from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
@@ -55,6 +55,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     folder = config.results if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_result(question.inputs, folder)) is not None:
         return there
+    make_folder(folder)
     found = answer(question, config, progress)
     return write_result(found.result, found.predictions, folder, config.force, question.split)
 
