@@ -12,8 +12,8 @@ import pytest
 import embedcache
 
 ROOMS = {
-    "coded", "errors", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction", "evaluation",
-    "finetuning", "testing",
+    "coded", "errors", "fields", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction",
+    "evaluation", "finetuning", "testing",
 }  # fmt: skip
 FUNCTIONS = [name for name in embedcache.__all__ if inspect.isfunction(getattr(embedcache, name))]
 

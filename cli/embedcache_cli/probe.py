@@ -1,4 +1,4 @@
-"""`embedcache probe`."""
+"""`embedcache probe logistic`, `knn` and `ridge`, and what every probe's command asks and prints."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
+from embedcache.fields import hold_fields
 from embedcache.store.texts import factorise
 from embedcache.types import DatasetInfo, Labels, Part, Samples, StringArray
 
@@ -69,6 +70,9 @@ class DatasetOptions:
     """What CheXpert's "uncertain" counts as: `zeros`, `ones` or `ignore`."""
     channel: str | None = None
     """Which channel of a dataset with several (nnU-Net): its name or number."""
+
+    def __post_init__(self) -> None:
+        hold_fields(self)
 
     def only(self, dataset: str, *taken: str) -> None:
         """Raise InputError if an option is set that `dataset` does not take, rather than ignore it in silence."""

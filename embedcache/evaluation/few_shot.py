@@ -7,7 +7,6 @@ ever drawn, and those of validation are only looked at where validation is asked
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from embedcache.evaluation.few_shot_result import (
     write_curve,
 )
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
-from embedcache.evaluation.results import results_folder, source_of
+from embedcache.evaluation.results import make_folder, results_folder, source_of
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import label_matrix
@@ -58,9 +57,10 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
     """
     question = _ask(config)
     inputs = _inputs(question, config)
-    folder = Path(config.results) if config.results is not None else results_folder(question.cache)
+    folder = config.results if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_curve(inputs, folder)) is not None:
         return there
+    make_folder(folder)
     clock = Clock(progress)
     data: _Data = clock.run("reading features", lambda: _read(question, config))
     draws = draw_all(data.classes, config.shots, config.seeds, config.seed, config.preset == "paper")

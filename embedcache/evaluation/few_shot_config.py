@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from embedcache.errors import InputError, suggest
+from embedcache.errors import InputError
 from embedcache.evaluation.feature_choices import Layers
+from embedcache.fields import hold_fields
 
 Choosing = Literal["fixed", "leave-patient-out", "validation"]
 Preset = Literal["paper"]
@@ -61,15 +62,12 @@ class FewShotConfig:
     force: bool = False
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         if not self.shots or list(self.shots) != sorted(set(self.shots)) or self.shots[0] < 1:
             raise InputError(f"shots must be numbers of patients from 1 on, ascending. Got {list(self.shots)}.")
         if self.seeds < 1:
             raise InputError(f"seeds must be 1 or more. Got {self.seeds}.")
-        if self.select not in get_args(Choosing):
-            raise suggest("way to choose C", self.select, get_args(Choosing))
-        if self.preset not in (None, *get_args(Preset)):
-            raise suggest("preset", str(self.preset), get_args(Preset))
-        if self.layers == "auto":
+        if self.layers in ("auto", ()):
             raise InputError("few shots choose no layers; give their numbers, or `last`.")
         if not all(0 < c < float("inf") for c in self.grid):
             raise InputError(f"C must be one or several positive numbers. Got {list(self.grid)}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.evaluation.results import kept_split, result_digest
+from embedcache.evaluation.results import kept_split, make_folder, result_digest
 from embedcache.evaluation.splits import COLUMNS, encode_split, split_digest
 from embedcache.store.files import locked, replace_file
 from embedcache.types import Split, Task
@@ -174,7 +174,7 @@ def write_curve(
 ) -> FewShotResult:
     """Write the split, the draws and last the JSON below `folder`; under `force` beside what is there, as `-2`, `-3`…"""
     place = folder / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     with locked(folder / ".results.lock"):
         if not force and (there := find_curve(result.inputs, folder)) is not None:
             return there

@@ -15,9 +15,10 @@ from embedcache.evaluation.metrics import HIGHER_IS_BETTER
 from embedcache.evaluation.paired import RESAMPLES
 from embedcache.evaluation.probe import answer, read_features
 from embedcache.evaluation.question import ProbeConfig, Question, ask
-from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
+from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
 from embedcache.evaluation.splits import split_digest
 from embedcache.evaluation.subgroups import Subgroup
+from embedcache.fields import hold_fields
 from embedcache.probes import REGISTRY
 from embedcache.store.features import Features
 from embedcache.store.reader import FeatureCache
@@ -57,12 +58,18 @@ class GridConfig:
     """Write the table to this file too: `.csv`, `.tex` or `.json`."""
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         if not self.stores:
             raise InputError("a grid needs a store at least; `embedcache ls CACHE` lists those of a cache.")
+        for name in ("probes", "tasks", "metrics"):
+            if getattr(self, name) == ():
+                raise InputError(f"{name} names none; leave it out for the usual ones.")
         known = [f.name for f in fields(ProbeConfig) if f.name not in OWN]
         for name in self.shared:
             if name not in known:
                 raise suggest("field of ProbeConfig that all cells share", name, known)
+        settled = ProbeConfig(PROBES[0], self.stores[0], **self.shared)  # refused here, not in every cell
+        object.__setattr__(self, "shared", {name: getattr(settled, name) for name in self.shared})
         for name in self.metrics or ():
             if name not in HIGHER_IS_BETTER:
                 raise suggest("metric", name, HIGHER_IS_BETTER)
@@ -244,6 +251,7 @@ def _fit(one: _Asked, read: "_LastRead", tell: Callable[[str], None]) -> _Asked:
     """With a result that is fitted and written now. The question is asked again: many of them do not fit into memory."""
     try:
         question, folder, _ = _settle(one)
+        make_folder(folder)
         found = answer(question, one.config, tell, read)
         result = write_result(found.result, found.predictions, folder, one.config.force, question.split)
     except EmbedcacheError as error:

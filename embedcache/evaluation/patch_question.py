@@ -17,6 +17,7 @@ from embedcache.evaluation.mask_files import ClassNumbers, MaskClasses, StoreMas
 from embedcache.evaluation.question import FEWEST_RESAMPLES, plain
 from embedcache.evaluation.split_files import choose_split
 from embedcache.evaluation.store_inputs import store_inputs
+from embedcache.fields import hold_fields
 from embedcache.images.geometry import Placement, patch_shares
 from embedcache.images.views import placement_of
 from embedcache.probes.base import Matrix
@@ -62,9 +63,12 @@ class PatchProbeConfig:
     """Fit again although the result is there, and write it beside the old one."""
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         for name, least in (("resamples", FEWEST_RESAMPLES), ("seed", 0), ("max_patches", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}. Got {getattr(self, name)}.")
+        if self.layers == ():
+            raise InputError("layers names none; give their numbers, `last` or `auto`.")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
 from embedcache.evaluation.reading import count_samples, incomplete_notes, read_rows, unit_numbers
-from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
+from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
@@ -56,6 +56,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     folder = config.results if config.results is not None else results_folder(question.cache)
     there = None if config.force else find_result(question.inputs, folder)
     if there is None:
+        make_folder(folder)
         found = answer(question, config, progress)
         there = write_result(found.result, found.predictions, folder, config.force, question.split)
     line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)

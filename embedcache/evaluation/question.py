@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from embedcache.evaluation.reading import settle_pool, unit_inputs
 from embedcache.evaluation.split_files import choose_split
 from embedcache.evaluation.store_inputs import passes_of, store_inputs
 from embedcache.evaluation.views import find_views, views_inputs
+from embedcache.fields import held, hold_fields
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Probe, ProbeKind
 from embedcache.store.fingerprint import canonical
@@ -44,7 +45,8 @@ class ProbeConfig:
     """What to fit on what. Paths say where things lie and never enter a result."""
 
     probe: str
-    """A registered probe: `logistic`, `knn`, `linear`, `ridge`."""
+    """A registered probe: `logistic`, `knn`, `linear`, `attention`, `linear-svm`, `prototypes`, `ridge` for numbers, or another
+    package's (`embedcache.probes.REGISTRY.names()`)."""
     store: Path | str
     task: str | None = None
     """Which of the labels' tasks; None is the only one."""
@@ -86,9 +88,10 @@ class ProbeConfig:
     classes: tuple[str, ...] | None = None
     """Multilabel: only these findings, and the macro average over them."""
     C: tuple[float, ...] | None = None
-    """Grid of the logistic probe; None is its own."""
+    """Values of C, the inverse of the penalty, for a probe that has it (`logistic`, `linear-svm`): one, or several to choose
+    among. None is the probe's own grid. Another probe's parameter is one of `options`."""
     k: tuple[int, ...] | None = None
-    """Grid of the kNN probe; None is its own."""
+    """Numbers of neighbours, for `knn`: one, or several to choose from. None is its own grid."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further options of the probe, by the names of its own fields: `{"class_weight": "balanced"}`, `{"votes": "ml-knn"}`."""
     select: Select = "validation"
@@ -100,12 +103,13 @@ class ProbeConfig:
     resamples: int = 1000
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         if self.resamples < FEWEST_RESAMPLES:
             raise InputError(f"resamples must be at least {FEWEST_RESAMPLES}. Got {self.resamples}.")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more. Got {self.seed}.")
-        if self.select not in get_args(Select):
-            raise suggest("way to choose", self.select, get_args(Select))
+        if self.layers == ():
+            raise InputError("layers names none; give their numbers, `last` or `auto`.")
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,7 @@ def _columns(task: Task, classes: tuple[str, ...] | None) -> npt.NDArray[np.int6
 def _probe(config: ProbeConfig) -> Probe:
     """The probe with the options that are asked for."""
     factory = REGISTRY.load(config.probe)
-    options = dict(config.options)
+    options: dict[str, Any] = dict(config.options)
     for name, grid in (("C", config.C), ("k", config.k)):
         if grid is not None:
             options[name] = grid
@@ -261,14 +265,20 @@ def _probe(config: ProbeConfig) -> Probe:
     for name in options:
         if name not in known:
             raise suggest(f"option of probe {config.probe!r}", name, known)
+    options = held(type(probe), options)
     grid = options.get(probe.parameter)
+    if grid is not None and not isinstance(grid, list | tuple):
+        grid = options[probe.parameter] = (grid,)
     least_too = bool(getattr(probe, "zero_too", False))  # of a penalty: none
     if grid is not None and not (grid and all(_is_number(v) and (v > 0 or (v == 0 and least_too)) for v in grid)):
         what = "numbers of 0 or more" if least_too else "positive numbers"
         raise InputError(f"{probe.parameter} must be one or several {what}. Got {list(grid)}.")
     try:
         asked: Probe = factory(**options)
-    except (TypeError, ValueError) as error:  # a word where a number belongs
+        canonical(asdict(asked))  # what no file can hold is no option
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # of another package's probe: a word where a number belongs
         given = ", ".join(f"{name} = {value!r}" for name, value in options.items())
         raise InputError(f"probe {config.probe!r} takes no such options: {given} ({error}).") from None
     return asked

@@ -99,6 +99,16 @@ def find_result(inputs: Mapping[str, Any], folder: Path) -> Result | None:
     return result
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of results: before hours of fits, not after them. Raises InputError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a file stands where a folder is needed" if blocked else error.strerror
+        raise InputError(f"no results can be written to {folder} ({why}); give another folder.") from error
+
+
 def write_result(
     result: Result, predictions: Predictions, folder: Path, force: bool = False, split: Split | None = None
 ) -> Result:
@@ -107,7 +117,7 @@ def write_result(
     If the result of these inputs is there it is returned as it stands; under `force` a new one is written as `-2`,
     `-3`… Nothing is ever overwritten.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder / ".results.lock"):
         if not force and (there := find_result(result.inputs, folder)) is not None:
             return there

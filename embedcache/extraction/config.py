@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from embedcache.backbones.paper import PRESETS
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError, suggest
+from embedcache.fields import hold_fields
 from embedcache.images.options import ImageOptions, Plane, VolumeOptions, parse_spacing, parse_voxels
 from embedcache.images.views import parse_augmentation
 from embedcache.store.quantise import int8_arrays
@@ -109,6 +110,7 @@ class ExtractConfig:
     """A store whose recorded configuration this one repeats: each field that differs is told (`config_like` makes it)."""
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         if min(self.views, self.view or 0, self.view_seed) < 0:
             raise InputError(f"views and their seed must be at least 0. Got {self.views}, {self.view_seed}.")
         parse_augmentation(self.view_preset, self.view_seed)
@@ -120,18 +122,12 @@ class ExtractConfig:
             self.rows_per_shard < 1 or self.rows_per_shard & (self.rows_per_shard - 1)
         ):
             raise InputError(f"rows_per_shard must be a power of two. Got {self.rows_per_shard}.")
-        if self.dtype not in get_args(StoredType):
-            raise suggest("stored dtype", self.dtype, get_args(StoredType))
         if self.dtype == "int8" and "patch" not in [word.strip() for word in self.tokens.split(",")]:
             raise InputError(
                 f"dtype int8 is for patch tokens, and tokens {self.tokens} names none; add patch to --tokens, or use float16."
             )
         if self.preset not in PRESETS:
             raise suggest("preset", self.preset, PRESETS)
-        if self.fit not in get_args(Fit):
-            raise suggest("fit", self.fit, get_args(Fit))
-        if self.ids not in ("pseudonym", "keep"):
-            raise suggest("kind of ids", self.ids, ("pseudonym", "keep"))
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise InputError(f"device must be auto, cpu, cuda or cuda:N. Got {self.device!r}.")
         if self.input_size is not None and min(self.input_size) < 1:

@@ -82,7 +82,7 @@ def repair_store(
     changed, where `config` means another dataset, another key or another recipe.
     """
     listener = listener or Listener()
-    files = StoreFiles(Path(path))
+    files = StoreFiles(layout.store_folder(path))
     if not files.path.is_dir():
         raise InputError(f"there is no store at {path}; `embedcache ls CACHE` lists the stores of a cache.")
     source = None if config is None else open_source(files, config)

@@ -137,6 +137,8 @@ class NearestNeighbourProbe:
             raise suggest("way to vote", self.votes, VOTES)
         if self.search not in SEARCHES:
             raise suggest("search", self.search, SEARCHES)
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be above 0. Got {self.temperature}.")
 
     @property
     def answers(self) -> tuple[ProbeKind, ...]:

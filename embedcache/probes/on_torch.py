@@ -1,4 +1,6 @@
-"""`rows` and `linear_heads` on a device: the same lines, run by torch. The only file of this room with torch."""
+"""`rows` and `linear_heads` on a device: the same lines, run by torch. In this room only this file and
+`attention_on_torch` import torch, and both are imported only where a device is asked for.
+"""
 
 from typing import Any
 

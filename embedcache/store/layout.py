@@ -1,6 +1,8 @@
 """Names, axes and sizes of a store (FORMAT.md, sections 1, 3 and 4)."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from embedcache.types import ArraySpec, Unit
@@ -49,6 +51,11 @@ def choose_rows_per_shard(arrays: tuple[ArraySpec, ...], quantum: int) -> int:
 def chunk_per_row(spec: ArraySpec) -> bool:
     """Whether a shard has an inner chunk for each row (patch tokens), or one for all (vectors)."""
     return spec.kind in ("patch_tokens", "patch_tokens_int8", "patch_scale")
+
+
+def store_folder(path: str | Path) -> Path:
+    """The store that a user calls `path`, in full: inside it `.` has no name, and a bare name says no cache."""
+    return Path(os.path.abspath(path))
 
 
 def chunk_name(path: str, *position: int) -> str:

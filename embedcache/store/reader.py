@@ -62,7 +62,7 @@ class FeatureCache:
         Raises StoreError if it is none or damaged, NewerFormatError, and IncompleteStoreError if no pass is finished and
         `allow_partial` is off. A pass that is not finished is not offered, unless `allow_partial` is on.
         """
-        folder = Path(path)
+        folder = layout.store_folder(path)
         if not folder.is_dir():
             raise InputError(f"there is no store at {path}; `embedcache ls CACHE` lists the stores of a cache.")
         objects = Objects(folder, folder.with_suffix(".leases") / "scratch")

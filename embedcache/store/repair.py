@@ -42,7 +42,7 @@ def mend(
     dry_run: only say what would be done. Raises StoreError if this is no store of ours, and StoreBusyError while another
     process works on it.
     """
-    files = StoreFiles(Path(path))
+    files = StoreFiles(layout.store_folder(path))
     if dry_run:
         return _report(files, examine(files, ids, progress))
     with exclusive(files.leases, files.path.name) as lock:

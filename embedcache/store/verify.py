@@ -68,7 +68,7 @@ def verify_store(path: str | Path, progress: Callable[[int], None] | None = None
     progress: called with the number of bytes read since the last call. Raises StoreError if this is no store of ours, and
     NewerFormatError; all damage is in the report.
     """
-    folder = Path(path)
+    folder = layout.store_folder(path)
     objects = Objects(folder, folder.with_suffix(".leases") / "scratch")
     if not is_ours(objects):
         raise StoreError(f"{folder.name} is no store: neither its root document nor a manifest says so.")

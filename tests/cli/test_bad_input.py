@@ -39,7 +39,10 @@ REFUSED = {
     "size below one": (EXTRACT + " --root {bad}/good.csv --size -14", r"size must be at least 1 pixel. Got -14"),
     "tokens": (EXTRACT + " --root {bad}/good.csv --tokens foo", r"token kind 'foo'.*cls, mean, patch"),
     "window": (EXTRACT + " --root {bad}/good.csv --window ct-lunge", r"'ct-lunge'; did you mean 'ct-lung'"),
-    "dtype": (EXTRACT + " --root {bad}/good.csv --dtype float64", r"'float64'.*float16, float32"),
+    "dtype": (
+        EXTRACT + " --root {bad}/good.csv --dtype float64",
+        r"dtype must be 'float16', 'float32' or 'int8'",
+    ),
     "fit": (EXTRACT + " --root {bad}/good.csv --fit sqash", r"'sqash'; did you mean 'squash'"),
     "ids": (EXTRACT + " --root {bad}/good.csv --ids kept", r"'kept'; did you mean 'keep'"),
     "where that is code": (
@@ -97,7 +100,7 @@ REFUSED = {
     "probe grid": ("probe knn {store} --task bright --k 0", r"k must be one or several positive numbers"),
     "probe grid of no number": (
         "probe logistic {store} --task bright --C nan",
-        r"C must be one or several positive numbers",
+        r"C must be one or several numbers or None. Got \(nan,\)",
     ),
     "probe share": ("probe knn {store} --task bright --validation 2", r"between 0 and 1. Got 2"),
     "probe seed": ("probe knn {store} --task bright --seed -1", r"seed must be 0 or more"),

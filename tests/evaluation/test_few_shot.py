@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import embedcache
-from embedcache.errors import InputError, NewerFormatError, UnknownNameError
+from embedcache.errors import InputError, NewerFormatError
 from embedcache.evaluation.clustered import Clustered, macro_auroc_interval, mean_auroc_interval
 from embedcache.evaluation.few_shot import few_shot
 from embedcache.evaluation.few_shot_config import FewShotConfig
@@ -298,9 +298,9 @@ def test_what_can_not_be_asked(made: Any) -> None:
     ):
         with pytest.raises(InputError, match=said):
             config(made, **changes)
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(InputError, match="did you mean 'leave-patient-out'"):
         config(made, select="leave-patients-out")
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(InputError, match="preset must be 'paper' or None"):
         config(made, preset="papers")
 
 

@@ -248,12 +248,32 @@ def test_a_split_of_another_store_is_refused(made: Any, tmp_path: Path) -> None:
         ({"C": ()}, "positive"),
         ({"C": (0.0,)}, "positive"),
         ({"validation": 1.5}, "between"),
+        ({"C": None, "options": {"C": "big"}}, r"C must be one or several numbers\. Got 'big'"),
+        ({"options": {"tol": "small"}}, "tol must be a number. Got 'small'"),
+        ({"options": {"max_iter": 2.5}}, "max_iter must be a whole number. Got 2.5"),
+        ({"options": {"device": None}}, "device must be text like 'cpu'. Got None"),
+        ({"probe": "knn", "C": None, "options": {"temperature": 0}}, "temperature must be above 0. Got 0"),
+        ({"probe": "linear-svm", "C": None, "options": {"tol": float("nan")}}, "takes no such options: tol = nan"),
     ],
 )
 def test_bad_options_are_one_line(made: Any, change: dict[str, object], says: str) -> None:
     with pytest.raises((InputError, UnknownNameError), match=says) as caught:
         run_probe(config(made, **change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("probe", ["logistic", "linear-svm"])
+def test_one_value_of_a_grid_needs_no_tuple_around_it(made: Any, probe: str) -> None:
+    bare = config(made, probe=probe, C=None, options={"C": 0.01})
+    assert run_probe(bare).inputs == run_probe(replace(bare, options={"C": (0.01,)})).inputs
+
+
+def test_results_that_can_not_be_written_are_refused_before_the_fits(made: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stages: list[str] = []
+    with pytest.raises(InputError, match="no results can be written to"):
+        run_probe(config(made, results=tmp_path / "file" / "results"), stages.append)
+    assert stages == []
 
 
 def test_no_torch_is_imported_by_a_probe_and_no_solver_by_a_rerun(made: Any) -> None:

@@ -57,7 +57,7 @@ def test_a_store_of_int8_alone_gives_floats(config: ExtractConfig) -> None:
 def test_int8_without_patch_tokens_is_refused_with_the_remedy(config: ExtractConfig) -> None:
     with pytest.raises(InputError, match="add patch to --tokens"):
         replace(config, dtype="int8")
-    with pytest.raises(KeyError, match=r"int4.*did you mean 'int8'"):
+    with pytest.raises(InputError, match=r"int4.*did you mean 'int8'"):
         replace(config, dtype="int4", tokens="patch")
 
 

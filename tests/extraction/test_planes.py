@@ -8,7 +8,7 @@ import pytest
 
 import embedcache
 from embedcache import DatasetOptions, ExtractConfig, FeatureCache
-from embedcache.errors import InputError, UnknownNameError
+from embedcache.errors import InputError
 from embedcache.evaluation.mask_files import open_masks
 from embedcache.testing.files import write_nifti
 
@@ -92,7 +92,7 @@ def test_a_recorded_plane_is_repeated(volumes: ExtractConfig) -> None:
 
 
 def test_a_wrong_plane_or_time_is_refused_at_once(volumes: ExtractConfig) -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'coronal'"):
+    with pytest.raises(InputError, match="did you mean 'coronal'"):
         replace(volumes, plane="corona")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="counted from 0"):
         replace(volumes, time=-1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedcache.errors import IncompleteStoreError, InputError, NewerFormatError, StoreError
 from embedcache.store import layout
 from embedcache.store.reader import FeatureCache
+from embedcache.store.repair import mend
 from embedcache.store.verify import verify_store
 from embedcache.store.writer import StoreFiles, load, pending_shards
 from embedcache.testing.stores import default_arrays, differences, make_plan, make_store, token_values
@@ -38,6 +39,15 @@ def test_every_token_comes_back_and_bad_rows_are_zero(store: Path) -> None:
         got = cache.tokens(2, spec.kind).read()
         assert got.dtype == np.float16
         np.testing.assert_array_equal(got, expected)
+
+
+def test_a_store_is_found_from_inside_its_own_folder(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store)
+    assert FeatureCache.open(".").path == store
+    assert verify_store(".").intact
+    assert mend(".").mended == ()
+    monkeypatch.chdir(store.parent)
+    assert FeatureCache.open(store.name).path == store
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
