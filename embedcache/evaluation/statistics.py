@@ -23,6 +23,7 @@ BCA = "BCa over patients"
 FISHER = "Fisher's z, patients resampled"
 WILSON = "Wilson, clustered by patient"
 EXACT = "exact binomial bound over patients"
+CUT_OFF = "cut off at the extreme resample"
 
 Z = float(ndtri(0.5 + CONFIDENCE / 2))
 TAIL = (1 - CONFIDENCE) / 2
@@ -188,7 +189,8 @@ def bca_interval(
 
     bootstrap (resamples,) and jackknife (patients,); NaN in either is a resample in which the figure is undefined, and is
     left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best, no share of successes)
-    has no exact bound then, and the value itself is its interval. `z` is the quantile whose level is read off.
+    has no exact bound then, and the value itself is its interval. `z` is the quantile whose level is read off. The interval holds
+    the value; where an end lies past all resamples it stops at the last, and the note says so.
     """
     drawn, left_out = bootstrap[~np.isnan(bootstrap)], jackknife[~np.isnan(jackknife)]
     if smaller < 2 or not len(drawn):
@@ -204,8 +206,12 @@ def bca_interval(
     spread = float((deviation**2).sum()) ** 1.5
     acceleration = float((deviation**3).sum()) / (6 * spread) if spread > 0 else 0.0
     ends = np.array([-z, z])
-    levels = ndtr(bias + (bias + ends) / (1 - acceleration * (bias + ends)))
+    shift = 1 - acceleration * (bias + ends)
+    # Past 0 the formula jumps to the other end; its limit there is the extreme on the end's own side.
+    levels = np.where(shift > 0, ndtr(bias + (bias + ends) / np.where(shift > 0, shift, 1.0)), ends > 0)
     low, high = np.quantile(drawn, levels)
     undefined = len(bootstrap) - len(drawn)
     note = f"{undefined} of {len(bootstrap)} resamples undefined" if undefined else ""
-    return Interval(float(low), float(high), BCA, note)
+    if min(levels.min(), 1 - levels.max()) < 1 / (len(drawn) + 1):
+        note = f"{note}; {CUT_OFF}" if note else CUT_OFF
+    return Interval(min(float(low), value), max(float(high), value), BCA, note)
