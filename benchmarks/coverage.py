@@ -233,7 +233,7 @@ def paired_rejections(times: int, bootstraps: int, random: np.random.Generator) 
 
 
 def subgroup_rejections(count: int, positive: int, negative: int, times: int, random: np.random.Generator) -> float:
-    """Of groups of patients with one row each and the same AUROC .8; a sample without a test (a group in order) rejects nothing."""
+    """Of groups of patients with one row each and the same AUROC .8; where no test is possible nothing is rejected."""
     group = np.repeat(np.arange(count), positive + negative).astype(str)
     y = np.tile(np.arange(positive + negative) < positive, count).astype(float)[:, None]
     hits = 0

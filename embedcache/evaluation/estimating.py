@@ -12,7 +12,7 @@ from embedcache.evaluation.calibration import PROBABLE, calibration_sums, probab
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
 from embedcache.evaluation.metrics import macro, ratio
 from embedcache.evaluation.ranks import Ranks
-from embedcache.evaluation.statistics import Patients, patients_together
+from embedcache.evaluation.statistics import FEW_PATIENTS, Patients, patients_together
 from embedcache.evaluation.thresholds import SPECIFICITIES, BeforeRefit, confusion
 from embedcache.probes.base import Matrix, ProbeKind
 
@@ -54,7 +54,7 @@ def estimate(
         if before is not None:
             parts += _chosen_thresholds(labels[j], truth[:, j], before, j, patients, multiclass, missing)
     if multiclass and columns:
-        parts.append(_together(truth, chance, chosen, known, patients))
+        parts.append(_together(labels, truth, chance, chosen, known, patients))
     resampled = bootstrap([part.figures for part in parts], patients, resamples, seed)
     found = {
         (name, part.label): part.estimate(i, r)
@@ -198,6 +198,7 @@ def f1_or_none(y: Matrix, score: Matrix) -> float | None:
 
 
 def _together(
+    labels: tuple[Label, ...],
     truth: Matrix,
     chance: Matrix,
     chosen: npt.NDArray[np.int64],
@@ -219,7 +220,21 @@ def _together(
         off = ratio(s[3 + 2 * K :], s[0])
         return np.stack([ratio(s[1], s[0]), macro(recall.T), ratio(s[2], s[0]), np.abs(off).sum(axis=0), *off])
 
-    return _Part(ALL, (*DECIDED, *CALIBRATED), Sums(sums, of), (patients.having(known),) * 4)
+    everyone = patients.having(known)
+    present = [label for label in labels if label.positive_patients]
+    # a mean of recalls is known no better than the rarest class's
+    rarest = min((label.positive_patients for label in present), default=everyone)
+    absent = [label.name for label in labels if not label.positive_patients]
+    few = [label.name for label in present if label.positive_patients < FEW_PATIENTS]
+    said = [f"left out as undefined: {', '.join(absent)}"] if absent else []
+    said += [f"few patients in {', '.join(few)}"] if few else []
+    return _Part(
+        ALL,
+        (*DECIDED, *CALIBRATED),
+        Sums(sums, of),
+        (everyone, rarest, everyone, everyone),
+        ("", "; ".join(said), "", ""),
+    )
 
 
 def _summed(rows: Sequence[npt.ArrayLike], patients: Patients) -> Matrix:

@@ -175,6 +175,8 @@ def _by_bootstrap(a: Estimate, b: Estimate, n: int, patients: int, note: str) ->
         )
     smaller = min(a.patients, b.patients)
     each = a.drawn - b.drawn, a.left_out - b.left_out
+    if a.label == ALL:
+        note = a.note or note
     return _resampled(a.name, a.label, a.value, b.value, *each, smaller, n, patients, note)
 
 

@@ -141,6 +141,16 @@ def test_calibration_errors_are_not_tested() -> None:
         assert "not tested: " in c.note
 
 
+def test_a_rare_class_is_named_where_balanced_accuracies_are_compared() -> None:
+    random = np.random.default_rng(0)
+    truth = np.eye(3)[np.repeat([0, 1, 2], [3, 60, 60])]
+    a, b = (truth + random.normal(size=truth.shape) for _ in range(2))
+    found = {c.metric: c for c in compare_scores(truth, a, b, np.arange(123), "multiclass", tuple("abc"), resamples=100)
+             if c.label == "all"}  # fmt: skip
+    assert "few patients in a" in found["balanced_accuracy"].note
+    assert found["accuracy"].note == ""
+
+
 @pytest.mark.parametrize("k", [2, 3, 4, 12])
 def test_an_interval_and_its_p_value_agree_with_few_patients(k: int) -> None:
     """Ends that stopped at the last resample left 0 out where p was far from 5%: of two patients in half of all nulls."""
