@@ -23,6 +23,7 @@ from embedcache.evaluation.estimating import estimate
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.metrics import Ranking
 from embedcache.evaluation.paired import compare_areas, compare_scores, difference_of
+from embedcache.evaluation.segmentation import measure_overlap
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.subgroups import auroc_differences
 from embedcache.evaluation.thresholds import BeforeRefit
@@ -78,6 +79,11 @@ def main() -> None:
         numeric = numeric_coverage(patients, some, random)
         print(f"| {patients} patients | " + " | ".join(f"{k} {v:.3f}" for k, v in numeric.items()) + " |", flush=True)
 
+    print(f"\nMean Dice of samples, {some} simulations a cell, one image a patient")
+    dice = {patients: dice_coverage(patients, some, random) for patients in (5, 8, 15, 30)}
+    print("| patients | " + " | ".join(str(patients) for patients in dice) + " |")
+    print("| held | " + " | ".join(f"{share:.3f}" for share in dice.values()) + " |", flush=True)
+
     rejected = paired_rejections(few, few // 2, random)
     print("\nPaired tests of two equally good scores, 100 patients with nine images: share rejected at 5%")
     for name, value in rejected.items():
@@ -92,6 +98,7 @@ def main() -> None:
         f"coverage_{low:.3f}_to_{high:.3f}_where_claimed": all(low <= clustered[cell] <= high for cell in claimed),
         "clustered_test_rejects_3_to_7": within(rejected["clustered covariance"], 0.03, 0.07, few),
         "bootstrap_of_macro_rejects_3_to_7": within(rejected["macro, paired bootstrap"], 0.03, 0.07, few // 2),
+        "dice_of_30_patients_is_held": within(dice[30], 0.93, 0.97, some),
         "groups_reject_at_most_7": all(share <= allowed(0.07, few // 2, 2) for share in apart.values()),
         "delong_on_images_rejects_more": bool(rejected["DeLong on images"] > 0.10),
         "delong_equals_the_paper": bool(single < 1e-10),
@@ -109,6 +116,7 @@ def main() -> None:
         claimed_highest=max(clustered[cell] for cell in claimed),
         rejected={name: round(value, 4) for name, value in rejected.items()},
         groups_rejected={" ".join(map(str, groups)): round(share, 4) for groups, share in apart.items()},
+        dice_held={str(patients): share for patients, share in dice.items()},
         simulations=many,
     )
 
@@ -200,6 +208,19 @@ def numeric_coverage(patients: int, times: int, random: np.random.Generator) -> 
         for name, (_, low, high) in figures(i, patients, 1000).items():
             held[name] += low <= truth[name][0] <= high
     return {name: count / times for name, count in held.items()}
+
+
+def dice_coverage(patients: int, times: int, random: np.random.Generator) -> float:
+    """Masks and predictions of 1,000 pixels, whose overlap is a share of mean 2/3 of them: so is the Dice of each."""
+    held = 0
+    for i in range(times):
+        both = np.round(1000 * random.beta(8, 4, patients)).astype(np.int64)
+        missed = 1000 - both
+        counts = np.stack([np.full(patients, 5000), missed, missed, both], axis=1).reshape(patients, 2, 2)
+        found = measure_overlap(counts, np.arange(patients).astype(str), ("x",), seed=i)
+        (dice,) = (m for m in found if (m.name, m.label) == ("dice", "x"))
+        held += dice.low <= 2 / 3 <= dice.high
+    return held / times
 
 
 # --- paired tests ---------------------------------------------------------------------------------

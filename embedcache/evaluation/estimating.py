@@ -12,7 +12,7 @@ from embedcache.evaluation.calibration import PROBABLE, calibration_sums, probab
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
 from embedcache.evaluation.metrics import macro, ratio
 from embedcache.evaluation.ranks import Ranks
-from embedcache.evaluation.statistics import FEW_PATIENTS, Patients, patients_together
+from embedcache.evaluation.statistics import FEW_PATIENTS, Patients, patients_together, spread
 from embedcache.evaluation.thresholds import SPECIFICITIES, BeforeRefit, confusion
 from embedcache.probes.base import Matrix, ProbeKind
 
@@ -84,15 +84,10 @@ def _mean(name: str, each: Sequence[Estimate]) -> Estimate:
         float(np.mean([e.value for e in each])),
         macro(np.stack([e.drawn for e in each], axis=-1)),
         macro(np.stack([e.left_out for e in each], axis=-1)),
-        patients_together(np.array([_spread(e.left_out) for e in each]), [e.patients for e in each]),
+        patients_together(np.array([spread(e.left_out) for e in each]), [e.patients for e in each]),
         off=np.concatenate(off) / len(each) if off else None,
         off_drawn=np.concatenate([e.off_drawn for e in each if e.off_drawn is not None]) / len(each) if off else None,
     )
-
-
-def _spread(left_out: Matrix) -> float:
-    known = left_out[~np.isnan(left_out)]
-    return float(known.var()) if len(known) else 0.0
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,12 @@ def degrees_of_freedom(influence: Matrix, smaller: float) -> float:
     return max(1.0, min(smaller - 1.0, 2 / excess if excess > 0 else np.inf))
 
 
+def spread(left_out: Matrix) -> float:
+    """Variance of a figure without each patient, (patients,), NaN left out: for the weights of `patients_together`."""
+    known = left_out[~np.isnan(left_out)]
+    return float(known.var()) if len(known) else 0.0
+
+
 def patients_together(variances: Matrix, patients: Sequence[float]) -> float:
     """How many patients the mean of several labels' figures rests on: one more than the mean of their degrees of freedom.
 
@@ -188,9 +194,9 @@ def bca_interval(
     """Bias-corrected and accelerated interval of one figure.
 
     bootstrap (resamples,) and jackknife (patients,); NaN in either is a resample in which the figure is undefined, and is
-    left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best, no share of successes)
-    has no exact bound then, and the value itself is its interval. `z` is the quantile whose level is read off. The interval holds
-    the value; where an end lies past all resamples it stops at the last, and the note says so.
+    left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best) or another figure that
+    is no share of successes (Dice) has no exact bound then, and the value itself is its interval. `z` is the quantile whose level
+    is read off. The interval holds the value; where an end lies past all resamples it stops at the last, and the note says so.
     """
     drawn, left_out = bootstrap[~np.isnan(bootstrap)], jackknife[~np.isnan(jackknife)]
     if smaller < 2 or not len(drawn):
@@ -203,8 +209,8 @@ def bca_interval(
     # All resamples on one side leave no finite bias: count half a resample on the other.
     bias = ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
     deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    spread = float((deviation**2).sum()) ** 1.5
-    acceleration = float((deviation**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    scale = float((deviation**2).sum()) ** 1.5
+    acceleration = float((deviation**3).sum()) / (6 * scale) if scale > 0 else 0.0
     ends = np.array([-z, z])
     shift = 1 - acceleration * (bias + ends)
     # Past 0 the formula jumps to the other end; its limit there is the extreme on the end's own side.
