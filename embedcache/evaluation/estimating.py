@@ -158,20 +158,21 @@ def _chosen_thresholds(
     multiclass: bool,
     missing: dict[tuple[str, str], str],
 ) -> list[_Part]:
-    """Decisions by thresholds that validation chose, of the model before its refit."""
+    """Decisions by thresholds that validation chose, or scores of left-out rows; see BeforeRefit."""
     y, score, test = before.validation_truth[:, j], before.validation_scores[:, j], before.test_scores[:, j]
     usable = np.where(np.isnan(test), np.nan, truth)
     parts = []
 
     def add(names: tuple[str, ...], t: float | None, of: Callable[[Matrix], Matrix], counts: tuple[int, ...]) -> None:
         if t is None or not (usable == 1).any() or not (usable == 0).any():
-            reason = "undefined: no threshold, since validation lacks a class" if t is None else (
-                "undefined: not both classes scored before the refit"
+            lacking = "training" if before.without else "validation"
+            reason = f"undefined: no threshold, since {lacking} lacks a class" if t is None else (
+                f"undefined: not both classes scored{'' if before.without else ' before the refit'}"
             )  # fmt: skip
             missing.update({(name, label.name): reason for name in names})
             return
         sums = _summed(list(confusion(usable, mask(test > t))), patients)
-        note = f"above {t:.4g}, chosen on validation; model before the refit"
+        note = f"above {t:.4g}, {before.origin}"
         parts.append(_Part(label.name, names, Sums(sums, of), counts, (note,) * len(names)))
 
     if not multiclass:

@@ -1,7 +1,7 @@
 """A result broken down by a column: sex, age band, scanner, view. Each group's figures with its own interval, and a test."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -96,9 +96,7 @@ def subgroups(
     found = []
     for name in _ordered(column, names):
         inside = names == name
-        part = before if before is None else (
-            BeforeRefit(before.validation_truth, before.validation_scores, before.test_scores[inside])
-        )  # fmt: skip
+        part = before if before is None else replace(before, test_scores=before.test_scores[inside])
         metrics = measure(
             truth[inside], scores[inside], groups[inside], kind, classes, threshold,
             score_name=score_name, before=part, resamples=resamples, seed=seed,
