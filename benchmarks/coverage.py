@@ -23,13 +23,17 @@ from embedcache.evaluation.estimating import estimate
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.metrics import Ranking
 from embedcache.evaluation.paired import compare_areas, compare_scores, difference_of
+from embedcache.evaluation.segmentation import measure_overlap
 from embedcache.evaluation.statistics import Patients
+from embedcache.evaluation.subgroups import auroc_differences
 from embedcache.evaluation.thresholds import BeforeRefit
 
 Matrix = np.ndarray
 AREAS = (0.60, 0.75, 0.85, 0.95, 0.98)
 SIZES = ((5, 200), (8, 230), (15, 200), (30, 30), (30, 200), (100, 200))
 CLAIMED_AREA, CLAIMED_PATIENTS = 0.95, 30
+GROUPS = ((8, 4, 20), (4, 10, 30), (8, 10, 40), (2, 30, 60))
+"""How many groups, and the patients with and without the finding in each."""
 MOST = 9
 OFFSET = -1.4
 """Of the log-odds that the made-up scores stand for: near calibrated, not quite."""
@@ -75,16 +79,27 @@ def main() -> None:
         numeric = numeric_coverage(patients, some, random)
         print(f"| {patients} patients | " + " | ".join(f"{k} {v:.3f}" for k, v in numeric.items()) + " |", flush=True)
 
+    print(f"\nMean Dice of samples, {some} simulations a cell, one image a patient")
+    dice = {patients: dice_coverage(patients, some, random) for patients in (5, 8, 15, 30)}
+    print("| patients | " + " | ".join(str(patients) for patients in dice) + " |")
+    print("| held | " + " | ".join(f"{share:.3f}" for share in dice.values()) + " |", flush=True)
+
     rejected = paired_rejections(few, few // 2, random)
     print("\nPaired tests of two equally good scores, 100 patients with nine images: share rejected at 5%")
     for name, value in rejected.items():
         print(f"| {name} | {value:.3f} |")
+    apart = {groups: subgroup_rejections(*groups, few // 2, random) for groups in GROUPS}
+    print("\nTest of groups with one AUROC (.8): share rejected at 5%")
+    for (count, positive, negative), share in apart.items():
+        print(f"| {count} groups of {positive} and {negative} patients | {share:.3f} |")
     single = delong_agrees(random)
     low, high = allowed(0.93, many, -3), allowed(0.97, many, 3)
     checks = {
         f"coverage_{low:.3f}_to_{high:.3f}_where_claimed": all(low <= clustered[cell] <= high for cell in claimed),
         "clustered_test_rejects_3_to_7": within(rejected["clustered covariance"], 0.03, 0.07, few),
         "bootstrap_of_macro_rejects_3_to_7": within(rejected["macro, paired bootstrap"], 0.03, 0.07, few // 2),
+        "dice_of_30_patients_is_held": within(dice[30], 0.93, 0.97, some),
+        "groups_reject_at_most_7": all(share <= allowed(0.07, few // 2, 2) for share in apart.values()),
         "delong_on_images_rejects_more": bool(rejected["DeLong on images"] > 0.10),
         "delong_equals_the_paper": bool(single < 1e-10),
     }
@@ -100,6 +115,8 @@ def main() -> None:
         claimed_lowest=min(clustered[cell] for cell in claimed),
         claimed_highest=max(clustered[cell] for cell in claimed),
         rejected={name: round(value, 4) for name, value in rejected.items()},
+        groups_rejected={" ".join(map(str, groups)): round(share, 4) for groups, share in apart.items()},
+        dice_held={str(patients): share for patients, share in dice.items()},
         simulations=many,
     )
 
@@ -193,6 +210,19 @@ def numeric_coverage(patients: int, times: int, random: np.random.Generator) -> 
     return {name: count / times for name, count in held.items()}
 
 
+def dice_coverage(patients: int, times: int, random: np.random.Generator) -> float:
+    """Masks and predictions of 1,000 pixels, whose overlap is a share of mean 2/3 of them: so is the Dice of each."""
+    held = 0
+    for i in range(times):
+        both = np.round(1000 * random.beta(8, 4, patients)).astype(np.int64)
+        missed = 1000 - both
+        counts = np.stack([np.full(patients, 5000), missed, missed, both], axis=1).reshape(patients, 2, 2)
+        found = measure_overlap(counts, np.arange(patients).astype(str), ("x",), seed=i)
+        (dice,) = (m for m in found if (m.name, m.label) == ("dice", "x"))
+        held += dice.low <= 2 / 3 <= dice.high
+    return held / times
+
+
 # --- paired tests ---------------------------------------------------------------------------------
 
 
@@ -221,6 +251,18 @@ def paired_rejections(times: int, bootstraps: int, random: np.random.Generator) 
             hits["macro, paired bootstrap"] += p["auroc", "macro"] < 0.05
             hits["average precision"] += p["average_precision", "x"] < 0.05
     return {name: count / (bootstraps if "boot" in name or "prec" in name else times) for name, count in hits.items()}
+
+
+def subgroup_rejections(count: int, positive: int, negative: int, times: int, random: np.random.Generator) -> float:
+    """Of groups of patients with one row each and the same AUROC .8; where no test is possible nothing is rejected."""
+    group = np.repeat(np.arange(count), positive + negative).astype(str)
+    y = np.tile(np.arange(positive + negative) < positive, count).astype(float)[:, None]
+    hits = 0
+    for _ in range(times):
+        score = np.sqrt(2) * ndtri(0.8) * y + random.normal(size=y.shape)
+        (found,) = auroc_differences(y, score, np.arange(len(y)), group, ("x",))
+        hits += found.p is not None and found.p < 0.05
+    return hits / times
 
 
 def delong_agrees(random: np.random.Generator) -> float:

@@ -69,5 +69,5 @@ def print_comparison(found: "ComparedResults", everything: bool, of_classes: boo
         print("not shown to be worse than another, at 5% after Holm's correction over all pairs of the column:")
         print_table(
             ("metric", "class", "best"),
-            [(c.metric.replace("_", " "), c.label, ", ".join(letter[name] for name in c.best)) for c in columns],
+            [(c.metric.replace("_", " "), c.label, ", ".join(letter[name] for name in c.best) or "-") for c in columns],
         )

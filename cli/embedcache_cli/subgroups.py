@@ -49,11 +49,8 @@ def command(
     print_table((table.column, "rows", "patients", *(n.replace("_", " ") for n in names), ""), rows)
     for d in table.differences:
         if d.label == (label or "macro") or len(table.differences) == 1:
-            print(
-                f"AUROC of {d.label} the same in {counted(len(d.groups), 'group')}: p = {d.p:.2g}; {d.note}".rstrip(
-                    "; "
-                )
-            )
+            tested = "" if d.p is None else f" the same in {counted(len(d.groups), 'group')}: p = {d.p:.2g}"
+            print(f"AUROC of {d.label}{tested}{'; ' if tested else ': '}{d.note}".rstrip("; "))
     for note in table.notes:
         tell(f"note: {note}")
     return 0

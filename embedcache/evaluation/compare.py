@@ -18,7 +18,7 @@ from embedcache.evaluation.estimating import estimate, in_common
 from embedcache.evaluation.holm import best_set, holm
 from embedcache.evaluation.measured import Measured, read_measured, titles_of
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER
-from embedcache.evaluation.paired import RESAMPLES, Comparison, compare_estimates, compare_scores
+from embedcache.evaluation.paired import NEVER_TESTED, RESAMPLES, Comparison, compare_estimates, compare_scores
 from embedcache.evaluation.statistics import Patients
 
 ALPHA = 0.05
@@ -37,7 +37,8 @@ class Column:
     adjusted: tuple[float | None, ...]
     """p of the pairs after Holm's correction over all pairs of this column; None where there is no test."""
     best: tuple[str, ...]
-    """Names of the results that are not shown to be worse than another one, at 5% after the correction."""
+    """Names of the results that are not shown to be worse than another one, at 5% after the correction; () of a figure that is
+    never tested, a calibration error."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def _column(
         values[i], values[j] = c.a, c.b
         p[i, j] = np.nan if c.p is None else c.p
     adjusted = holm([p[pair] for pair in pairs])
-    best = best_set(names, values, p, ALPHA, higher_is_better=HIGHER_IS_BETTER[metric])
+    tested = metric not in NEVER_TESTED
+    best = best_set(names, values, p, ALPHA, higher_is_better=HIGHER_IS_BETTER[metric]) if tested else ()
     told = tuple(None if np.isnan(value) else float(value) for value in adjusted)
     return Column(metric, label, tuple(values.tolist()), compared, told, best)
 

@@ -12,7 +12,7 @@ from embedcache.evaluation.calibration import PROBABLE, calibration_sums, probab
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
 from embedcache.evaluation.metrics import macro, ratio
 from embedcache.evaluation.ranks import Ranks
-from embedcache.evaluation.statistics import Patients, patients_together
+from embedcache.evaluation.statistics import FEW_PATIENTS, Patients, patients_together, spread
 from embedcache.evaluation.thresholds import SPECIFICITIES, BeforeRefit, confusion
 from embedcache.probes.base import Matrix, ProbeKind
 
@@ -54,7 +54,7 @@ def estimate(
         if before is not None:
             parts += _chosen_thresholds(labels[j], truth[:, j], before, j, patients, multiclass, missing)
     if multiclass and columns:
-        parts.append(_together(truth, chance, chosen, known, patients))
+        parts.append(_together(labels, truth, chance, chosen, known, patients))
     resampled = bootstrap([part.figures for part in parts], patients, resamples, seed)
     found = {
         (name, part.label): part.estimate(i, r)
@@ -84,7 +84,7 @@ def _mean(name: str, each: Sequence[Estimate]) -> Estimate:
         float(np.mean([e.value for e in each])),
         macro(np.stack([e.drawn for e in each], axis=-1)),
         macro(np.stack([e.left_out for e in each], axis=-1)),
-        patients_together(np.array([_spread(e.left_out) for e in each]), [e.patients for e in each]),
+        patients_together(np.array([spread(e.left_out) for e in each]), [e.patients for e in each]),
         off=np.concatenate(off) / len(each) if off else None,
         off_drawn=np.concatenate([e.off_drawn for e in each if e.off_drawn is not None]) / len(each) if off else None,
     )
@@ -108,11 +108,6 @@ def _only(one: Estimates, shared: set[tuple[str, str]]) -> Estimates:
         else:
             del found[name, MACRO]
     return Estimates(one.names, one.labels, found, one.missing)
-
-
-def _spread(left_out: Matrix) -> float:
-    known = left_out[~np.isnan(left_out)]
-    return float(known.var()) if len(known) else 0.0
 
 
 @dataclass(frozen=True)
@@ -183,20 +178,21 @@ def _chosen_thresholds(
     multiclass: bool,
     missing: dict[tuple[str, str], str],
 ) -> list[_Part]:
-    """Decisions by thresholds that validation chose, of the model before its refit."""
+    """Decisions by thresholds that validation chose, or scores of left-out rows; see BeforeRefit."""
     y, score, test = before.validation_truth[:, j], before.validation_scores[:, j], before.test_scores[:, j]
     usable = np.where(np.isnan(test), np.nan, truth)
     parts = []
 
     def add(names: tuple[str, ...], t: float | None, of: Callable[[Matrix], Matrix], counts: tuple[int, ...]) -> None:
         if t is None or not (usable == 1).any() or not (usable == 0).any():
-            reason = "undefined: no threshold, since validation lacks a class" if t is None else (
-                "undefined: not both classes scored before the refit"
+            lacking = "training" if before.without else "validation"
+            reason = f"undefined: no threshold, since {lacking} lacks a class" if t is None else (
+                f"undefined: not both classes scored{'' if before.without else ' before the refit'}"
             )  # fmt: skip
             missing.update({(name, label.name): reason for name in names})
             return
         sums = _summed(list(confusion(usable, mask(test > t))), patients)
-        note = f"above {t:.4g}, chosen on validation; model before the refit"
+        note = f"above {t:.4g}, {before.origin}"
         parts.append(_Part(label.name, names, Sums(sums, of), counts, (note,) * len(names)))
 
     if not multiclass:
@@ -218,6 +214,7 @@ def f1_or_none(y: Matrix, score: Matrix) -> float | None:
 
 
 def _together(
+    labels: tuple[Label, ...],
     truth: Matrix,
     chance: Matrix,
     chosen: npt.NDArray[np.int64],
@@ -239,7 +236,21 @@ def _together(
         off = ratio(s[3 + 2 * K :], s[0])
         return np.stack([ratio(s[1], s[0]), macro(recall.T), ratio(s[2], s[0]), np.abs(off).sum(axis=0), *off])
 
-    return _Part(ALL, (*DECIDED, *CALIBRATED), Sums(sums, of), (patients.having(known),) * 4)
+    everyone = patients.having(known)
+    present = [label for label in labels if label.positive_patients]
+    # a mean of recalls is known no better than the rarest class's
+    rarest = min((label.positive_patients for label in present), default=everyone)
+    absent = [label.name for label in labels if not label.positive_patients]
+    few = [label.name for label in present if label.positive_patients < FEW_PATIENTS]
+    said = [f"left out as undefined: {', '.join(absent)}"] if absent else []
+    said += [f"few patients in {', '.join(few)}"] if few else []
+    return _Part(
+        ALL,
+        (*DECIDED, *CALIBRATED),
+        Sums(sums, of),
+        (everyone, rarest, everyone, everyone),
+        ("", "; ".join(said), "", ""),
+    )
 
 
 def _summed(rows: Sequence[npt.ArrayLike], patients: Patients) -> Matrix:

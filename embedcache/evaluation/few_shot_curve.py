@@ -22,7 +22,8 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     """Draw the curves into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
     Of each store the mean macro AUROC over draws; its band is the t interval of that mean over draws, its bars the interval over
-    test patients. One that was not few-shot is dashed, and its name says so. Raises MissingPackageError without matplotlib,
+    test patients. One that was not few-shot is dashed, and its name says so. A point whose macro lacks a class that others have,
+    since a draw left it undefined, is hollow, and the class is named. Raises MissingPackageError without matplotlib,
     InputError for a format that it does not know, for curves of different tasks, or for too many of them.
     """
     try:
@@ -51,13 +52,15 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
             name,
             panels.COLOURS[i],
             [(end if p.shots is None else places[p.shots]) + aside for p in result.points],
+            _never(results),
         )
     whole = any(point.shots is None for result in results for point in result.points)
     ticks = [*places.values(), *([end] if whole else [])]
     axes.set_xticks(ticks, [*(str(n) for n in shots), *(["all"] if whole else [])])
     axes.axhline(0.5, color=panels.PALE, linewidth=1, linestyle=":")
     axes.set_xlabel("Patients of each class in training (log scale)")
-    axes.set_ylabel("AUROC" if len(results[0].classes) == 1 else f"Macro AUROC over {len(results[0].classes)} classes")
+    averaged = len(results[0].classes) - len(_never(results))
+    axes.set_ylabel("AUROC" if len(results[0].classes) == 1 else f"Macro AUROC over {averaged} classes")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.06 * (len(results) + 0.5) * (high - low))  # room for the names above the curves
     axes.legend(loc="upper left", fontsize=9, frameon=False)
@@ -119,7 +122,18 @@ def _check(results: Sequence[FewShotResult]) -> None:
         raise InputError("no curve has a number of patients.")
 
 
-def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[float]) -> None:
+def _without(point: CurvePoint) -> frozenset[str]:
+    """Classes that a draw leaves undefined, and that the point's macro is not over."""
+    return frozenset(name for name, each in point.by_class.items() if None in each)
+
+
+def _never(results: Sequence[FewShotResult]) -> frozenset[str]:
+    """Classes that no point's macro is over."""
+    each = [_without(point) for result in results for point in result.points]
+    return each[0].intersection(*each[1:])
+
+
+def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[float], never: frozenset[str]) -> None:
     shown = [(at, point) for at, point in zip(x, result.points, strict=True) if point.macro.value is not None]
     few = [(at, point) for at, point in shown if point.shots is not None]
     line = "-" if result.is_few_shot else "--"
@@ -140,6 +154,12 @@ def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[
             if few:
                 ends = [few[-1][0], at_]
                 axes.plot(ends, [_value(few[-1][1]), _value(point)], color=colour, linestyle=":", linewidth=1.2)
+    for at_, point in shown:
+        if _without(point) - never:
+            shape, size = ("D", 6.0) if point.shots is None else ("o", 4.5)
+            axes.plot(
+                at_, _value(point), color=colour, marker=shape, markersize=size, markerfacecolor="white", zorder=3
+            )
 
 
 def _value(point: CurvePoint) -> float:
@@ -154,4 +174,13 @@ def _said(results: Sequence[FewShotResult]) -> list[str]:
     test = f"test: {first.counts['test_rows']:,} rows of {first.counts['test_patients']:,} patients"
     bands = "band: 95% of the mean over draws" if draws[-1] > 1 else "one draw of each size"
     many = f"{draws[-1]} draws of each size" if draws[-1] > 1 else str(first.chosen["draws"])
-    return [f"{many}; {test}", f"C {' / '.join(ways)}", f"{bands}; bars: 95% over test patients, the draws given"]
+    said = [f"{many}; {test}", f"C {' / '.join(ways)}", f"{bands}; bars: 95% over test patients, the draws given"]
+    never = _never(results)
+    some = {name for result in results for point in result.points for name in _without(point)} - never
+    if never and len(first.classes) > 1:
+        said.append(f"undefined, in no point: {', '.join(sorted(never))}")
+    if some and len(first.classes) > 1:
+        said.append(
+            f"hollow: without a class that a draw leaves undefined ({', '.join(sorted(some))}), so not comparable"
+        )
+    return said

@@ -19,7 +19,9 @@ from embedcache.types import Metric, Result
 
 WHOLE = ""
 """The group of a row that is not apart for a value of a column."""
-UNTESTED = "not every result has the figure, or no test is possible: a class has one patient"
+UNTESTED = (
+    "not every result has the figure, or no test is possible: a class has one patient, or it is a calibration error"
+)
 MARK = "not shown to be worse than another of its column, at 5% after Holm's correction over all pairs of the column"
 
 

@@ -60,7 +60,8 @@ def _of_name(name: str, found: Estimates, patients: Patients, counts: dict[str, 
             interval = macro_auroc_interval(rankings, patients)
         few = "few patients" if patients.count < FEW_PATIENTS else ""
         missing = {one: note for (figure, one), note in found.missing.items() if figure == name}
-        note = few if label == ALL else _macro_note(found.labels, tuple(missing))
+        # balanced accuracy names the classes that are rare
+        note = (e.note or few) if label == ALL else _macro_note(found.labels, tuple(missing))
         metrics.append(
             Metric(
                 name, label, e.value, interval.low, interval.high, interval.method, **counts,

@@ -9,7 +9,7 @@ import numpy as np
 from embedcache.errors import InputError
 from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.results import read_result
-from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.probes.base import ProbeKind
 from embedcache.types import Result
 
@@ -48,7 +48,8 @@ def read_measured(path: str | Path) -> Measured:
         raise InputError(f"{name} does not say whose rows it tested; run the probe again with --force.")
     order = np.lexsort((test.slice, np.array(test.sample.tolist()))).astype(np.int64)
     test = test.take(order)
-    before = BeforeRefit(validation.label, validation.score, test.before)
+    without = WITHOUT.get(result.inputs["config"].get("select", ""), "")
+    before = BeforeRefit(validation.label, validation.score, test.before, without)
     return Measured(result, kinds[0], test, result.chosen["threshold"], result.chosen["scores_are"], before)
 
 

@@ -3,7 +3,8 @@
 AUROC of a label: the clustered covariance of the difference (Obuchowski 1997; DeLong's test where each patient has one
 row), with Student's quantile. Macro averages and all other figures: the patients are resampled once for both, and the test
 is the percentile interval, widened for few patients, that just holds 0. A difference that is the same for every patient (one
-score has all in order, the other ties everywhere) has no spread: the test is of its sign over the patients.
+score has all in order, the other ties everywhere) has no spread: the test is of its sign over the patients. Calibration errors
+are not tested, see NEVER_TESTED.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from embedcache.probes.base import Groups, Matrix, ProbeKind
 COVARIANCE = "clustered covariance"
 PAIRED = "paired bootstrap over patients"
 NO_SPREAD = "no spread: a sign test over patients"
+NEVER_TESTED = ("calibration_error",)
+"""Figures that are shown side by side and never tested. Chance adds to a calibration error, the more the more bins there are, so
+ties alone make it smaller; and its resamples do not lie about the truth."""
 RESAMPLES = 10_000
 """No p value is under 2 / (resamples + 1), and Holm multiplies it by the number of pairs."""
 
@@ -40,8 +44,9 @@ class Comparison:
     """95% interval of the difference; None bounds: there is none."""
     high: float | None
     p: float | None
-    """Two-sided; None where a class has one patient, or no resample has both figures."""
+    """Two-sided; None where a class has one patient, no resample has both figures, or the figure is one of NEVER_TESTED."""
     method: str
+    """"" where there is no test."""
     n: int
     patients: int
     note: str = ""
@@ -115,15 +120,38 @@ def difference_of(a: Clustered, b: Clustered) -> Clustered:
     )
 
 
-def paired_p(drawn: Matrix, df: float = np.inf, stretch: float = 1.0) -> float:
+def paired_p(drawn: Matrix, df: float = np.inf, stretch: float = 1.0, value: float | None = None) -> float:
     """Two-sided p value of 'no difference' from differences on resamples: never 0, at most 1.
 
     (1 + resamples on the rarer side of 0) / (1 + resamples), doubled; with `df` the normal deviate that has this p value is
-    taken as Student's, and divided by `stretch`, as the interval's ends are.
+    taken as Student's, and divided by `stretch`, as the interval's ends are. `value`, the difference itself, says how far 0 lies
+    past all resamples where it does, as `paired_ends` has it.
     """
     fewer = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     raw = min(1.0, 2 * (1 + fewer) / (1 + len(drawn)))
-    return raw if np.isinf(df) else float(2 * stdtr(df, float(ndtri(raw / 2)) / stretch))
+    if np.isinf(df):
+        return raw
+    deviate = -float(ndtri(raw / 2))
+    spread = float(drawn.std())
+    if fewer == 0 and value is not None and spread > 0:
+        nearest = float(np.abs(drawn).min())
+        deviate = max(deviate, min(deviate + nearest / spread, abs(value) / spread))
+    return max(raw, float(2 * stdtr(df, -deviate / stretch)))
+
+
+def paired_ends(drawn: Matrix, value: float, z: float) -> tuple[float, float]:
+    """Ends of the interval of a difference, z normal deviates out: quantiles of the resamples.
+
+    An end past all resamples lies as far past the last of them as a normal curve of their spread says, and no nearer to `value`
+    than that curve about it: with four patients the last resample is too near.
+    """
+    last = -float(ndtri(1 / (1 + len(drawn))))
+    low, high = (float(bound) for bound in np.quantile(drawn, ndtr((-min(z, last), min(z, last)))))
+    if z > last:
+        spread = float(drawn.std())
+        low = min(float(drawn.min()) - (z - last) * spread, value - z * spread)
+        high = max(float(drawn.max()) + (z - last) * spread, value + z * spread)
+    return low, high
 
 
 def sign_p(patients: float) -> float:
@@ -150,8 +178,15 @@ def compare_areas(a: Clustered, b: Clustered, label: str, n: int, patients: int,
 
 
 def _by_bootstrap(a: Estimate, b: Estimate, n: int, patients: int, note: str) -> Comparison:
+    if a.name in NEVER_TESTED:
+        why = "not tested: chance adds to a calibration error, and ties make it smaller"
+        return Comparison(
+            a.name, a.label, a.value, b.value, a.value - b.value, None, None, None, "", n, patients, _joined(note, why)
+        )
     smaller = min(a.patients, b.patients)
     each = a.drawn - b.drawn, a.left_out - b.left_out
+    if a.label == ALL:
+        note = a.note or note
     return _resampled(a.name, a.label, a.value, b.value, *each, smaller, n, patients, note)
 
 
@@ -182,10 +217,10 @@ def _resampled(
         df = degrees_of_freedom(moved - moved.mean(), smaller) if len(moved) > 1 else smaller - 1.0
         stretch = float(np.sqrt(patients / (patients - 1)))
         z = float(stdtrit(df, 1 - TAIL)) * stretch
-        low, high = (float(bound) for bound in np.quantile(defined, ndtr((-z, z))))
+        low, high = paired_ends(defined, a - b, z)
         undefined = len(drawn) - len(defined)
         p, note = (
-            paired_p(defined, df, stretch),
+            paired_p(defined, df, stretch, a - b),
             f"{undefined} of {len(drawn)} resamples undefined" if undefined else "",
         )
     return Comparison(name, label, a, b, a - b, low, high, p, PAIRED, n, patients, _joined(note, few))

@@ -29,8 +29,6 @@ from embedcache.store.tokens import PatchTokens
 from embedcache.types import PARTS, IntArray, Split, StringArray
 
 PROBE = "patch-linear"
-_SHARE_STEPS = 10_000
-"""Shares are digested in steps of 1e-4: the last digits of a product differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +247,7 @@ def _targets(
     grid: tuple[int, int],
     config: PatchProbeConfig,
 ) -> tuple[Targets, str]:
-    """Draw the patches, and digest the shares of every mask. Every mask is read once, one is held at a time."""
+    """Draw the patches, and digest the class numbers of every mask (Dice is of pixels). Each is read once, one held at a time."""
     digest = hashlib.sha256()
     fits = slices.part != "test"
     quota = np.zeros(len(slices), dtype=np.int64)
@@ -263,7 +261,7 @@ def _targets(
         # one class more: what is ignored
         shares = patch_shares(numbers, classes.count + 1, placement(cache, numbers.shape, int(slices.row[i])), grid)
         digest.update(f"{cache.index.plan.sample_id[masks.sample[mask]]}/{index}:".encode())
-        digest.update(np.rint(shares * _SHARE_STEPS).astype("<u2").tobytes())
+        digest.update(f"{numbers.shape}".encode() + numbers.tobytes())
         if not fits[i]:
             continue
         known = 1 - shares[..., -1:]

@@ -25,7 +25,7 @@ from embedcache.evaluation.results import find_result, make_folder, results_fold
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
-from embedcache.evaluation.thresholds import BeforeRefit
+from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
@@ -107,7 +107,7 @@ def answer(
             question.classes,
             model.fitted.threshold,
             score_name=model.fitted.score_name,
-            before=BeforeRefit(truth_before, choice.scores, before),
+            before=BeforeRefit(truth_before, choice.scores, before, WITHOUT.get(question.select, "")),
             resamples=config.resamples,
             seed=config.seed,
         ),

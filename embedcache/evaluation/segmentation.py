@@ -2,7 +2,8 @@
 
 Counted from confusion matrices over every pixel that is not ignored, so a false positive costs in both. A class that
 is neither in a sample's mask nor in its prediction is undefined there and left out; where only the prediction has it,
-it scores 0.
+it scores 0. Which classes are measured is the masks' affair, so that heads and floors are averaged over the same ones: a
+class that no mask holds is undefined, whatever was predicted, and its false positives are told in its note.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.evaluation.metrics import macro
-from embedcache.evaluation.statistics import BCA, FEW_PATIENTS, Interval, Patients, bca_interval, resample
+from embedcache.evaluation.statistics import (
+    BCA,
+    FEW_PATIENTS,
+    Interval,
+    Patients,
+    bca_interval,
+    patients_together,
+    resample,
+    spread,
+    widened,
+)
 from embedcache.probes.base import Matrix
 from embedcache.types import Metric, StringArray
 
@@ -65,8 +76,13 @@ class Overlaps:
 
 
 def mean_dice(counts: Counts) -> Matrix:
-    """Macro Dice over the foreground classes, each the mean over samples, of counts (…, n, n_classes, n_classes): (…,)."""
-    each = Overlaps.of(counts).dice()
+    """Macro Dice over the classes that the masks hold, each the mean over samples, of counts (…, n, n_classes, n_classes): (…,).
+
+    Counts of several predictions of the same masks are averaged over the same classes; NaN where the masks are empty.
+    """
+    overlaps = Overlaps.of(counts)
+    held = (overlaps.truth > 0).any(axis=-2, keepdims=True)
+    each = np.where(held, overlaps.dice(), np.nan)
     return macro(macro(np.moveaxis(each, -2, -1)))
 
 
@@ -79,14 +95,16 @@ def measure_overlap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Metric, ...]:
-    """Every figure of FIGURES per class and as macro average over the classes that are defined.
+    """Every figure of FIGURES per class and as macro average over the classes that a mask holds.
 
     counts (n, n_classes + 1, n_classes + 1) per sample; groups: the patient of each; classes: names of the foreground.
     Names get `prefix`, for the floors that stand beside a probe.
     """
     patients = Patients.of(groups)
     overlaps = Overlaps.of(counts)
-    dice, jaccard = overlaps.dice(), overlaps.jaccard()
+    there = overlaps.truth > 0
+    held: npt.NDArray[np.bool_] = np.asarray(there.any(axis=0), dtype=np.bool_)
+    dice, jaccard = (np.where(held, values, np.nan) for values in (overlaps.dice(), overlaps.jaccard()))
     defined: npt.NDArray[np.bool_] = np.asarray(~np.isnan(dice))
 
     def figures(weights: Matrix) -> Matrix:
@@ -96,35 +114,42 @@ def measure_overlap(
             _ratio(weights @ np.nan_to_num(values), weights @ defined.astype(np.float64)) for values in (dice, jaccard)
         ]
         found = np.stack([*mean, (mean[0] + mean[1]) / 2, pooled.dice(), pooled.jaccard()], axis=1)
+        found[..., ~held] = np.nan
         return np.concatenate([macro(found)[..., None], found], axis=2).reshape(len(weights), -1)
 
     value = figures(np.ones((1, len(counts))))[0]
     drawn = resample(figures, patients, resamples, seed)
-    undefined = [name for j, name in enumerate(classes) if not defined[:, j].any()]
+    undefined = [name for name, known in zip(classes, held.tolist(), strict=True) if not known]
+    having = [patients.having(np.asarray(defined[:, j], dtype=np.bool_)) for j in range(len(classes))]
     found = []
     for f, name in enumerate(FIGURES):
         for j, label in enumerate(("macro", *classes)):
             i = f * (len(classes) + 1) + j
             rows = np.asarray(defined.any(axis=1) if j == 0 else defined[:, j - 1], dtype=np.bool_)
-            there = overlaps.truth > 0
             positives = int((there.any(axis=1) if j == 0 else there[:, j - 1]).sum())
-            having = patients.having(rows)
             if np.isnan(value[i]):
-                figure, interval, note = None, Interval(None, None, BCA), "undefined: in no mask and no prediction"
+                called = int((overlaps.predicted[:, j - 1] > 0).sum()) if j else 0
+                said = f"no mask; falsely predicted in {called} samples" if called else "no mask and no prediction"
+                figure, interval, note = None, Interval(None, None, BCA), f"undefined: in {said}"
             else:
-                figure = float(value[i])
-                interval = bca_interval(figure, drawn.bootstrap[:, i], drawn.jackknife[:, i], having)
-                note = _note(interval, having, int((~rows).sum()), undefined if j == 0 else [])
+                figure, left_out = float(value[i]), drawn.jackknife[:, i]
+                support = float(having[j - 1])
+                if j == 0:
+                    own = [spread(drawn.jackknife[:, i + 1 + c]) for c in np.flatnonzero(held).tolist()]
+                    support = patients_together(np.array(own), [having[c] for c in np.flatnonzero(held).tolist()])
+                z = widened(left_out, support)
+                interval = bca_interval(figure, drawn.bootstrap[:, i], left_out, support, error=True, z=z)
+                note = _note(interval, support, int((~rows).sum()), undefined if j == 0 else [])
             found.append(
                 Metric(
                     prefix + name, label, figure, interval.low, interval.high, interval.method,
-                    n=int(rows.sum()), positives=positives, patients=having, note=note,
+                    n=int(rows.sum()), positives=positives, patients=patients.having(rows), note=note,
                 )
             )  # fmt: skip
     return tuple(found)
 
 
-def _note(interval: Interval, patients: int, empty: int, undefined: list[str]) -> str:
+def _note(interval: Interval, patients: float, empty: int, undefined: list[str]) -> str:
     notes = [interval.note] if interval.note else []
     if undefined:
         notes.append(f"left out as undefined: {', '.join(undefined)}")

@@ -174,7 +174,7 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
     return Choice(
         best.features,
         value,
-        f"{best.by} {_BY_WHAT[question.select]}",
+        f"{best.by} {_BY_WHAT[question.select]}{'' if own or best.by != 'macro auroc' else _ACROSS}",
         float(best.found[i]),
         best.scores[i],
         best.model.only(value) if own else None,
@@ -189,6 +189,9 @@ _BY_WHAT = {
     "leave-one-out": "on train+validation, each row scored without itself",
     "leave-patient-out": "on train+validation, each row scored without its patient",
 }
+
+_ACROSS = ", ranked across these models"
+"""Said of AUROC: a row's rank among the others is by scores of models that differ by what each was fitted without."""
 
 
 def _path(question: Question, features: str, model: Model, validation: Rows) -> _Path:

@@ -23,6 +23,7 @@ BCA = "BCa over patients"
 FISHER = "Fisher's z, patients resampled"
 WILSON = "Wilson, clustered by patient"
 EXACT = "exact binomial bound over patients"
+CUT_OFF = "cut off at the extreme resample"
 
 Z = float(ndtri(0.5 + CONFIDENCE / 2))
 TAIL = (1 - CONFIDENCE) / 2
@@ -152,6 +153,12 @@ def degrees_of_freedom(influence: Matrix, smaller: float) -> float:
     return max(1.0, min(smaller - 1.0, 2 / excess if excess > 0 else np.inf))
 
 
+def spread(left_out: Matrix) -> float:
+    """Variance of a figure without each patient, (patients,), NaN left out: for the weights of `patients_together`."""
+    known = left_out[~np.isnan(left_out)]
+    return float(known.var()) if len(known) else 0.0
+
+
 def patients_together(variances: Matrix, patients: Sequence[float]) -> float:
     """How many patients the mean of several labels' figures rests on: one more than the mean of their degrees of freedom.
 
@@ -187,8 +194,9 @@ def bca_interval(
     """Bias-corrected and accelerated interval of one figure.
 
     bootstrap (resamples,) and jackknife (patients,); NaN in either is a resample in which the figure is undefined, and is
-    left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best, no share of successes)
-    has no exact bound then, and the value itself is its interval. `z` is the quantile whose level is read off.
+    left out. `smaller`: patients in the smaller class, for a figure without spread; an `error` (0 is best) or another figure that
+    is no share of successes (Dice) has no exact bound then, and the value itself is its interval. `z` is the quantile whose level
+    is read off. The interval holds the value; where an end lies past all resamples it stops at the last, and the note says so.
     """
     drawn, left_out = bootstrap[~np.isnan(bootstrap)], jackknife[~np.isnan(jackknife)]
     if smaller < 2 or not len(drawn):
@@ -201,11 +209,15 @@ def bca_interval(
     # All resamples on one side leave no finite bias: count half a resample on the other.
     bias = ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
     deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    spread = float((deviation**2).sum()) ** 1.5
-    acceleration = float((deviation**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    scale = float((deviation**2).sum()) ** 1.5
+    acceleration = float((deviation**3).sum()) / (6 * scale) if scale > 0 else 0.0
     ends = np.array([-z, z])
-    levels = ndtr(bias + (bias + ends) / (1 - acceleration * (bias + ends)))
+    shift = 1 - acceleration * (bias + ends)
+    # Past 0 the formula jumps to the other end; its limit there is the extreme on the end's own side.
+    levels = np.where(shift > 0, ndtr(bias + (bias + ends) / np.where(shift > 0, shift, 1.0)), ends > 0)
     low, high = np.quantile(drawn, levels)
     undefined = len(bootstrap) - len(drawn)
     note = f"{undefined} of {len(bootstrap)} resamples undefined" if undefined else ""
-    return Interval(float(low), float(high), BCA, note)
+    if min(levels.min(), 1 - levels.max()) < 1 / (len(drawn) + 1):
+        note = f"{note}; {CUT_OFF}" if note else CUT_OFF
+    return Interval(min(float(low), value), max(float(high), value), BCA, note)

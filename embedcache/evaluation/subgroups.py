@@ -1,16 +1,17 @@
 """A result broken down by a column: sex, age band, scanner, view. Each group's figures with its own interval, and a test."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc
+from scipy.special import fdtrc
 
 from embedcache.evaluation.clustered import Clustered
-from embedcache.evaluation.measure import measure
+from embedcache.evaluation.measure import joined, measure
 from embedcache.evaluation.metrics import Ranking
-from embedcache.evaluation.statistics import Patients
+from embedcache.evaluation.statistics import FEW_PATIENTS, Patients, degrees_of_freedom, patients_together
 from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.probes.base import Groups, Matrix, ProbeKind
 from embedcache.types import Metric
@@ -40,8 +41,10 @@ class Difference:
     """A class, or `macro`."""
     groups: tuple[str, ...]
     """Those with two patients in each class at least; the others do not enter."""
-    chi2: float
-    p: float
+    F: float | None = None
+    """Wald's statistic over its degrees of freedom, shrunk for what few patients say of a variance; None: there is no test."""
+    df: tuple[float, float] | None = None
+    p: float | None = None
     note: str = ""
 
 
@@ -93,9 +96,7 @@ def subgroups(
     found = []
     for name in _ordered(column, names):
         inside = names == name
-        part = before if before is None else (
-            BeforeRefit(before.validation_truth, before.validation_scores, before.test_scores[inside])
-        )  # fmt: skip
+        part = before if before is None else replace(before, test_scores=before.test_scores[inside])
         metrics = measure(
             truth[inside], scores[inside], groups[inside], kind, classes, threshold,
             score_name=score_name, before=part, resamples=resamples, seed=seed,
@@ -115,12 +116,15 @@ def auroc_differences(
 ) -> tuple[Difference, ...]:
     """Wald's test that all groups have one AUROC, per label and for their mean, by the clustered covariance between groups.
 
-    Missing values are no group. A label that fewer than two groups have is left out; the mean is over the labels that every
-    group has. Groups that share patients covary, and the test knows it.
+    Its reference is F, see `_test`. Missing values are no group. A group with fewer than two patients in a class of a label does
+    not enter that label's test. The mean is over the labels that every group has, without groups that lack more than half of
+    what any group has. Groups that share patients covary, and the test knows it. Fewer than two groups in all: ().
     """
     names = group_names(column, edges)
     patients = Patients.of(groups)
     asked = [name for name in _ordered(column, names) if name != MISSING]
+    if len(asked) < 2:
+        return ()
     parts: dict[tuple[str, int], Clustered] = {}
     for name in asked:
         for j in range(len(classes)):
@@ -129,30 +133,77 @@ def auroc_differences(
                 part = Clustered.of(ranking, patients)
                 if part.smaller >= 2:
                     parts[name, j] = part
-    found = []
+    found = [] if len(classes) == 1 else [_macro(parts, asked, classes)]
     for j, label in enumerate(classes):
-        having = [name for name in asked if (name, j) in parts]
-        if len(having) >= 2:
-            each = [parts[name, j] for name in having]
-            found.append(
-                _wald(label, having, np.array([p.value for p in each]), np.stack([p.influence() for p in each]))
-            )
-    # The mean is over the same labels in every group, or it would differ by its labels.
-    shared = [j for j in range(len(classes)) if all((name, j) in parts for name in asked)]
-    if len(shared) > 1 and len(asked) >= 2:
-        value = np.array([np.mean([parts[name, j].value for j in shared]) for name in asked])
-        moved = np.stack([np.mean([parts[name, j].influence() for j in shared], axis=0) for name in asked])
-        left = [label for j, label in enumerate(classes) if j not in shared]
-        note = f"left out, not in every group: {', '.join(left)}" if left else ""
-        found.insert(0, _wald("macro", asked, value, moved, note))
+        having = {name: [parts[name, j]] for name in asked if (name, j) in parts}
+        found.append(_test(label, having, _left_out("too few patients", asked, having)))
     return tuple(found)
 
 
-def _wald(label: str, names: list[str], value: Matrix, influence: Matrix, note: str = "") -> Difference:
-    """influence (groups, patients): its products are the covariance of the values."""
-    apart, moved = value[1:] - value[0], influence[1:] - influence[0]
-    chi2 = float(apart @ np.linalg.pinv(moved @ moved.T, hermitian=True) @ apart)
-    return Difference(label, tuple(names), chi2, float(chdtrc(len(apart), chi2)), note)
+def _macro(parts: dict[tuple[str, int], Clustered], asked: list[str], classes: tuple[str, ...]) -> Difference:
+    """Of the mean over the same labels in every group, or it would differ by its labels."""
+    labels = {name: {j for j in range(len(classes)) if (name, j) in parts} for name in asked}
+    any_group = set().union(*labels.values())
+    # one small group would leave all others no label to be compared by
+    kept = [name for name in asked if labels[name] and 2 * len(labels[name]) >= len(any_group)]
+    shared = sorted(any_group.intersection(*(labels[name] for name in kept)))
+    note = joined(
+        _left_out("too few patients", asked, kept),
+        _left_out("not in every group", list(classes), [classes[j] for j in shared]),
+    )
+    if len(shared) < 2 and len(kept) >= 2:
+        return Difference(
+            "macro", tuple(kept), note=joined("no test: the groups have fewer than two labels in common", note)
+        )
+    return _test("macro", {name: [parts[name, j] for j in shared] for name in kept}, note)
+
+
+def _test(label: str, of_group: dict[str, list[Clustered]], note: str) -> Difference:
+    """That the mean AUROC over each group's parts is one and the same.
+
+    Welch's test as Johansen (1980) has it for estimates that covary. How well a group's variance is known: Satterthwaite's
+    degrees of freedom, at most the patients of the smaller class less one; how well the covariance of groups that share patients
+    is: the same from each patient's share of the statistic. The less well known of both counts. Chi-squared in its place rejected
+    25 in 100 true nulls of eight groups with 4 and 20 patients, and 10 with 30 and 60; this rejects 0 and 6 (simulated).
+    """
+    names = tuple(of_group)
+    if len(names) < 2:
+        return Difference(
+            label, names, note=joined("no test: fewer than two groups have two scored patients of each class", note)
+        )
+    value = np.array([np.mean([part.value for part in each]) for each in of_group.values()])
+    influence = np.stack([np.mean([part.influence() for part in each], axis=0) for each in of_group.values()])
+    covariance = influence @ influence.T
+    few = [name for name, each in of_group.items() if min(part.smaller for part in each) < FEW_PATIENTS]
+    note = joined(f"few patients in {', '.join(few)}" if few else "", note)
+    still = [name for name, variance in zip(names, np.diagonal(covariance), strict=True) if variance < 1e-24]
+    if still:
+        return Difference(label, names, note=joined(f"no test: no spread in {', '.join(still)}", note))
+    contrast = np.eye(len(names))[1:] - np.eye(len(names))[0]
+    apart = contrast @ covariance @ contrast.T
+    if np.linalg.matrix_rank(apart, hermitian=True) < len(apart):
+        return Difference(label, names, note=joined("no test: fewer patients than groups move apart", note))
+    weight = contrast.T @ np.linalg.inv(apart) @ contrast
+    q = len(apart)
+    own = np.diagonal(covariance) * np.diagonal(weight)
+    known = np.array([_degrees(each, row) for each, row in zip(of_group.values(), influence, strict=True)])
+    by_groups = float((own**2 / known).sum()) * (q / float(own.sum())) ** 2
+    share = np.einsum("gi,gh,hi->i", influence, weight, influence)
+    by_patients = (float((share**2).sum()) - q / np.count_nonzero(share)) / 2
+    unsure = max(by_groups, by_patients)
+    F = float(value @ weight @ value) / (q + 2 * unsure * (q - 1) / (q + 2))
+    df = float(q), q * (q + 2) / (3 * unsure)
+    return Difference(label, names, F, df, float(fdtrc(*df, F)), note)
+
+
+def _degrees(parts: list[Clustered], influence: Matrix) -> float:
+    together = patients_together(np.array([part.variance() for part in parts]), [part.smaller for part in parts])
+    return degrees_of_freedom(influence[influence != 0], together)
+
+
+def _left_out(why: str, names: list[str], kept: Collection[str]) -> str:
+    out = [name for name in names if name not in kept]
+    return f"left out, {why}: {', '.join(out)}" if out else ""
 
 
 def _ordered(column: npt.ArrayLike, names: npt.NDArray[np.str_]) -> list[str]:

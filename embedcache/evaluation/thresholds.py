@@ -4,7 +4,9 @@ That model is the chosen one before it was refitted on training and validation r
 scores belongs to no other (the refitted model has seen these rows, and its scores lie elsewhere).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,11 @@ SPECIFICITIES = {"90": 0.90, "95": 0.95}
 
 @dataclass(frozen=True)
 class BeforeRefit:
-    """Scores of the chosen model before its refit."""
+    """Scores that thresholds are chosen by, and those that they are applied to: of the chosen model before its refit.
+
+    Where each row was scored without itself or its patient there is no such model: the former are by as many models as rows or
+    patients, the latter by the refitted one.
+    """
 
     validation_truth: Matrix
     """(n_validation, n_classes) of 0, 1 and NaN."""
@@ -26,6 +32,19 @@ class BeforeRefit:
     """(n_validation, n_classes), NaN for a label that could not be fitted."""
     test_scores: Matrix
     """(n, n_classes): of the rows that are measured."""
+    without: Literal["", "row", "patient"] = ""
+    """What each row of `validation_scores` was scored without; "" is a model that was fitted before validation."""
+
+    @property
+    def origin(self) -> str:
+        """Where a threshold comes from and what model it is applied to, in words."""
+        if not self.without:
+            return "chosen on validation; model before the refit"
+        return f"chosen on scores without each {self.without}; refitted model"
+
+
+WITHOUT: Mapping[str, Literal["", "row", "patient"]] = {"leave-one-out": "row", "leave-patient-out": "patient"}
+"""`without` by the way to choose; of validation it is ""."""
 
 
 def f1_threshold(y: Matrix, score: Matrix) -> float | None:

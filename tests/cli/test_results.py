@@ -107,6 +107,11 @@ def test_a_result_is_broken_down_by_a_column(cli: Any, store: LabelledStore, tmp
     )
     assert "below 50" in told.out
     assert "50 and more" in told.out
+    alone = cli(
+        "subgroups", path, "--by", "age", "--labels", tmp_path / "people.csv", "--edges", "31", "--resamples", "50"
+    )
+    assert "AUROC of macro: no test: fewer than two groups have two scored patients of each class" in alone.out
+    assert "left out, too few patients: below 31" in alone.out
     document = cli("subgroups", path, "--by", "sex", "--labels", tmp_path / "people.csv", "--json").document
     assert len(document["groups"]) == 2
     assert cli("subgroups", path, "--by", "smoker", "--labels", tmp_path / "people.csv").code == 2
@@ -140,5 +145,5 @@ def test_numbers_are_answered_by_ridge(cli: Any, tmp_path: Path) -> None:
 
 def test_k_is_chosen_without_a_validation_part(cli: Any, store: LabelledStore) -> None:
     document = probe(cli, store, "knn", "--select", "leave-patient-out")
-    assert document["chosen"]["selected_by"].endswith("each row scored without its patient")
+    assert document["chosen"]["selected_by"].endswith("each row scored without its patient, ranked across these models")
     assert document["inputs"]["config"]["select"] == "leave-patient-out"

@@ -43,6 +43,32 @@ def test_one_that_is_not_few_shot_says_so_in_the_picture(result: FewShotResult, 
         assert "(not few-shot)" in draw_few_shot(curves, tmp_path / "not.svg").read_text()
 
 
+def test_a_point_over_fewer_classes_is_hollow_and_names_them(result: FewShotResult, tmp_path: Path) -> None:
+    """Macros over other classes looked alike: a curve could rise because a hard class was left out."""
+
+    def lacking(*names: str, points: slice) -> FewShotResult:
+        changed = [
+            replace(p, by_class={**p.by_class, **{n: (None, *p.by_class[n][1:]) for n in names}})
+            for p in result.points[points]
+        ]
+        return replace(result, points=(*changed, *result.points[points.stop :]))
+
+    def drawn(curve: FewShotResult) -> str:
+        return draw_few_shot([result, curve], tmp_path / "x.svg").read_text()
+
+    first, second = result.classes[:2]
+    whole, some = drawn(result), drawn(lacking(first, points=slice(0, 1)))
+    white = "fill: #ffffff; stroke: "
+    assert some.count(white) == whole.count(white) + 1
+    assert f"<!-- hollow: without a class that a draw leaves undefined ({first}), so not comparable -->" in some
+    assert "hollow" not in whole
+    everywhere = lacking(second, points=slice(0, len(result.points)))
+    same = draw_few_shot([everywhere], tmp_path / "same.svg").read_text()
+    assert f"<!-- undefined, in no point: {second} -->" in same
+    assert f"<!-- Macro AUROC over {len(result.classes) - 1} classes -->" in same
+    assert "hollow" not in same
+
+
 def test_a_single_draw_and_undefined_points_are_drawn(made: Any, tmp_path: Path) -> None:
     paper = few_shot(FewShotConfig(made.store, shots=(1, 4), preset="paper"))
     undefined = replace(paper.points[0], figures=(replace(paper.points[0].macro, value=None),))

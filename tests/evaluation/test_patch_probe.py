@@ -162,6 +162,18 @@ def test_test_masks_choose_nothing_and_validation_masks_do(world: World, tmp_pat
         assert (after.chosen == before.chosen) is (part == "test")
 
 
+def test_masks_that_differ_within_patches_are_other_masks(world: World, tmp_path: Path) -> None:
+    """Every patch of a test mask keeps its shares, so the old digest returned the old Dice."""
+
+    def turned(part: str, mask: np.ndarray) -> np.ndarray:
+        cells = mask.reshape(8, 5, 8, 4)[:, ::-1, :, ::-1]
+        return cells.reshape(mask.shape) if part == "test" else mask
+
+    before, after = (run_patch_probe(w.config()) for w in (world, world.elsewhere(tmp_path / "turned", turned)))
+    assert after.inputs["masks"] != before.inputs["masks"]
+    assert after.metric("dice").value != before.metric("dice").value
+
+
 def test_a_rerun_returns_the_file_without_reading_tokens(world: World, tmp_path: Path) -> None:
     first = run_patch_probe(world.config())
     copy = tmp_path / "cache"

@@ -74,6 +74,40 @@ def test_a_class_that_is_nowhere_is_undefined_and_left_out_of_the_mean_by_name()
     assert "left out as undefined: heart" in found["dice", "macro"].note
 
 
+def test_heads_and_floors_are_averaged_over_the_classes_of_the_masks() -> None:
+    """A head whose false positive lay in a class that no mask holds had a 0 averaged in; one without, nothing."""
+    clean, stray = (
+        counts_of(([0, 1, 1, 0], [0, 1, 1, third]), ([1, 1, 0, 0], [1, 1, 0, 0]), n_classes=3) for third in (0, 2)
+    )
+    without, with_stray = (measured(counts, ("lung", "heart")) for counts in (clean, stray))
+    for name in FIGURES:
+        assert without[name, "macro"].value == with_stray[name, "macro"].value == 1.0
+        assert with_stray[name, "heart"].value is None
+        assert with_stray[name, "heart"].note == "undefined: in no mask; falsely predicted in 1 samples"
+        assert without[name, "heart"].note == "undefined: in no mask and no prediction"
+    np.testing.assert_array_equal(mean_dice(np.stack([clean, stray])), [1.0, 1.0])
+
+
+def test_few_patients_widen_the_interval_of_dice() -> None:
+    """With the normal quantile the interval of five patients held the true mean in 82 of 100 samples."""
+    held, truth = 0, 2 / 3
+    for seed in range(200):
+        counts = drawn_counts(np.random.default_rng(seed), 5)
+        found = measure_overlap(counts, strings(list("abcde")), LUNG, resamples=300, seed=seed)[1]
+        held += found.low <= truth <= found.high
+        assert "few patients" in found.note
+    assert held >= 175  # it is 92 in 100
+    alike = measured(counts_of(*[([1, 1], [1, 1])] * 5))["dice", "lung"]
+    assert (alike.low, alike.high, alike.note) == (1.0, 1.0, "no spread: all patients alike; few patients")
+
+
+def drawn_counts(random: np.random.Generator, patients: int) -> np.ndarray:
+    """Of one sample a patient whose Dice is 2/3 on average."""
+    dice = random.beta(8, 4, patients)
+    both = np.round(1000 * dice).astype(int)
+    return np.stack([np.stack([np.full(patients, 5000), 1000 - both], 1), np.stack([1000 - both, both], 1)], 1)
+
+
 def test_per_sample_and_pooled_differ_as_they_should() -> None:
     """A small sample weighs as much as a large one per sample, and by its pixels when pooled."""
     found = measured(counts_of(([1], [0]), ([1] * 99, [1] * 99)))

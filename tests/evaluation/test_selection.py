@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.errors import InputError
+from embedcache.evaluation.measure import measure
+from embedcache.evaluation.measured import read_measured
 from embedcache.evaluation.metrics import macro_auroc
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.selection import selection_scores
@@ -81,6 +83,26 @@ def test_what_every_value_scored_is_kept(made: Any) -> None:
 def test_only_some_probes_choose_without_a_validation_part(made: Any) -> None:
     with pytest.raises(InputError, match="--select at validation"):
         run_probe(ProbeConfig("logistic", made.store, select="leave-patient-out", C=(0.1,)))
+
+
+def test_thresholds_of_left_out_scores_say_so_and_so_does_a_comparison(made: Any) -> None:
+    """There is no validation part and no model before the refit then, and their notes said that there was."""
+    for select, what in (("leave-one-out", "row"), ("leave-patient-out", "patient")):
+        result = run_probe(ProbeConfig("knn", made.store, select=select, k=(3, 9, 30), resamples=20))
+        assert result.chosen["selected_by"].endswith(", ranked across these models")
+        again = measure(
+            (read := read_measured(result.path)).test.label, read.test.score, read.test.patient, read.kind, read.test.classes,
+            read.threshold, score_name=read.score_name, before=read.before, resamples=20,
+        )  # fmt: skip
+        for metrics in (result.metrics, again):
+            notes = [
+                m.note for m in metrics if m.name in ("f1", "sensitivity_at_90_specificity") and m.label != "macro"
+            ]
+            assert notes
+            assert all(f"chosen on scores without each {what}; refitted model" in note for note in notes)
+    result = run_probe(ProbeConfig("knn", made.store, k=(3, 9, 30), resamples=20))
+    assert result.chosen["selected_by"] == "macro auroc on validation"
+    assert any("chosen on validation; model before the refit" in m.note for m in result.metrics if m.name == "f1")
 
 
 def test_a_value_without_scores_is_not_chosen_and_the_others_are_judged_as_ever() -> None:

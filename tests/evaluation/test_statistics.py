@@ -14,6 +14,7 @@ from embedcache.evaluation.statistics import (
     fisher_interval,
     patients_together,
     resample,
+    widened,
     wilson_interval,
 )
 
@@ -249,3 +250,28 @@ def test_nothing_defined_is_no_error() -> None:
         (name, label) for name in ("auroc", "average_precision") for label in ("macro", "yes")
     }
     assert all(m.value is None and m.note for m in metrics)
+
+
+@pytest.mark.parametrize("skewed", [1.0, -1.0])
+def test_two_patients_in_a_class_do_not_turn_an_interval_round(skewed: float) -> None:
+    """One degree of freedom: the end is so far out that BCa's formula passes its pole."""
+    random = np.random.default_rng(0)
+    values = skewed * np.array([0.0, 0.1, 0.1, 0.2, 0.9])
+    drawn = random.choice(values, (999, 5)).mean(axis=1)
+    left_out = (values.sum() - values) / 4
+    found = bca_interval(values.mean(), drawn, left_out, 2, z=widened(left_out, 2))
+    assert found.low < values.mean() < found.high
+    assert (found.low, found.high) == (drawn.min(), drawn.max())
+    assert found.note == "cut off at the extreme resample"
+    assert bca_interval(values.mean(), drawn, left_out, 2, z=1.0).note == ""
+
+
+def test_an_interval_holds_its_figure_with_two_patients_in_a_class() -> None:
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        y = np.repeat([1.0, 0.0], [2, 40])
+        score = y + random.normal(size=42)
+        metrics = measure(y[:, None], score[:, None], np.arange(42).astype(str), "binary", ("x",), 0.5, resamples=200)
+        for m in metrics:
+            assert m.low is None or m.name == "calibration_error" or m.low <= m.value <= m.high, m
+            assert m.name != "average_precision" or m.low < m.value < m.high or m.value == 1

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
+from embedcache.evaluation.clustered import Clustered
 from embedcache.evaluation.curves import roc_band
 from embedcache.evaluation.figure_panels import roc_curve
 from embedcache.evaluation.measure import measure
+from embedcache.evaluation.metrics import Ranking
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.subgroups import auroc_differences, group_names, subgroups
 from embedcache.evaluation.thresholds import BeforeRefit
@@ -68,10 +71,66 @@ def test_a_difference_between_groups_is_found_and_one_that_is_not_there_is_not()
 def test_groups_without_enough_patients_do_not_enter() -> None:
     truth, scores, patient, sex = world()
     sex[:2] = "X"
-    (macro, *_) = auroc_differences(truth, scores, patient, sex, ("a", "b"))
-    assert macro.label == "a"
-    assert macro.groups == ("F", "M")
+    macro, a, _ = auroc_differences(truth, scores, patient, sex, ("a", "b"))
+    # one group of one patient used to leave no macro test at all, and did not say so
+    assert macro.label == "macro"
+    assert macro.groups == a.groups == ("F", "M")
+    assert macro.p is not None
+    assert macro.note == a.note == "left out, too few patients: X"
+    alone = auroc_differences(truth[2:], scores[2:], patient[2:], sex[2:], ("a", "b"))
+    np.testing.assert_allclose(macro.p, alone[0].p, rtol=1e-6)
     assert auroc_differences(truth, scores, patient, np.full(300, "F"), ("a", "b")) == ()
+
+
+def test_where_no_test_is_possible_it_is_said() -> None:
+    truth, scores, patient, sex = world()
+    scores[sex == "F", 1] = truth[sex == "F", 1]
+    truth[sex == "M", 0] = np.where(patient[sex == "M"] == patient[sex == "M"][0], 1.0, 0.0)
+    macro, a, b = auroc_differences(truth, scores, patient, sex, ("a", "b"))
+    assert (macro.p, a.p, b.p) == (None, None, None)
+    assert macro.note == "no test: the groups have fewer than two labels in common; left out, not in every group: a"
+    assert (
+        a.note == "no test: fewer than two groups have two scored patients of each class; left out, too few patients: M"
+    )
+    assert b.note == "no test: no spread in F"
+
+
+def small_groups(random: np.random.Generator, count: int, positive: int, negative: int) -> tuple[np.ndarray, ...]:
+    """Truth, scores with an AUROC of .8, patients and group of each, alike in all groups."""
+    group = np.repeat(np.arange(count), positive + negative)
+    y = np.tile(np.arange(positive + negative) < positive, count).astype(float)
+    score = 1.19 * y + random.normal(size=len(y))
+    return y[:, None], score[:, None], np.arange(len(y)), group.astype(str)
+
+
+@pytest.mark.parametrize(("count", "positive", "negative"), [(8, 4, 20), (4, 10, 30)])
+def test_many_small_groups_do_not_make_a_difference(count: int, positive: int, negative: int) -> None:
+    """Wald's test against chi-squared rejected 25% of true nulls of the first, 8% of the second."""
+    random = np.random.default_rng(count)
+    found = [d for _ in range(300) for d in auroc_differences(*small_groups(random, count, positive, negative), ("a",))]
+    p = np.array([d.p for d in found if d.p is not None])
+    assert len(p) > 200
+    # 5% of 300 are 15, two standard deviations 7.5
+    assert (p < 0.05).sum() <= 22
+    assert found[0].note == f"few patients in {', '.join(str(i) for i in range(count))}"
+
+
+def test_two_groups_are_welchs_test() -> None:
+    """Independent groups: the difference over its standard error is Student's, with Satterthwaite's degrees of freedom."""
+    truth, scores, patient, group = small_groups(np.random.default_rng(0), 2, 40, 60)
+    (found,) = auroc_differences(truth, scores, patient, group, ("a",))
+    parts = [
+        Clustered.of(Ranking.of(np.where(group == name, truth[:, 0], np.nan), scores[:, 0]), Patients.of(patient))
+        for name in "01"
+    ]
+    influence = [part.influence() for part in parts]
+    variance = np.array([u @ u for u in influence])
+    df = [1 / ((u**4).sum() / v**2 - 1 / 100) * 2 for u, v in zip(influence, variance, strict=True)]
+    t = (parts[0].value - parts[1].value) / np.sqrt(variance.sum())
+    of_t = variance.sum() ** 2 / (variance**2 / np.minimum(df, 39)).sum()
+    np.testing.assert_allclose([found.F, found.df[1]], [t**2, of_t], rtol=1e-9)
+    np.testing.assert_allclose(found.p, 2 * student.sf(abs(t), of_t), rtol=1e-9)
+    assert found.note == ""
 
 
 @pytest.mark.parametrize("digits", [0, 1, 8])
