@@ -52,6 +52,8 @@ class Request:
     kind: Literal["read", "volume", "volume-in-mm", "count", "examine", "measure"] = "read"
     """`volume`: the one row is the whole image, axial; `volume-in-mm`: and its file must say how far apart its voxels are.
     `count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
+    work: int = 0
+    """Whom it is read for: a number that its pieces bear too."""
 
 
 WITHOUT_PIXELS = ("count", "examine", "measure")
@@ -107,6 +109,8 @@ class Piece:
     found: Found | None = None
     stage: str = ""
     reason: str = ""
+    work: int = 0
+    """That of its request."""
 
 
 @dataclass
@@ -227,7 +231,7 @@ class DecodePool:
             ticket = queue.popleft()
             piece, rest = self._piece(ticket)
             if piece is not None:
-                yield piece
+                yield replace(piece, work=ticket.request.work)
             self._release(ticket)
             if rest is not None:  # it goes to the front, and takes the slot that just became free
                 queue.appendleft(Ticket(next(self.numbers), rest, ticket.decoder))
