@@ -103,7 +103,7 @@ class DecodePool:
             ticket = queue.popleft()
             piece, rest = self._piece(ticket)
             if piece is not None:
-                yield piece
+                yield replace(piece, work=ticket.request.work)
             self._release(ticket)
             if rest is not None:  # it goes to the front, and takes the slot that just became free
                 queue.appendleft(Ticket(next(self.numbers), rest, ticket.decoder))

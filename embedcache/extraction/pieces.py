@@ -27,6 +27,8 @@ class Request:
     kind: Literal["read", "volume", "volume-in-mm", "count", "examine", "measure"] = "read"
     """`volume`: the one row is the whole image, axial; `volume-in-mm`: and its file must say how far apart its voxels are.
     `count`, `examine` (also its digest) and `measure` (also the bytes of a slice) give no pixels but `Piece.found`."""
+    work: int = 0
+    """Whom it is read for: a number that its pieces bear too."""
 
 
 WITHOUT_PIXELS = ("count", "examine", "measure")
@@ -72,6 +74,8 @@ class Piece:
     found: Found | None = None
     stage: str = ""
     reason: str = ""
+    work: int = 0
+    """That of its request."""
 
 
 def reading(image: ImageRecipe) -> Literal["read", "volume", "volume-in-mm"]:

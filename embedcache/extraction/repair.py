@@ -28,6 +28,7 @@ from embedcache.store.fingerprint import recipe_document
 from embedcache.store.index import read_commit
 from embedcache.store.labels import DIGEST, LABELS, damage_of_labels, rewrite_digest
 from embedcache.store.locks import exclusive
+from embedcache.store.lost_rows import LOST
 from embedcache.store.rebuild import KnownIds
 from embedcache.store.repair import put_back, refuse_workers
 from embedcache.store.root import Root
@@ -323,9 +324,11 @@ def _by_pass(remade: tuple[RemadeShard, ...]) -> dict[str, list[int]]:
 
 
 def _identical(files: StoreFiles, shard: RemadeShard, found: Findings) -> bool | None:
-    """Whether a shard that was made again has the bytes that its commit named before."""
+    """Whether a shard that was made again has the bytes that its commit named before; of lost rows these are not known."""
     before = found.commits[shard.pass_id].get(shard.shard)
-    return None if before is None else read_commit(files.objects, shard.pass_id, shard.shard).objects == before.objects
+    if before is None or shard.reason == LOST:
+        return None
+    return read_commit(files.objects, shard.pass_id, shard.shard).objects == before.objects
 
 
 # --- labels ---------------------------------------------------------------------------------------

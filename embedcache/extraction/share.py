@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RECOUNT_SECONDS = 10.0
 """How often all commits are listed again for the progress of everybody's work together."""
 
+MOST_LEASES = 4
+"""What is taken at once begins within so many times the rows of the widest lease: others must find something to do."""
+
 
 @dataclass(eq=False)
 class Target:
@@ -80,7 +83,7 @@ class Share:
         self.counted_until = 0.0
 
     def next(self) -> list[Work]:
-        """The next free lease, with those of the other targets that begin within its rows; [] if none is free now."""
+        """The next free lease, with those that begin within its rows, or within theirs; [] if none is free now."""
         tried = 0
         while self.entries and tried < len(self.entries):
             if self.at >= len(self.entries):
@@ -97,14 +100,20 @@ class Share:
         return []
 
     def _beside(self, first: Lease) -> list[Work]:
+        """Where leases of targets end at different rows, taken until they end together: no row is decoded twice."""
         found = []
-        while self.at < len(self.entries) and self.entries[self.at].lease.start < first.stop:
+        stop = first.stop
+        # near ends of volumes they may never do so; the rest is for others
+        most = first.start + MOST_LEASES * max(entry.lease.stop - entry.lease.start for entry in self.entries)
+        while self.at < len(self.entries) and self.entries[self.at].lease.start < min(stop, most):
+            lease = self.entries[self.at].lease
             taken = self._try_next()
             if taken is None:
                 continue
             self.at += 1
             if taken:
                 found.append(taken)
+                stop = max(stop, lease.stop)
         return found
 
     def _try_next(self) -> Work | Literal[False] | None:

@@ -4,14 +4,11 @@ Decode processes feed the main thread, which preprocesses and computes; a writer
 Imports torch: only a run that has work to do comes here.
 """
 
-import os
-import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -25,13 +22,25 @@ from embedcache.extraction.pieces import Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import stored_tokens
-from embedcache.store.processes import this_host
+from embedcache.extraction.writing import Finished, Writer, now
 from embedcache.store.quantise import float_arrays
-from embedcache.store.writer import commit_shard, write_shard
-from embedcache.types import Commit, ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
+from embedcache.types import ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
 
 FIRST_SAMPLES = 200
 """Of so many samples most must be readable, or the run stops."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A leased shard, and the work for which all its rows are read."""
+
+    work: int
+    """Pieces that were asked for before, for another target of other rows a shard, may hold some of its rows, not all."""
+    shard: Shard
+    wanted: npt.NDArray[np.bool_]
+    """Shape (rows_per_shard,): rows that an image is read for; at least one."""
+    last_row: int
+    """The last of them, with which the shard is whole."""
 
 
 @dataclass
@@ -40,12 +49,12 @@ class Filling:
 
     target: Target
     device: torch.device
-    pending: dict[int, Shard] = field(default_factory=dict)
-    """Leased shards that are not handed to the writer yet."""
-    last_row: dict[int, int] = field(default_factory=dict)
-    """Of each of them: the last row that an image is read for, with which it is whole."""
-    shard: Shard | None = None
+    pending: dict[int, Accepted] = field(default_factory=dict)
+    """By their numbers: leased shards that are not handed to the writer yet."""
+    current: Accepted | None = None
     rows: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    arrived: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """Shape (rows_per_shard,): rows of the current shard whose tokens are in `rows`."""
     quarantined: list[Quarantined] = field(default_factory=list)
     started: str = ""
     batch: int = -1
@@ -148,22 +157,30 @@ def requests(
     paths: StringArray,
     share: Share,
     fillings: dict[Target, Filling],
-    writer: "Writer",
+    writer: Writer,
 ) -> Iterator[Request]:
-    """The slices of one lease after another, as runs of one sample each; a lease is taken when its first is asked for."""
-    while work := share.next():
+    """The slices of one lease after another, as runs of one sample each; a lease is taken when its first is asked for.
+
+    That is while pieces of the leases before are on their way still, so each request bears the number of its work.
+    """
+    for number in count():
+        work = share.next()
+        if not work:
+            return
         first = min(shard.start for of_target in work for shard in of_target.shards)
         stop = max(shard.stop for of_target in work for shard in of_target.shards)
         needed = np.zeros(stop - first, dtype=np.bool_)
         for of_target in work:
             for shard in of_target.shards:
                 needed[shard.start - first : shard.stop - first] = True
-                accept(fillings[of_target.target], shard, wanted, writer)
+                accept(fillings[of_target.target], number, shard, wanted, writer)
         rows = first + np.flatnonzero(needed & wanted[first:stop])
-        yield from runs(plan, rows, paths, work[0].target.image)
+        yield from runs(plan, rows, paths, work[0].target.image, number)
 
 
-def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray, image: ImageRecipe) -> Iterator[Request]:
+def runs(
+    plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray, image: ImageRecipe, work: int = 0
+) -> Iterator[Request]:
     """Ascending rows as runs of slices of one sample each, or as whole volumes, as `image` needs them."""
     owner = plan.slice_start.searchsorted(rows, side="right") - 1
     breaks = (np.flatnonzero((np.diff(rows) != 1) | (np.diff(owner) != 0)) + 1).tolist()
@@ -171,18 +188,18 @@ def runs(plan: Plan, rows: npt.NDArray[np.int64], paths: StringArray, image: Ima
         sample = int(owner[first])
         start = int(rows[first] - plan.slice_start[sample])
         slices, kind = int(plan.slice_count[sample]), reading(image)
-        yield Request(sample, str(paths[sample]), slices, start, start + end - first, kind)
+        yield Request(sample, str(paths[sample]), slices, start, start + end - first, kind, work)
 
 
-def accept(filling: Filling, shard: Shard, wanted: npt.NDArray[np.bool_], writer: "Writer") -> None:
+def accept(filling: Filling, work: int, shard: Shard, wanted: npt.NDArray[np.bool_], writer: Writer) -> None:
     """Make a leased shard one that `take` fills. One that no image is read for is all zeros, and whole already."""
-    rows = np.flatnonzero(wanted[shard.start : shard.stop])
+    of_shard = wanted[shard.start : shard.stop]
+    rows = np.flatnonzero(of_shard)
     if len(rows):
-        filling.pending[shard.index] = shard
-        filling.last_row[shard.index] = shard.start + int(rows[-1])
+        filling.pending[shard.index] = Accepted(work, shard, of_shard, shard.start + int(rows[-1]))
     else:
         target = filling.target
-        writer.put(Finished(target, shard, zeros(target.stored_pass), (), now(), target.batch_size))
+        writer.put(Finished(target, shard, of_shard, of_shard, zeros(target.stored_pass), (), now(), target.batch_size))
 
 
 def take(
@@ -191,18 +208,19 @@ def take(
     piece: Piece,
     sample: str,
     inputs: dict[str, torch.Tensor],
-    writer: "Writer",
+    writer: Writer,
     tell: Callable[[str], None],
 ) -> None:
     """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole."""
     per_shard, size = filling.target.stored_pass.rows_per_shard, filling.target.stored_pass.batch_size
     for i in range(piece.stop - piece.start):
         row = first_row + i
-        shard = filling.pending.get(row // per_shard)
-        if shard is None:
+        accepted = filling.pending.get(row // per_shard)
+        if accepted is None or accepted.work != piece.work:
             continue
-        if filling.shard != shard:
-            open_shard(filling, shard)
+        if filling.current is not accepted:
+            open_shard(filling, accepted)
+        shard = accepted.shard
         batch, place = divmod(row - shard.start, size)
         if filling.batch != batch:
             compute(filling, tell)
@@ -212,9 +230,9 @@ def take(
         else:
             put_image(filling, place, input_of(filling, piece, sample, inputs)[i])
             filling.filled.append(row - shard.start)
-        if row == filling.last_row[shard.index]:
+        if row == accepted.last_row:
             compute(filling, tell)
-            finish_shard(filling, writer)
+            finish_shard(filling, accepted, writer)
 
 
 def input_of(filling: Filling, piece: Piece, sample: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -236,10 +254,11 @@ def put_image(filling: Filling, place: int, image: torch.Tensor) -> None:
     filling.x[place] = image
 
 
-def open_shard(filling: Filling, shard: Shard) -> None:
+def open_shard(filling: Filling, accepted: Accepted) -> None:
     """Begin a shard of zeros."""
-    filling.shard = shard
+    filling.current = accepted
     filling.rows = zeros(filling.target.stored_pass)
+    filling.arrived = np.zeros_like(accepted.wanted)
     filling.quarantined = []
     filling.started = now()
 
@@ -259,6 +278,7 @@ def compute(filling: Filling, tell: Callable[[str], None]) -> None:
         places = torch.from_numpy(rows % p.batch_size).to(filling.device)
         for path, values in stored_tokens(tokens, places, p.arrays, filling.target.backbone.info.name):
             filling.rows[path][rows] = values
+        filling.arrived[rows] = True
         filling.x.zero_()
     filling.filled = []
     filling.batch = -1
@@ -293,87 +313,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def finish_shard(filling: Filling, writer: "Writer") -> None:
+def finish_shard(filling: Filling, accepted: Accepted, writer: Writer) -> None:
     """Hand the current shard, of which all is computed, to the writer."""
-    assert filling.shard is not None
-    target, shard = filling.target, filling.shard
-    writer.put(Finished(target, shard, filling.rows, tuple(filling.quarantined), filling.started, target.batch_size))
-    del filling.pending[shard.index], filling.last_row[shard.index]
-    filling.shard = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A whole shard on its way to disk."""
-
-    target: Target
-    shard: Shard
-    rows: dict[str, npt.NDArray[Any]]
-    quarantined: tuple[Quarantined, ...]
-    started: str
-    batch_size: int
-
-
-class Writer:
-    """A thread that encodes, puts and commits whole shards while the next ones are computed."""
-
-    def __init__(self, versions: dict[str, str], device: str, committed: Callable[[Target, Shard], None]) -> None:
-        self.versions = versions
-        self.device = device
-        self.committed = committed
-        self.waited = 0.0
-        """Seconds in which the computing thread waited for this one."""
-        self.failure: BaseException | None = None
-        self.queue: queue.Queue[Finished | None] = queue.Queue(maxsize=2)  # bounds memory: two shards of every array
-        self.thread = threading.Thread(target=self._work, daemon=True)
-        self.thread.start()
-
-    def put(self, finished: Finished) -> None:
-        """Hand over a shard; waits while two are on their way. Raises what the thread failed with."""
-        self._raise()
-        started = time.monotonic()
-        self.queue.put(finished)
-        self.waited += time.monotonic() - started
-
-    def close(self) -> None:
-        """Wait until all is committed. Raises what the thread failed with."""
-        started = time.monotonic()
-        self.queue.put(None)
-        self.thread.join()
-        self.waited += time.monotonic() - started
-        self._raise()
-
-    def _raise(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    def _work(self) -> None:
-        while (finished := self.queue.get()) is not None:
-            if self.failure is None:
-                try:
-                    self._write(finished)
-                except BaseException as error:  # noqa: BLE001 it is raised again in the computing thread
-                    self.failure = error
-
-    def _write(self, finished: Finished) -> None:
-        p, shard, objects = finished.target.stored_pass, finished.shard, finished.target.files.objects
-        digests = write_shard(objects, p, shard, finished.rows)
-        commit = Commit(
-            shard=shard.index,
-            rows=(shard.start, shard.stop),
-            quarantined=finished.quarantined,
-            batch_size=finished.batch_size,
-            device=self.device,
-            versions=self.versions,
-            objects=digests,
-            host=f"{this_host().split('/')[0]}:{os.getpid()}",
-            started=finished.started,
-            finished=now(),
-        )
-        commit_shard(objects, p, commit)
-        self.committed(finished.target, shard)
-
-
-def now() -> str:
-    """UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    target, shard, aside = filling.target, accepted.shard, tuple(filling.quarantined)
+    rows, arrived = filling.rows, filling.arrived
+    writer.put(Finished(target, shard, accepted.wanted, arrived, rows, aside, filling.started, target.batch_size))
+    del filling.pending[shard.index]
+    filling.current = None

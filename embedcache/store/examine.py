@@ -23,6 +23,7 @@ from embedcache.store.index import (
     vouchers,
 )
 from embedcache.store.labels import read_labels
+from embedcache.store.lost_rows import LOST, lost_rows
 from embedcache.store.objects import Objects
 from embedcache.store.rebuild import KnownIds, merged_copies
 from embedcache.store.root import Root
@@ -190,6 +191,9 @@ def check_shards(survey: Survey, root: Root, p: Pass) -> None:
             object_name = layout.shard_name(spec, shard.index)
             if survey.digest(object_name) != commit.objects.get(spec.path):
                 survey.remake(p, shard.index, f"{spec.path} is not what the commit names")
+        index, damaged = survey.found.index, survey.found.shards.get(p.id, {})
+        if index is not None and shard.index not in damaged and lost_rows(survey.objects, root, index, p, commit):
+            survey.remake(p, shard.index, LOST)
 
 
 def planned_shards(survey: Survey, root: Root, p: Pass) -> list[Shard]:

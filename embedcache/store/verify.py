@@ -25,10 +25,11 @@ from embedcache.store.index import (
     vouchers,
 )
 from embedcache.store.labels import damage_of_labels
+from embedcache.store.lost_rows import LOST, lost_rows
 from embedcache.store.objects import Objects
 from embedcache.store.root import Root
 from embedcache.store.writer import row_status
-from embedcache.types import ArraySpec, Commit, Pass, Plan, Shard
+from embedcache.types import ArraySpec, Commit, Pass, Shard
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Check:
             return
         logs: list[list[Commit]] = []
         for p in self.root.passes.values():
-            yield from self.shards(p, index.plan, logs)
+            yield from self.shards(p, index, logs)
         whole = len(logs) == len(self.root.passes) and self.root.complete and all(self.root.complete.values())
         if whole and not self.replacing:  # else the writer of its status stopped before the root that fits it
             yield from self.status(index, logs)
@@ -174,12 +175,12 @@ class _Check:
         if manifest["documents"] != expected:
             yield Damage("manifest", "holds other documents than its attributes ask for", "manifest")
 
-    def shards(self, p: Pass, plan: Plan, logs: list[list[Commit]]) -> Iterator[Damage]:
+    def shards(self, p: Pass, index: StoredIndex, logs: list[list[Commit]]) -> Iterator[Damage]:
         """Commits, the log, and the shard objects that they vouch for. The commits of a pass that has all come into `logs`."""
         commits: list[Commit] = []
         whole = True
         path = layout.commits_path(p.id)
-        for shard in plan.shards_of(p):
+        for shard in index.plan.shards_of(p):
             name = layout.chunk_name(path, shard.index)
             rows = (shard.start, shard.stop)
             try:
@@ -202,11 +203,15 @@ class _Check:
                 yield Damage(name, "speaks of another shard", path, shard.index, rows)
                 continue
             commits.append(commit)
+            as_written = True
             for spec in p.arrays:
                 object_name = layout.shard_name(spec, shard.index)
                 for found in self.compare(object_name, [commit.objects.get(spec.path)], "is not what its commit names"):
+                    as_written = False
                     for some in rows_of_damage(self.objects, p, spec, shard):
                         yield replace(found, array=spec.path, shard=shard.index, rows=some)
+            for some in lost_rows(self.objects, self.root, index, p, commit) if as_written else ():
+                yield Damage(layout.shard_name(p.arrays[0], shard.index), LOST, p.arrays[0].path, shard.index, some)
         if self.root.complete[p.id] and whole:
             logs.append(commits)
             log = layout.chunk_name(layout.log_path(p.id), 0)

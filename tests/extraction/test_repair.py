@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 import embedcache
-from embedcache import DatasetOptions, ExtractConfig
+from embedcache import DatasetOptions, ExtractConfig, FeatureCache
 from embedcache.datasets.private import data_dir
 from embedcache.errors import InputError
 from embedcache.extraction.repair import repair_store
+from embedcache.store.objects import Objects
 from embedcache.store.verify import verify_labels, verify_store
-from embedcache.store.writer import StoreFiles, load, reopen
+from embedcache.store.writer import StoreFiles, load, reopen, write_shard
 from embedcache.testing.files import write_png
 from embedcache.testing.stores import differences
 from embedcache.testing.trained_vit import make_random_vit
+from embedcache.types import Pass, Shard
 
 from .conftest import only_store
 
@@ -228,3 +230,38 @@ def test_a_store_elsewhere_says_where_it_must_lie(extracted: ExtractConfig, tmp_
     assert "its place in a cache, cases/<backbone>/" in left.reason
     with pytest.raises(InputError, match="there is no store"):
         repair_store(tmp_path / "nowhere")
+
+
+def expected_runs(store: Path, start: int, stop: int) -> list[tuple[int, int]]:
+    """Runs of rows of [start, stop) that are not set aside."""
+    good = np.flatnonzero(FeatureCache.open(store).row_status[start:stop] == 1) + start
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)]
+
+
+def test_rows_that_an_older_version_committed_as_zeros_are_found_and_made_anew(
+    config: ExtractConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(config.root).with_name("img020.png").write_bytes(b"no image")
+    several = replace(config, tokens="cls,mean,patch")
+    embedcache.extract(several)
+    calm = only_store(several).rename(tmp_path / "calm.zarr")
+
+    def lose_rows(objects: Objects, p: Pass, shard: Shard, rows: dict[str, np.ndarray]) -> dict[str, str]:
+        for values in rows.values() if shard.index == 1 else ():
+            values[1:4] = 0
+        return write_shard(objects, p, shard, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedcache.extraction.writing.write_shard", lose_rows)
+        embedcache.extract(several)
+    store = only_store(several)
+    found = verify_store(store).damage
+    assert expected_runs(calm, 9, 12) == [d.rows for d in found]
+    assert {d.shard for d in found} == {1}
+    assert all("embedcache repair" in d.reason for d in found)
+    alone = repair_store(store)
+    assert (len(alone.left), alone.exit_code) == (1, 1)
+    report = repair_store(store, sources(several))
+    assert report.exit_code == 0
+    assert [(shard.shard, shard.identical) for shard in report.remade] == [(1, None)]
+    assert differences(calm, store) == []

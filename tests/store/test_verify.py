@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,12 @@ from embedcache.store.encoding import decode_strings, encode_strings
 from embedcache.store.fingerprint import sha256
 from embedcache.store.index import encode_manifest, read_manifest
 from embedcache.store.labels import write_labels
+from embedcache.store.lost_rows import LOST
 from embedcache.store.reader import FeatureCache
 from embedcache.store.verify import verify_labels, verify_store
-from embedcache.store.writer import StoreFiles, encode_numeric, load, reopen
-from embedcache.testing.stores import make_plan, make_store
-from embedcache.types import Labels, strings
+from embedcache.store.writer import StoreFiles, encode_numeric, load, reopen, supersede
+from embedcache.testing.stores import make_plan, make_recipe, make_store, token_values
+from embedcache.types import ArraySpec, Labels, strings
 
 from .test_stopped_writer import write
 
@@ -189,3 +192,32 @@ def test_labels(tmp_path: Path) -> None:
     # as a writer leaves it that is stopped between the two renames
     (tmp_path / "labels.sha256").write_bytes(b"0" * 64 + b"  labels.parquet\n" + whole)
     assert verify_labels(tmp_path) == ()
+
+
+def test_good_rows_that_are_zero_everywhere_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcache.store.lost_rows.BEGINNING_BYTES", 8)
+
+    def values(zeros: dict[str, list[int]]) -> Callable[[ArraySpec, int], np.ndarray]:
+        def of(spec: ArraySpec, rows: int) -> np.ndarray:
+            found = token_values(spec, rows)
+            found[zeros[spec.kind]] = 0
+            found[7].flat[:-1] = 0
+            return found
+
+        return of
+
+    plan = make_plan([1, 3, 1, 6, 2], quantum=4)
+    zeros = {"cls_token": [1, 4, 5, 6, 7], "patch_mean": [2, 5, 6, 7], "patch_tokens": [1, 5, 6]}
+    make_store(tmp_path / "x.zarr", plan, rows_per_shard=4, quarantined=(5,), values=values(zeros))
+    (found,) = verify_store(tmp_path / "x.zarr").damage
+    assert (found.shard, found.rows, found.reason) == (1, (6, 7), LOST), (
+        "a row of which an array holds something is whole"
+    )
+    pixels = replace(make_recipe(), model=replace(make_recipe().model, family="pixels"))
+    make_store(tmp_path / "p.zarr", plan, rows_per_shard=4, values=values(zeros), recipe=pixels)
+    assert verify_store(tmp_path / "p.zarr").intact, "a black image's pixels are zero"
+    make_store(tmp_path / "old.zarr", plan, rows_per_shard=4, values=values(zeros))
+    files = StoreFiles(tmp_path / "old.zarr")
+    root, index = load(files)
+    supersede(files, root, index, np.asarray([False, False, False, True, False]))
+    assert verify_store(files.path).intact, "nobody reads what was superseded"
