@@ -153,7 +153,7 @@ def test_a_segmentation_that_does_not_fit_is_one_line_of_the_audit(tree):
     files = list((tree / "DICOM" / "0001").iterdir())
     segmentation(tree, "a.dcm", files, spacing=(2.0, 9.0, 9.0))
     (problem,) = audit_dataset("dicom-tree", str(tree)).problems
-    assert "of the tree can not be read: frame 1 of the segmentation lies on no slice of the image" in problem
+    assert "of the tree can not be used: frame 1 of the segmentation lies on no slice of the image" in problem
 
 
 def test_patients_that_are_not_named_are_their_studies(tmp_path):
