@@ -1,6 +1,6 @@
 """Labels in a second table, joined to samples by their ids, their patients, or the UIDs of a DICOM archive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,12 @@ from embedcache.datasets.boxes import box_columns, box_labels
 from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.datasets.joining import OtherIds
+from embedcache.datasets.keys import PATIENT_KEYS, SAMPLE_KEYS, Link, link_by, link_samples
 from embedcache.datasets.labelling import labels_from, long_rows
 from embedcache.errors import InputError
-from embedcache.store.texts import locate
 from embedcache.types import IntArray, Labels, Level, Samples, StringArray, strings
 
-JOIN_COLUMNS = (
-    "id", "sampleid", "imageid", "sample", "image", "imageindex", "path", "file", "filename", "patientid", "patient",
-)  # fmt: skip
+JOIN_COLUMNS = (*SAMPLE_KEYS, *PATIENT_KEYS)
 """Where a second table's column of ids is looked for, when --join-on is not given."""
 DICOM_COLUMNS = (
     "sopinstanceuid", "instanceuid", "uid", "seriesinstanceuid", "seriesuid", "studyinstanceuid", "studyuid", "accessionnumber",
@@ -48,23 +46,11 @@ class JoinedLabels:
         return found or {task.name: boxes for labels in self.parts for task in labels.tasks}
 
 
-@dataclass(frozen=True)
-class _Link:
-    """How the rows of the table and the samples belong together."""
-
-    by: str
-    """`sample`, `patient`, or a DICOM keyword."""
-    found: IntArray
-    """(rows,): a sample of each row, -1 for none."""
-    row: IntArray
-    """(samples,): the row of each sample, -1 for none."""
-
-
 def join_labels(
     samples: Samples, options: DatasetOptions, others: OtherIds | Callable[[], OtherIds] = _NO_OTHERS
 ) -> JoinedLabels:
     """The labels of `samples` in the table `options.label_table`, whose join column holds sample ids, patients or one of
-    the `others`: whichever most of its rows match.
+    the `others`: whichever most of its rows match (between ids and patients, see `link_samples`).
 
     `others` that have to be read first are asked for where ids and patients match no row. Raises InputError if no row
     matches, or two rows are of one sample.
@@ -76,7 +62,7 @@ def join_labels(
     if name is None:
         raise InputError(f"{table.name} has no column of ids; name the column to join on with --join-on.")
     key = table.column(name).text()
-    others, link = _linked(key, samples, others)
+    others, link = _linked(table, name, samples, others)
     matched = np.flatnonzero(link.found >= 0)
     if not len(matched):
         others_named = f", nor {', '.join([*others.of_sample, _INSTANCE])}" if others.instance is not None else ""
@@ -114,35 +100,30 @@ def _join_columns(others: OtherIds | Callable[[], OtherIds]) -> tuple[str, ...]:
     return JOIN_COLUMNS if others.instance is None else (*DICOM_COLUMNS, *JOIN_COLUMNS)
 
 
-def _linked(key: StringArray, samples: Samples, others: OtherIds | Callable[[], OtherIds]) -> tuple[OtherIds, _Link]:
-    if not callable(others):
-        return others, _link(key, samples, others)
-    link = _link(key, samples, _NO_OTHERS)
-    if (link.found >= 0).any():
-        return _NO_OTHERS, link
-    read = others()
-    return read, _link(key, samples, read)
+def _linked(
+    table: Table, name: str, samples: Samples, others: OtherIds | Callable[[], OtherIds]
+) -> tuple[OtherIds, Link]:
+    own = link_samples(table, name, samples.id, samples.patient_id)
+    if callable(others):
+        if own.matched:
+            return _NO_OTHERS, own
+        others = others()
+    return others, max((own, *_links(table.column(name).text(), others, len(samples))), key=lambda link: link.matched)
 
 
-def _link(key: StringArray, samples: Samples, others: OtherIds) -> _Link:
-    links = [
-        _Link(by, locate(key, values), locate(values, key))
-        for by, values in {"sample": samples.id, "patient": samples.patient_id, **others.of_sample}.items()
-    ]
+def _links(key: StringArray, others: OtherIds, n_samples: int) -> Iterator[Link]:
+    for keyword, values in others.of_sample.items():
+        yield link_by(keyword, key, values)
     if others.instance is not None and others.sample is not None:
-        file = locate(key, others.instance)
+        file = link_by(_INSTANCE, key, others.instance).found
         found = np.where(file >= 0, others.sample[file], -1)
-        row = np.full(len(samples), -1, dtype=np.int64)
+        row = np.full(n_samples, -1, dtype=np.int64)
         matched = np.flatnonzero(found >= 0)[::-1]
         row[found[matched]] = matched
-        links.append(_Link(_INSTANCE, found, row))
-    for link in links:
-        link.found[key == ""] = -1  # an empty cell names nobody, though a file may say no accession either
-        link.row[link.row >= 0] = np.where(key[link.row[link.row >= 0]] == "", -1, link.row[link.row >= 0])
-    return max(links, key=lambda link: int((link.found >= 0).sum()))
+        yield Link(_INSTANCE, found, row)
 
 
-def _natural_level(link: _Link, others: OtherIds, matched: IntArray) -> Level:
+def _natural_level(link: Link, others: OtherIds, matched: IntArray) -> Level:
     """What the labels attach to, unless the user says otherwise."""
     if link.by in ("sample", "patient"):
         return "patient" if link.by == "patient" else "sample"
@@ -163,7 +144,7 @@ def _refuse_twice(table: Table, key: StringArray, matched: IntArray) -> None:
 
 
 def _places(
-    table: Table, key: StringArray, link: _Link, others: OtherIds, slices: str | None, samples: Samples
+    table: Table, key: StringArray, link: Link, others: OtherIds, slices: str | None, samples: Samples
 ) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.int32]]]:
     """The rows of the table that name a slice, and the number of each."""
     matched = np.flatnonzero(link.found >= 0)

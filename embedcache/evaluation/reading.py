@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.columns import is_missing, read_table
+from embedcache.datasets.keys import link_samples
 from embedcache.datasets.second_table import JOIN_COLUMNS
 from embedcache.errors import InputError, UnknownNameError, suggest
 from embedcache.evaluation.feature_choices import widest
@@ -16,7 +17,6 @@ from embedcache.store.fingerprint import sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.pooling import Pooling
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import locate
 from embedcache.store.units import PoolBy, pooling_task
 from embedcache.types import Labels, StringArray, Task, strings
 
@@ -127,9 +127,7 @@ def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | No
     key = table.find(join_on, JOIN_COLUMNS)
     if by not in table.names or key is None:
         raise suggest(f"column of {table.name} to pool by", by, ("sample", "patient", *table.names))
-    ids, values = table.column(key).text(), table.column(by).text()
-    samples = cache.samples()
-    row = locate(samples.id, ids)
-    row = np.where(row >= 0, row, locate(samples.patient_id, ids))
+    values, samples = table.column(by).text(), cache.samples()
+    row = link_samples(table, key, samples.id, samples.patient_id).row
     texts = [str(values[i]) if i >= 0 else "" for i in row.tolist()]
     return strings(["" if is_missing(text) else text for text in texts])
