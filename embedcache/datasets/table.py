@@ -1,7 +1,7 @@
 """`table`: any CSV or Parquet file with a column of paths, and optional ids, patients, splits, masks and labels."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,7 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
     without a path, id or patient, two rows with one id, a patient in two splits, an unknown split, and where not one
     of the files is there (a single missing file is a bad sample, which extraction sets aside).
     """
+    options.only("table", *(field.name for field in fields(options) if field.name != "channel"))
     table = read_table(root)
     roles = find_roles(table, options)
     base = Path(options.root_dir).absolute() if options.root_dir else root.parent
