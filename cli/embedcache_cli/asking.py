@@ -78,6 +78,9 @@ def label_options(
     labels: Annotated[str | None, opt("A second table, which holds the labels.", LABELS)] = None,
     join_on: Annotated[str | None, opt("Its column of sample ids or patients.", LABELS)] = None,
     slice_column: Annotated[str | None, opt("Its column of slice numbers, from feet to head.", LABELS)] = None,
+    slice_order: Annotated[
+        str | None, opt("How these count: anatomy (from feet to head), or file (as it is stored).", LABELS)
+    ] = None,
     name: Annotated[str | None, opt("What the dataset is called in the cache.", TABLE)] = None,
     root_dir: Annotated[
         str | None, opt("What its relative paths start from; the table's folder unless given.", TABLE)
@@ -104,6 +107,7 @@ def label_options(
         label_table=labels,
         join_on=join_on,
         slice_column=slice_column,
+        slice_order=slice_order,
         uncertain=uncertain,
         channel=channel,
     )

@@ -65,6 +65,8 @@ class DatasetOptions:
     """Its column of sample ids or of patients."""
     slice_column: str | None = None
     """Its column of slice numbers, for labels at the level of slices."""
+    slice_order: str | None = None
+    """How these count: `anatomy` (from feet to head, along the slices' normal; so unless said) or `file` (as stored)."""
     uncertain: str | None = None
     """What -1, "uncertain", counts as in CheXpert, or in a table's columns of yes and no: `zeros`, `ones` or `ignore`."""
     channel: str | None = None

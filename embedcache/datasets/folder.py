@@ -16,6 +16,7 @@ from embedcache.datasets.base import (
     named,
 )
 from embedcache.datasets.labelling import all_rows, long_rows
+from embedcache.datasets.publishing import COMMON_OPTIONS
 from embedcache.datasets.second_table import join_labels
 from embedcache.datasets.tasks import parse_positive
 from embedcache.errors import InputError
@@ -46,7 +47,7 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
     Raises InputError if there is no such folder or no image in a folder of a class, if folders of parts and of classes
     lie side by side, and for a `--positive` that is no class.
     """
-    options.only("folder", "name", "positive", "label_table", "join_on", "slice_column", "tasks", "sep", "level")
+    options.only("folder", *COMMON_OPTIONS)
     if not root.is_dir():
         raise InputError(f"there is no folder {root.name}; give the folder that holds a folder per class.")
     found, skipped = _images(root)

@@ -17,6 +17,7 @@ from embedcache.images.files import form_of, is_series, open_file, series_files,
 from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Parsed, plain_calibration
 from embedcache.images.planes import in_plane
+from embedcache.images.source import count_slices
 
 HALF_A_VOXEL = 0.5
 """Two grids are one if no voxel of the one lies further from its place in the other, along any axis."""
@@ -127,6 +128,27 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _written(affine: Affine) -> str:
     return "[" + "; ".join(" ".join(f"{value + 0.0:.4g}" for value in row) for row in affine[:3].tolist()) + "]"
+
+
+def file_slices(path: str) -> npt.NDArray[np.int64] | None:
+    """(n,): of each slice, counted as the file stores them, its number as `open_image` counts in plane `stored`.
+
+    None where a file has no slices of its own: a series of files, one whose third axis is not that of the slices, and
+    NRRD and MetaImage. Raises ImageError(stage="open").
+    """
+    file, _ = split_path(path)
+    form = None if is_series(path) else form_of(file)
+    if form in ("dicom", "nrrd", "metaimage", None):
+        return None
+    if form != "nifti":
+        return np.arange(count_slices(path), dtype=np.int64)
+    found = read_grid(path)
+    assert found is not None
+    assert found.indexed is not None
+    step, first = found.indexed[2, 0], found.indexed[2, 3]
+    if step == 0:
+        return None
+    return np.asarray(np.rint((np.arange(found.shape[0]) - first) / step), dtype=np.int64)
 
 
 # --- from the headers of each format ----------------------------------------------------------------
