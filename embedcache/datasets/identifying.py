@@ -16,11 +16,15 @@ _IDENTIFYING_ENDS = (
     "studydate", "seriesdate", "scandate", "examdate", "visitdate",
 )  # fmt: skip
 
+_OF_A_PERSON = frozenset({"sex", "gender", "age"})
+
 
 def identifying(name: str) -> bool:
     """Whether a column of this name is no label, but says who, when or where."""
     spaced = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3 \2\4", name)
     tokens = set(re.split(r"[^a-z0-9]+", spaced.lower()))
+    if tokens & _OF_A_PERSON:  # PatientSex names nobody
+        tokens -= {"patient", "subject", "person"}
     plain = plain_name(name)
     return (
         bool(tokens & _IDENTIFYING)

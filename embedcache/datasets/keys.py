@@ -8,7 +8,7 @@ import numpy as np
 from embedcache.datasets.columns import Table, plain_name
 from embedcache.errors import InputError
 from embedcache.store.texts import locate
-from embedcache.types import IntArray, StringArray
+from embedcache.types import IntArray, StringArray, strings
 
 SAMPLE_KEYS = ("id", "sampleid", "imageid", "sample", "image", "imageindex", "path", "file", "filename")
 PATIENT_KEYS = ("patientid", "patient", "subjectid", "subject", "pid")
@@ -47,6 +47,9 @@ def link_samples(table: Table, column: str, ids: StringArray, patients: StringAr
     """
     key = table.column(column).text()
     sample, patient = link_by("sample", key, ids), link_by("patient", key, patients)
+    while not sample.matched and not patient.matched and (shorter := _below_first_folder(key)) is not None:
+        key = shorter  # CheXpert's tables name the archive's folder, which its ids do not
+        sample = link_by("sample", key, ids)
     first, second = (patient, sample) if _names(column) == "patient" else (sample, patient)
     if not first.matched:
         return second
@@ -57,6 +60,15 @@ def link_samples(table: Table, column: str, ids: StringArray, patients: StringAr
             f"({patient.matched} rows); call it `sample` or `patient`, whichever it holds."
         )
     return first
+
+
+def _below_first_folder(key: StringArray) -> StringArray | None:
+    """Paths without the folder that all begin with; None where they share none."""
+    named = key[key != ""]
+    folder = named[0].partition("/")[0] + "/" if len(named) else ""
+    if len(folder) < 2 or not np.strings.startswith(named, folder).all():
+        return None
+    return strings([text.removeprefix(folder) for text in key.tolist()])
 
 
 def _names(column: str) -> Literal["sample", "patient"] | None:

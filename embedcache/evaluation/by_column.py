@@ -2,20 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from embedcache.errors import InputError, suggest
-from embedcache.evaluation.label_files import find_labels
+from embedcache.datasets.base import DatasetOptions
+from embedcache.evaluation.groupings import ColumnSource, group_column
 from embedcache.evaluation.measured import read_measured
-from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.repeat import find_test_store
 from embedcache.evaluation.subgroups import Difference, Subgroup, auroc_differences, subgroups
-from embedcache.store.features import join
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Labels
+
+_DEFAULT_OPTIONS = DatasetOptions()
 
 
 @dataclass(frozen=True)
@@ -37,21 +32,25 @@ def measure_subgroups(
     store: str | Path | None = None,
     labels: str | Path | None = None,
     join_on: str | None = None,
+    dataset: str | None = None,
+    root: str | None = None,
+    options: DatasetOptions = _DEFAULT_OPTIONS,
     edges: tuple[float, ...] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> SubgroupTable:
     """Measure the test rows of a result (its JSON) apart for each value of the column `by`.
 
-    The column is a binary, multiclass or numeric task of the labels beside the store, or of `labels` (a table of the user's own,
-    joined on `join_on`); store: that of the test rows, None looks where the result lies. edges: where to cut a numeric column,
-    else tens. Thresholds stay those of the whole result. Raises InputError, StoreError.
+    The column is any of `labels` (a table of the user's own, joined on `join_on`) or of the dataset listed again at `root`
+    (`dataset`, as it was extracted; the store's own name unless given), else a binary, multiclass or numeric task of the labels
+    beside the store. store: that of the test rows, None looks where the result lies. edges: where to cut a numeric column, else
+    tens. Thresholds stay those of the whole result. Raises InputError, StoreError.
     """
     read = read_measured(result)
     cache = FeatureCache.open(store if store is not None else find_test_store(read.result))
-    known = find_labels(cache, Path(labels) if labels is not None else None, join_on)
+    source = ColumnSource(Path(labels) if labels is not None else None, join_on, dataset, root, options)
     test = read.test
-    column = column_values(known, by, test)
+    column = group_column(cache, by, source, test)
     found = subgroups(
         test.label,
         test.score,
@@ -70,20 +69,3 @@ def measure_subgroups(
         test.label, test.score, test.patient, column, test.classes, edges=edges
     )  # fmt: skip
     return SubgroupTable(read.file, by, found, apart)
-
-
-def column_values(labels: Labels, by: str, rows: Predictions) -> npt.NDArray[Any]:
-    """(n,): the value of task `by` for each row: text, "" where it is missing, or numbers, NaN where missing."""
-    usable = [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
-    if by not in usable:
-        raise suggest("column of the labels", by, usable)
-    task = labels.get(by)
-    y = join(labels, task, rows.sample, rows.patient, rows.slice)
-    if task.kind == "numeric":
-        return y
-    names = (f"not {task.classes[0]}", task.classes[0]) if task.kind == "binary" else task.classes
-    if np.isnan(y).all():
-        raise InputError(
-            f"no row of the test part has a value of {by!r}; give a table that has one with --labels FILE."
-        )
-    return np.array([names[int(v)] if v == v else "" for v in y.tolist()])

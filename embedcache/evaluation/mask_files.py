@@ -13,11 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets import open_dataset
 from embedcache.datasets.base import MASK_SEPARATOR, DatasetOptions
-from embedcache.datasets.identifiers import assign_ids, load_key
-from embedcache.datasets.labelling import all_rows
 from embedcache.errors import ImageError, InputError
+from embedcache.evaluation.listing import list_again
 from embedcache.evaluation.segments import SegmentValues, read_segments
 from embedcache.images import ImageOptions, open_image
 from embedcache.images.grids import Grid, lay, read_grid
@@ -26,7 +24,7 @@ from embedcache.images.windows import physical
 from embedcache.store.labels import rows_of
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
-from embedcache.types import DatasetInfo, IntArray, Labels, StringArray
+from embedcache.types import IntArray, Labels, StringArray
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Names that a value may be given instead of a class's: nothing, and pixels that count neither way."""
@@ -253,22 +251,12 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
     The dataset is the one that was extracted, or a table of its ids (or paths) and masks. Raises InputError if it has no
     masks, if the key of the store's pseudonyms is not here, or if none of its samples is in the store.
     """
-    opened = open_dataset(dataset, root, options)
+    listing = list_again(cache, dataset, root, options)
+    opened, samples, labels = listing.opened, listing.samples, listing.labels
     paths = opened.masks() if isinstance(opened, MaskedDataset) else None
     if paths is None:
         raise InputError(f"{opened.info.name} has no masks: name the column of mask files with --mask-column.")
-    keep = cache.root.id_scheme != "pseudonym"
-    key = None if keep else load_key(create=False)
-    if key is not None and key.id != cache.root.key_id:
-        raise InputError(
-            f"the pseudonyms of {cache.path.name} were made under key {cache.root.key_id}, and the key here is {key.id}; "
-            "bring that key with `embedcache ids key import`."
-        )
-    # pseudonyms are made under the name of the store's dataset, whatever the table of masks is called
-    info = DatasetInfo(cache.root.dataset.name)
-    natural = opened.samples()
-    samples, labels, names_of = assign_ids(info, natural, all_rows((), natural), keep, key)
-    paths = paths[locate(names_of, natural.id)]
+    paths = paths[listing.natural]
     stored = cache.samples()
     current = np.flatnonzero(~stored.superseded)  # a sample whose image changed has a row of each image
     place = locate(samples.id, stored.id[current])
@@ -289,7 +277,7 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
         rows_of(labels, np.flatnonzero(locate(labels.sample, stored.id) >= 0)),
         at[index],
         paths[index],
-        natural.path[locate(names_of, natural.id)][index],
+        opened.samples().path[listing.natural][index],
         where,
         stored.slices[at[index]],
         names if segments is None else segments.names,

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets.columns import is_missing, read_table
-from embedcache.datasets.keys import link_samples
-from embedcache.datasets.second_table import JOIN_COLUMNS
-from embedcache.errors import InputError, UnknownNameError, suggest
+from embedcache.datasets.columns import is_missing
+from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.feature_choices import widest
+from embedcache.evaluation.label_files import table_rows
 from embedcache.probes.base import FitsBags, Probe
 from embedcache.store.features import Features, find_units
 from embedcache.store.fingerprint import sha256
@@ -123,11 +122,7 @@ def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | No
     """
     if file is None or file.is_dir() or is_label_table(file):
         return None
-    table = read_table(file)
-    key = table.find(join_on, JOIN_COLUMNS)
-    if by not in table.names or key is None:
-        raise suggest(f"column of {table.name} to pool by", by, ("sample", "patient", *table.names))
-    values, samples = table.column(by).text(), cache.samples()
-    row = link_samples(table, key, samples.id, samples.patient_id).row
+    table, row = table_rows(cache, file, join_on, by)
+    values = table.column(by).text()
     texts = [str(values[i]) if i >= 0 else "" for i in row.tolist()]
     return strings(["" if is_missing(text) else text for text in texts])

@@ -242,3 +242,11 @@ def test_an_uncertain_that_nothing_asks_for_is_refused():
         one(["0", "1", "1"], uncertain="ones")
     with pytest.raises(InputError, match="did you mean 'zeros'"):
         one(UNCERTAIN, uncertain="zero")
+
+
+@pytest.mark.parametrize(
+    "name", ["PatientSex", "Patient Gender", "Patient Age", "patient_age", "PatientAge", "SubjectSex"]
+)
+def test_sex_and_age_of_a_patient_name_nobody(name):
+    assert not identifying(name)
+    assert identifying("Patient Name at Age")
