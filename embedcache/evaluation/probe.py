@@ -20,7 +20,7 @@ from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
-from embedcache.evaluation.reading import count_samples, read_rows
+from embedcache.evaluation.reading import count_samples, pooled_by_patient, read_rows
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
@@ -112,7 +112,7 @@ def answer(
         probe=config.probe,
         inputs=question.inputs,
         task=question.task,
-        level=_level(question, config),
+        level=_level(question),
         chosen=_chosen(question, choice, model),
         metrics=metrics,
         counts=counts,
@@ -196,10 +196,10 @@ def _without_slices(question: Question) -> npt.NDArray[np.bool_]:
 # --- what is written ------------------------------------------------------------------------------
 
 
-def _level(question: Question, config: ProbeConfig) -> Level:
+def _level(question: Question) -> Level:
     if question.pool is None and question.cache.unit == "slice":
         return "slice"
-    return "patient" if config.pool_by == "patient" else "study" if config.pool_by == "study" else "sample"
+    return "patient" if question.pool_by == "patient" else "study" if question.pool_by == "study" else "sample"
 
 
 def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
@@ -226,6 +226,8 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
     name = question.probe.parameter
+    if question.pool_by != config.pool_by:
+        found.append(pooled_by_patient(question.task))
     if choice.at_edge:
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):

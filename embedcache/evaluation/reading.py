@@ -43,15 +43,35 @@ def settle_pool(pool: str | None, probe: Probe, name: str, task: Task) -> str | 
     return BAGS
 
 
+def settle_pool_by(asked: str | None, pool: str | None, cache: FeatureCache, task: Task) -> str | None:
+    """What slices are pooled over: as asked, else by patient where the task is of patients and some have several samples.
+
+    Not where slices are kept apart, and not where the middle of each volume is asked for.
+    """
+    if asked is not None or task.level != "patient" or pool is None or Pooling.parse(pool).ordered:
+        return asked
+    samples = cache.samples()
+    patients = samples.patient_id[~samples.superseded]
+    return "patient" if len(np.unique(patients)) < len(patients) else None
+
+
+def pooled_by_patient(task: Task) -> str:
+    """What is said where nobody asked for it."""
+    return (
+        f"task {task.name!r} is of patients, so the slices of all samples of a patient are pooled to one row; --pool-by sample "
+        "(in few-shot --pool none) leaves them apart."
+    )
+
+
 def read_rows(question: "Question", config: "ProbeConfig", cache: FeatureCache, samples: list[str]) -> Features:
     """Rows of `samples` of a store, with the columns of every choice of features and the labels of the question's task."""
-    units = pool_units(cache, question.labels, config.pool_by, config.labels, config.join_on)
+    units = pool_units(cache, question.labels, question.pool_by, config.labels, config.join_on)
     return read_alike(question, config, cache, samples, question.task.name, question.labels, units)
 
 
 def read_elsewhere_rows(question: "Question", config: "ProbeConfig", there: "Elsewhere") -> Features:
     """The same of the second store that is tested on, with its own labels."""
-    units = pool_units(there.cache, there.labels, config.pool_by, config.test_labels)
+    units = pool_units(there.cache, there.labels, question.pool_by, config.test_labels)
     return read_alike(question, config, there.cache, there.samples.tolist(), there.task.name, there.labels, units)
 
 

@@ -68,7 +68,7 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     matrices, shown = [rows.matrix], [np.arange(len(rows))]
     sizes = [rows.sizes] if rows.sizes is not None else []
     for view in question.views:
-        units = pool_units(view, question.labels, config.pool_by, config.labels, config.join_on)
+        units = pool_units(view, question.labels, question.pool_by, config.labels, config.join_on)
         features = read_alike(question, config, view, fitted, None, question.labels, units)
         at = np.array([place.get(key, -1) for key in _keys(features)], dtype=np.int64)
         there = at >= 0
