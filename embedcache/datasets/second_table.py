@@ -126,8 +126,8 @@ def _links(key: StringArray, others: OtherIds, n_samples: int) -> Iterator[Link]
 
 def _natural_level(link: Link, others: OtherIds, matched: IntArray) -> Level:
     """What the labels attach to, unless the user says otherwise."""
-    if link.by in ("sample", "patient"):
-        return "patient" if link.by == "patient" else "sample"
+    if link.by in ("sample", "patient", "PatientID"):
+        return "sample" if link.by == "sample" else "patient"
     if link.by != INSTANCE or others.sample is None:
         return "sample" if link.by == "SeriesInstanceUID" else "study"
     files = np.bincount(others.sample)

@@ -234,7 +234,7 @@ def test_labels_of_radiographs_join_by_instance_to_samples(tree, tmp_path):
 def test_a_join_that_matches_nothing_says_what_was_tried(tree, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("AccessionNumber,a\nX1,0\nX2,1\n")
-    with pytest.raises(InputError, match="nor StudyInstanceUID, AccessionNumber, SeriesInstanceUID, SOPInstanceUID"):
+    with pytest.raises(InputError, match="nor StudyInstanceUID, AccessionNumber, SeriesInstanceUID, PatientID, SOPInstanceUID"):
         dicom(tree, label_table=str(table))
     # files that say no accession are not those of a row without one
     table.write_text("AccessionNumber,a\n,0\n,1\n")
