@@ -77,13 +77,17 @@ def label_options(
     level: Annotated[str | None, opt("What labels attach to: patient, study, sample or slice.", LABELS)] = None,
     labels: Annotated[str | None, opt("A second table, which holds the labels.", LABELS)] = None,
     join_on: Annotated[str | None, opt("Its column of sample ids or patients.", LABELS)] = None,
-    slice_column: Annotated[str | None, opt("Its column of slice numbers.", LABELS)] = None,
+    slice_column: Annotated[str | None, opt("Its column of slice numbers, from feet to head.", LABELS)] = None,
+    slice_order: Annotated[
+        str | None, opt("How these count: anatomy (from feet to head), or file (as it is stored).", LABELS)
+    ] = None,
     name: Annotated[str | None, opt("What the dataset is called in the cache.", TABLE)] = None,
     root_dir: Annotated[
         str | None, opt("What its relative paths start from; the table's folder unless given.", TABLE)
     ] = None,
     uncertain: Annotated[
-        str | None, opt("What CheXpert's uncertain labels count as: zeros, ones or ignore.", LABELS)
+        str | None,
+        opt("What -1 counts as, in CheXpert or a column of yes and no: zeros, ones or ignore.", LABELS),
     ] = None,
     channel: Annotated[str | None, opt("Which channel of an nnU-Net dataset, by its name or number.", TABLE)] = None,
 ) -> "DatasetOptions":
@@ -103,6 +107,7 @@ def label_options(
         label_table=labels,
         join_on=join_on,
         slice_column=slice_column,
+        slice_order=slice_order,
         uncertain=uncertain,
         channel=channel,
     )

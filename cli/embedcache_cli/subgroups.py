@@ -1,22 +1,33 @@
 """`embedcache subgroups`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import embedcache
-from embedcache_cli.asking import numbers
+from embedcache_cli.asking import label_options, numbers, takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell
 from embedcache_cli.probe_printing import SHOWN, figure
+
+if TYPE_CHECKING:
+    from embedcache import DatasetOptions
 
 NAME = "subgroups"
 
 
+@takes(label_options, only=("id_column", "path_column", "patient_column", "root_dir"))
 def command(
+    options: "DatasetOptions",
     result: Annotated[str, typer.Argument(help="A result's JSON.")],
-    by: Annotated[str, typer.Option(help="The column: a binary, multiclass or numeric task of the labels.")],
+    by: Annotated[str, typer.Option(help="The column: any of --labels or of --root, else a task of the labels.")],
     labels: Annotated[str | None, typer.Option(help="A table of your own with the column, by the store's ids.")] = None,
     join_on: Annotated[str | None, typer.Option(help="The column of that table with sample ids or patients.")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="The dataset that was extracted, for a column of its own that is no label.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="What is at --root; the store's own dataset unless given.")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="The store, if it is not in the cache of the result.")] = None,
     edges: Annotated[
         str | None, typer.Option(help="Where to cut a numeric column, with commas; tens unless given.")
@@ -32,6 +43,9 @@ def command(
         store=store,
         labels=labels,
         join_on=join_on,
+        dataset=dataset,
+        root=root,
+        options=options,
         edges=numbers(edges, float, "--edges") if edges else None,
         resamples=resamples,
     )

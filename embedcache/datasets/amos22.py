@@ -36,7 +36,7 @@ PUBLISHED = Published(
     300,
     "CT volumes with masks",
     300,
-    'systematic: 50 test, 20 validate, 80 train as in the study (`--where "study == 1"`); the other 150 say no part',
+    'systematic: 50 test, 20 validate, 80 train as in the paper (`--where "paper_subset == 1"`); the other 150 are in no part',
 )
 
 
@@ -80,7 +80,7 @@ def open_amos22(root: Path, options: DatasetOptions) -> Dataset:
         listing=DOCUMENT,
     )
     columns = {
-        "study": (split != "").astype(np.float64),
+        "paper_subset": (split != "").astype(np.float64),
         "folder": strings([case.image.split("/", 1)[0] for case in found]),
     }
     masks_of = Masks(strings([str(folder / case.mask) for case in found]), dict(enumerate(ORGANS, start=1)))

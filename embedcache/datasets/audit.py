@@ -13,6 +13,7 @@ from embedcache.datasets.base import MASK_SEPARATOR, Dataset, DatasetOptions
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image
 from embedcache.images.files import form_of, is_series, split_path
+from embedcache.images.grids import Grid, lay, read_grid
 from embedcache.types import PARTS, Samples, StringArray
 
 FILES = 200
@@ -66,6 +67,14 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIO
     missing = tuple(getattr(dataset, "missing", ()))
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(files, len(samples))).astype(np.int64)).tolist()
     parts = Counter(samples.split.tolist())
+    by_index: set[int] = set()
+    problems = (*missing, *_problems(dataset, samples, chosen, by_index))
+    notices = [notice for notice in dataset.notices if notice not in missing]
+    if by_index:
+        notices.append(
+            f"{len(by_index)} of the masks that were opened are laid on their images by voxel index: one of the two headers does "
+            "not say how it lies"
+        )
     return Audit(
         dataset=dataset.info.name,
         samples=len(samples),
@@ -73,12 +82,13 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIO
         parts={part: parts[part] for part in PARTS if part in parts},
         tasks=tuple(task.name for task in dataset.labels().tasks),
         opened=len(chosen),
-        problems=(*missing, *_problems(dataset, samples, chosen)),
-        notices=tuple(notice for notice in dataset.notices if notice not in missing),
+        problems=problems,
+        notices=tuple(notices),
     )
 
 
-def _problems(dataset: Dataset, samples: Samples, chosen: list[int]) -> Iterator[str]:
+def _problems(dataset: Dataset, samples: Samples, chosen: list[int], by_index: set[int]) -> Iterator[str]:
+    """A line each; samples whose mask is laid by index are added to `by_index`."""
     masks = dataset.masks() if isinstance(dataset, _Masked) else None
     names = dataset.mask_values() if isinstance(dataset, _NamedMasks) else {}
     for i in chosen:
@@ -88,49 +98,63 @@ def _problems(dataset: Dataset, samples: Samples, chosen: list[int]) -> Iterator
             if masks is None or not masks[i]:
                 count_slices(str(samples.path[i]))
                 continue
-            image = _grid(str(samples.path[i]))
+            image = _headed(str(samples.path[i]))
         except ImageError as error:
             yield f"{where} can not be read: {error.reason}"
             continue
         for path in str(masks[i]).split(MASK_SEPARATOR):
             # one of several files marks one class with whatever value
             known = {} if MASK_SEPARATOR in masks[i] else names
-            yield from _mask_problems(path, str(samples.path[i]), image, known, where)
+            problem, told = _mask_problem(path, image, known, where)
+            if told:
+                by_index.add(i)
+            if problem:
+                yield problem
 
 
-def _mask_problems(
-    path: str, image_path: str, image: tuple[int, ...], names: Mapping[int, str], where: str
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Image:
+    """What a mask has to fit."""
+
+    path: str
+    shape: tuple[int, ...]
+    """(slices, rows, columns)."""
+    grid: Grid | None
+
+
+def _headed(path: str) -> _Image:
+    opened = open_image(path)
+    return _Image(path, (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3]), read_grid(path))
+
+
+def _mask_problem(path: str, image: _Image, names: Mapping[int, str], where: str) -> tuple[str, bool]:
+    """What is wrong with a mask, "" if nothing; and whether it is laid on its image by index."""
     try:
-        values = _mask_values(path, image_path)
+        values, by_index = _mask_values(path, image)
     except ImageError as error:
-        yield f"the mask of {where} can not be read: {error.reason}"
-        return
-    if values.shape[:3] != image:
-        yield (
-            f"the mask of {where} is {_size(values.shape[:3])} and its image {_size(image)} (slices x rows x columns); a mask "
-            "lies on its image's own grid"
+        return f"the mask of {where} can not be used: {error.reason}", False
+    if values.shape[:3] != image.shape:
+        problem = (
+            f"the mask of {where} is {_size(values.shape[:3])} and its image {_size(image.shape)} (slices x rows x columns); a "
+            "mask lies on its image's own grid"
         )
-        return
+        return problem, by_index
     unknown = [value for value in np.unique(values).tolist() if value and value not in names]
     if names and unknown:
         known = ", ".join(f"{value} {name}" for value, name in names.items())
-        yield f"the mask of {where} holds value {unknown[0]:g}, which is none of the dataset's: {known}"
+        return f"the mask of {where} holds value {unknown[0]:g}, which is none of the dataset's: {known}", by_index
+    return "", by_index
 
 
-def _mask_values(path: str, image: str) -> npt.NDArray[Any]:
+def _mask_values(path: str, image: _Image) -> tuple[npt.NDArray[Any], bool]:
+    """On the voxels of the image, and whether they are laid there by index. Raises ImageError."""
     if not is_series(path) and form_of(split_path(path)[0]) == "dicom":
         from embedcache.images.segmentation import read_segmentation, segment_labels  # pydicom takes 0.4 s
 
         if segment_labels(path) is not None:
-            return read_segmentation(path, image).values
+            return read_segmentation(path, image.path).values, False
     opened = open_image(path)
-    return opened.read(0, opened.n_slices).pixels
-
-
-def _grid(path: str) -> tuple[int, ...]:
-    opened = open_image(path)
-    return (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3])
+    return lay(opened.read(0, opened.n_slices).pixels, read_grid(path), image.grid)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -66,8 +66,10 @@ class DatasetOptions:
     """Its column of sample ids or of patients."""
     slice_column: str | None = None
     """Its column of slice numbers, for labels at the level of slices."""
+    slice_order: str | None = None
+    """How these count: `anatomy` (from feet to head, along the slices' normal; so unless said) or `file` (as stored)."""
     uncertain: str | None = None
-    """What CheXpert's "uncertain" counts as: `zeros`, `ones` or `ignore`."""
+    """What -1, "uncertain", counts as in CheXpert, or in a table's columns of yes and no: `zeros`, `ones` or `ignore`."""
     channel: str | None = None
     """Which channel of a dataset with several (nnU-Net): its name or number."""
 
@@ -75,9 +77,13 @@ class DatasetOptions:
         hold_fields(self)
 
     def only(self, dataset: str, *taken: str) -> None:
-        """Raise InputError if an option is set that `dataset` does not take, rather than ignore it in silence."""
+        """Raise InputError if an option is set that `dataset` does not take, rather than ignore it in silence.
+
+        A second table of labels takes `uncertain`, whatever the dataset.
+        """
+        of_labels = ("uncertain",) if "label_table" in taken and self.label_table is not None else ()
         for given in fields(self):
-            if given.name not in taken and getattr(self, given.name) not in (None, ()):
+            if given.name not in (*taken, *of_labels) and getattr(self, given.name) not in (None, ()):
                 switch = {"tasks": "task", "label_table": "labels"}.get(given.name, given.name.replace("_", "-"))
                 raise InputError(f"dataset {dataset} does not take --{switch}: it knows its own columns; leave it out.")
 

@@ -1,6 +1,7 @@
 """`chexpert`: the frontal radiographs of CheXpert, in either size, in the layout in which Stanford distributes it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import numpy.typing as npt
 from embedcache.datasets.base import Columns, Dataset, DatasetOptions, Published, adapter
 from embedcache.datasets.columns import Table, is_missing, number, read_table
 from embedcache.datasets.publishing import COMMON_OPTIONS, OwnTask, absent, find_root, published_dataset
-from embedcache.errors import InputError, suggest
+from embedcache.datasets.uncertain import VALUE, Policy, parse_policy
+from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Samples, Task, strings
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The five of the competition, and of the study."""
-POLICIES = ("zeros", "ones", "ignore")
-"""What -1, "uncertain", counts as; `zeros` unless asked for otherwise, as in the study."""
+DEFAULT_POLICY: Policy = "zeros"
+"""What -1, "uncertain", counts as, as in the study."""
 TASK = "findings"
 FOLDERS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 TABLES = (("train.csv", "train"), ("valid.csv", "valid"), ("test.csv", "test"), ("test_labels.csv", "test"))
@@ -49,9 +51,8 @@ def open_chexpert(root: Path, options: DatasetOptions) -> Dataset:
     InputError if the training table or every image is missing, and for a label that is none of 1, 0, -1 and empty.
     """
     options.only("chexpert", *COMMON_OPTIONS, "uncertain")
-    policy = options.uncertain or POLICIES[0]
-    if policy not in POLICIES:
-        raise InputError(str(suggest("--uncertain policy", policy, POLICIES)))
+    policy = parse_policy(options.uncertain) if options.uncertain else DEFAULT_POLICY
+    options = replace(options, uncertain=None)  # it speaks of CheXpert's own labels, not of a second table's
     folder = find_root(root, ["train.csv"], FOLDERS, "--root is CheXpert's folder, with train.csv and train/.")
     tables = [(read_table(folder / name), part) for name, part in TABLES if (folder / name).is_file()]
     has_test = any(part == "test" for _, part in tables)
@@ -102,9 +103,9 @@ def _below_archive(path: str, table: Table, row: int) -> str:
     raise InputError(f"{table.where(row)} has no path of CheXpert's in its column 'Path'; take its own table.")
 
 
-def _values(table: Table, policy: str) -> npt.NDArray[np.float64]:
+def _values(table: Table, policy: Policy) -> npt.NDArray[np.float64]:
     """Shape (rows, 5)."""
-    meaning = {1.0: 1.0, 0.0: 0.0, -1.0: {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[policy]}
+    meaning = {1.0: 1.0, 0.0: 0.0, -1.0: VALUE[policy]}
     found = np.empty((len(table), len(FINDINGS)))
     for k, name in enumerate(FINDINGS):
         column = table.column(name)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from embedcache.errors import InputError, suggest
 from embedcache.types import IntArray, StringArray, strings
 
-MISSING = ("", "NA", "NaN", "null", "?")
+MISSING = ("", "NA", "N/A", "#N/A", "<NA>", "n.a.", "NaN", "NaT", "null", "unknown", "?", "-")
 """What a cell says when the value is not known, in any case of letters."""
 
 _MISSING_WORDS = frozenset(word.lower() for word in MISSING)

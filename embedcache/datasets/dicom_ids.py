@@ -24,6 +24,7 @@ def dicom_ids(samples: Samples, files: Sequence[Sequence[DicomFile]]) -> OtherId
             "StudyInstanceUID": strings([of[0].study if of else "" for of in files]),
             "AccessionNumber": strings([of[0].accession if of else "" for of in files]),
             "SeriesInstanceUID": strings([of[0].series if of else "" for of in files]),
+            "PatientID": strings([of[0].patient if of else "" for of in files]),
         },
         instance=strings([file.instance for of in files for file in of]),
         sample=np.repeat(np.arange(len(files)), [len(of) for of in files]),

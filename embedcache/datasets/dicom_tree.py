@@ -10,6 +10,7 @@ import numpy as np
 from embedcache.datasets.base import Columns, Dataset, DatasetOptions, ListedDataset, adapter, check_samples, named
 from embedcache.datasets.dicom_ids import dicom_ids
 from embedcache.datasets.labelling import all_rows
+from embedcache.datasets.publishing import COMMON_OPTIONS
 from embedcache.datasets.second_table import join_labels
 from embedcache.errors import ImageError, InputError
 from embedcache.images.files import SERIES
@@ -50,7 +51,7 @@ def open_dicom_tree(root: Path, options: DatasetOptions) -> Dataset:
     table, joined by AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (of slices) or patient. A
     segmentation anywhere in the tree that names one of the series is its mask. Raises InputError if there is no DICOM image.
     """
-    options.only("dicom-tree", "name", "label_table", "join_on", "slice_column", "tasks", "positive", "sep", "level")
+    options.only("dicom-tree", *COMMON_OPTIONS)
     try:
         tree = scan_tree(str(root))
     except ImageError as error:

@@ -15,7 +15,9 @@ from embedcache.datasets.base import (
     check_samples,
     named,
 )
+from embedcache.datasets.header_patients import header_patients
 from embedcache.datasets.labelling import all_rows, long_rows
+from embedcache.datasets.publishing import COMMON_OPTIONS
 from embedcache.datasets.second_table import join_labels
 from embedcache.datasets.tasks import parse_positive
 from embedcache.errors import InputError
@@ -47,22 +49,28 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
     Raises InputError if there is no such folder or no image in a folder of a class, if folders of parts and of classes
     lie side by side, and for a `--positive` that is no class.
     """
-    options.only("folder", "name", "positive", "label_table", "join_on", "slice_column", "tasks", "sep", "level")
+    options.only("folder", *COMMON_OPTIONS)
     if not root.is_dir():
         raise InputError(f"there is no folder {root.name}; give the folder that holds a folder per class.")
     found, skipped = _images(root)
     if not found:
         raise InputError(f"folder {root.name} holds no image in a folder per class: <class>/<image>.")
+    ids, paths = strings([f.relative for f in found]), strings([str(root / f.relative) for f in found])
+    patients, told = header_patients(ids, paths)
     samples = Samples(
-        id=strings([f.relative for f in found]),
-        patient_id=strings([f.relative for f in found]),
-        path=strings([str(root / f.relative) for f in found]),
+        id=ids,
+        patient_id=patients,
+        path=paths,
         split=strings([f.split for f in found]),
         row=np.arange(1, len(found) + 1),
         listing="the folder",
     )
     check_samples(samples)
     notices: tuple[str, ...] = ("a folder says nothing of patients, so every image counts as a patient of its own",)
+    if told:
+        notices = (
+            f"{told} of {len(found)} images have their patient from PatientID in their DICOM headers, the others are one each",
+        )
     if skipped:
         notices += (f"{skipped} files were left out: hidden, not in a folder of a class, or no image",)
     joined = join_labels(samples, options) if options.label_table or options.join_on else None

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions
-from embedcache.datasets.columns import MISSING, Column, Table, is_missing, number, plain_name
+from embedcache.datasets.columns import MISSING, Column, Table, is_missing, number
+from embedcache.datasets.identifying import identifying
 from embedcache.datasets.tasks import DeclaredTask, parse_level, parse_positive, parse_tasks
+from embedcache.datasets.uncertain import VALUE, Policy, is_uncertain, parse_policy
 from embedcache.errors import InputError, suggest
 from embedcache.types import Level, Task
 
@@ -26,17 +28,8 @@ HEALTHY_WORDS = frozenset({"normal", "benign", "healthy", "control", "absent", "
 NO_LABEL_WORDS = frozenset({"no finding", "none", "normal"})
 """A cell of a multilabel column that says: looked at, and nothing found."""
 
-_WHO = "id uid uuid guid pid name birth dob mrn ssn accession patient subject person phone telephone email mail"
-_WHERE_AND_WHEN = "address institution hospital zip postcode url date datetime time timestamp"
-_WHICH_FILE = "path file filename filepath hash md5 sha1 sha256 checksum digest"
-_PROSE_AND_PARTS = "comment comments note notes report split fold"
-_IDENTIFYING = frozenset(" ".join([_WHO, _WHERE_AND_WHEN, _WHICH_FILE, _PROSE_AND_PARTS]).split(" "))
-_IDENTIFYING_PARTS = ("birth", "accession", "address", "institution", "telephone", "filename", "filepath")
-# whole endings only: `uid`, `id` and `date` also end fluid, covid and candidate
-_IDENTIFYING_ENDS = (
-    "patientid", "imageid", "studyid", "seriesid", "sampleid", "subjectid", "caseid", "instanceuid", "studyuid", "seriesuid",
-    "studydate", "seriesdate", "scandate", "examdate", "visitdate",
-)  # fmt: skip
+DEFAULT_POLICY: Policy = "ignore"
+"""What -1 counts as in a column of yes and no, where nobody says."""
 _DATE = re.compile(r"(19|20)\d\d([-/.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])")
 
 
@@ -53,6 +46,8 @@ class ColumnFinding:
     """What to write on the command line to have it otherwise."""
     sep: str = ""
     """What separates the labels in a cell; "" where a cell holds one."""
+    uncertain: Policy | None = None
+    """What -1 counts as; None where it says nothing of the kind."""
 
     @property
     def column(self) -> str:
@@ -63,17 +58,18 @@ class ColumnFinding:
 def find_tasks(table: Table, apart: Sequence[str], options: DatasetOptions) -> list[ColumnFinding]:
     """A finding for every column that is not in `apart` (path, id, patient...), or for every declared task.
 
-    Raises InputError for a declared column that is not there or does not fit its kind, and for a `--positive` of a task
-    that is not there.
+    Raises InputError for a declared column that is not there or does not fit its kind, for a `--positive` of a task that is
+    not there, and for an `--uncertain` that no column asks for.
     """
     level = parse_level(options.level)
+    uncertain = parse_policy(options.uncertain) if options.uncertain else None
     declared = parse_tasks(options.tasks)
     positive = parse_positive(options.positive)
     if declared:
-        findings = [_declared(table, task, positive.get(task.name), options.sep, level) for task in declared]
+        findings = [_declared(table, task, positive.get(task.name), options.sep, level, uncertain) for task in declared]
     else:
         findings = [
-            _inferred(table.column(name), positive.get(name), options.sep, level)
+            _inferred(table.column(name), positive.get(name), options.sep, level, uncertain)
             for name in table.names
             if name not in apart
         ]
@@ -81,6 +77,10 @@ def find_tasks(table: Table, apart: Sequence[str], options: DatasetOptions) -> l
     for name in positive:
         if name not in tasks:
             raise InputError(f"--positive {name}: {suggest('task', name, tasks)}")
+    if uncertain and not any(f.uncertain for f in findings):
+        raise InputError(
+            f"--uncertain {uncertain}: no column of yes and no that {table.name} has as a label holds -1; leave it out."
+        )
     return findings
 
 
@@ -96,7 +96,7 @@ def answers(finding: ColumnFinding, table: Table) -> npt.NDArray[np.float64]:
         )
     columns = [table.column(name) for name in finding.columns]
     if task.kind == "multilabel" and len(columns) > 1:
-        return np.column_stack([_yes_no(column, table)[column.codes] for column in columns])
+        return np.column_stack([_yes_no(column, table, finding.uncertain)[column.codes] for column in columns])
     column = columns[0]
     if task.kind == "multilabel":
         return _several(column, task.classes, finding.sep)[column.codes]
@@ -105,8 +105,8 @@ def answers(finding: ColumnFinding, table: Table) -> npt.NDArray[np.float64]:
     elif task.kind == "multiclass":
         place = {name: float(k) for k, name in enumerate(task.classes)}
         values = np.array([place.get(word, np.nan) for word in column.words])
-    elif _is_yes_no(column):
-        values = _yes_no(column, table)
+    elif _is_yes_no(column) or finding.uncertain:
+        values = _yes_no(column, table, finding.uncertain)
         if task.positive is not None and task.positive.lower() not in POSITIVE_WORDS and number(task.positive) != 1:
             values = 1 - values
     else:
@@ -117,7 +117,9 @@ def answers(finding: ColumnFinding, table: Table) -> npt.NDArray[np.float64]:
 # --- what a column is --------------------------------------------------------------------------------
 
 
-def _inferred(column: Column, positive: str | None, sep: str | None, level: Level) -> ColumnFinding:
+def _inferred(
+    column: Column, positive: str | None, sep: str | None, level: Level, uncertain: Policy | None
+) -> ColumnFinding:
     name = column.name
     words = [word for word in column.words if not is_missing(word)]
     known = int(column.counts()[[not is_missing(word) for word in column.words]].sum())
@@ -126,11 +128,11 @@ def _inferred(column: Column, positive: str | None, sep: str | None, level: Leve
     if not words:
         return _refused(name, "it holds no value")
     if positive is not None:
-        return _binary(column, name, positive, level)
+        return _binary(column, name, positive, level, uncertain)
     if len(words) == 1:
         return _refused(name, "it holds one value only")
-    if _is_yes_no(column):
-        return _binary(column, name, None, level)
+    if _is_yes_no(column) or _is_unsure(column, uncertain):
+        return _binary(column, name, None, level, uncertain)
     if all(_DATE.fullmatch(word) for word in words):
         return _refused(name, "its values are dates")
     numbers = column.numbers()
@@ -147,7 +149,7 @@ def _inferred(column: Column, positive: str | None, sep: str | None, level: Leve
             return _multilabel(column, name, used, level)
     if few:
         if len(words) == 2:
-            return _binary(column, name, None, level)
+            return _binary(column, name, None, level, uncertain)
         classes = tuple(_ordered(words))
         task = Task(name, "multiclass", classes, level, missing=MISSING, column=name)
         return _taken(name, task, f"{len(classes)} distinct values")
@@ -157,7 +159,7 @@ def _inferred(column: Column, positive: str | None, sep: str | None, level: Leve
 
 
 def _declared(
-    table: Table, declared: DeclaredTask, positive: str | None, sep: str | None, level: Level
+    table: Table, declared: DeclaredTask, positive: str | None, sep: str | None, level: Level, uncertain: Policy | None
 ) -> ColumnFinding:
     for name in declared.columns:
         if name not in table.names:
@@ -166,21 +168,26 @@ def _declared(
     if positive is not None and kind != "binary":
         raise InputError(f"--positive {name}: only a binary task has a positive value, and it is declared {kind}.")
     if len(declared.columns) > 1:
-        for each in declared.columns:
-            _yes_no(table.column(each), table)
+        columns = [table.column(each) for each in declared.columns]
+        asked = uncertain or (DEFAULT_POLICY if any(_is_unsure(column, None) for column in columns) else None)
+        unsure = asked is not None and any(_is_unsure(column, asked) for column in columns)
+        policy = asked if unsure else None
+        for column in columns:
+            _yes_no(column, table, policy)
         task = Task(name, kind, declared.columns, level, missing=MISSING, column=", ".join(declared.columns))
-        return ColumnFinding(declared.columns, task, "declared, a column per label", f"--task {shlex.quote(name)}=...")
+        reason, switch = f"declared, a column per label{_said(policy)}", f"--task {shlex.quote(name)}=..."
+        return ColumnFinding(declared.columns, task, reason, switch, uncertain=policy)
     column = table.column(declared.columns[0])
     words = [word for word in column.words if not is_missing(word)]
     if not words:
         raise InputError(f"--task {name}: column {column.name!r} of {table.name} holds no value.")
     if kind == "binary":
-        if positive is None and len(words) > 2 and not _is_yes_no(column):
+        if positive is None and len(words) > 2 and not _is_yes_no(column) and not _is_unsure(column, uncertain):
             raise InputError(
                 f"--task {name}: column {column.name!r} of {table.name} holds {len(words)} distinct values; "
                 f"say which counts as 1 with --positive {name}=VALUE."
             )
-        finding = _binary(column, name, positive, level)
+        finding = _binary(column, name, positive, level, uncertain)
     elif kind == "multilabel":
         mark = sep or next((m for m in SEPARATORS if any(m in word for word in words)), SEPARATORS[0])
         finding = _multilabel(column, name, mark, level)
@@ -193,18 +200,6 @@ def _declared(
         _numeric(column, table)
         finding = _taken(column.name, Task(name, kind, (), level, missing=MISSING, column=column.name), "numbers")
     return replace(finding, reason=f"declared; {finding.reason}")
-
-
-def identifying(name: str) -> bool:
-    """Whether a column of this name is no label, but says who, when or where."""
-    spaced = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3 \2\4", name)
-    tokens = set(re.split(r"[^a-z0-9]+", spaced.lower()))
-    plain = plain_name(name)
-    return (
-        bool(tokens & _IDENTIFYING)
-        or any(part in plain for part in _IDENTIFYING_PARTS)
-        or plain.endswith(_IDENTIFYING_ENDS)
-    )
 
 
 def _refused(name: str, reason: str) -> ColumnFinding:
@@ -222,29 +217,40 @@ def _taken(column: str, task: Task, reason: str, sep: str = "") -> ColumnFinding
 # --- binary ------------------------------------------------------------------------------------------
 
 
-def _binary(column: Column, name: str, positive: str | None, level: Level) -> ColumnFinding:
+def _binary(column: Column, name: str, positive: str | None, level: Level, uncertain: Policy | None) -> ColumnFinding:
     words = [word for word in column.words if not is_missing(word)]
     if positive is not None and positive not in words:
         raise InputError(
             f"--positive {name}={positive}: column {column.name!r} has no such value. It has {_listed(words)}."
         )
-    if _is_yes_no(column):
+    unsure = _is_unsure(column, uncertain) and (positive is None or _truth(positive) is not None)
+    policy = (uncertain or DEFAULT_POLICY) if unsure else None
+    if _is_yes_no(column) or policy:
         counts = dict(zip(column.words, column.counts().tolist(), strict=True))
         yes = sorted((w for w in words if _truth(w) == 1), key=lambda w: (-counts[w], w))
         chosen = positive or (yes[0] if yes else "1")
         label = name if _truth(chosen) == 1 else f"{name}={chosen}"
-        reason = f"yes or no; {chosen!r} counts as 1"
+        reason = f"yes or no; {chosen!r} counts as 1{_said(policy)}"
     else:
         ordered = _ordered(words)
         ill = [word for word in ordered if word.lower() not in HEALTHY_WORDS]
         chosen = positive or (ill[0] if len(ill) == 1 else ordered[-1])
         label = chosen
         rule = "given" if positive else "the other means healthy" if len(ill) == 1 else "the last in order"
-        reason = f"{len(words)} distinct values; {chosen!r} counts as 1 ({rule})"
+        rest = f", and {_listed([word for word in words if word != chosen])} as 0" if len(words) > 2 else ""
+        reason = f"{len(words)} distinct values; {chosen!r} counts as 1{rest} ({rule})"
     task = Task(name, "binary", (label,), level, positive=chosen, missing=MISSING, column=column.name)
-    return ColumnFinding(
-        (column.name,), task, reason, f"--positive {shlex.quote(name)}=VALUE, {_switch(name, column.name)}"
-    )
+    switch = f"--positive {shlex.quote(name)}=VALUE, {_switch(name, column.name)}"
+    if policy:
+        switch = f"--uncertain zeros|ones|ignore, {switch}"
+    return ColumnFinding((column.name,), task, reason, switch, uncertain=policy)
+
+
+def _said(policy: Policy | None) -> str:
+    if policy is None:
+        return ""
+    meaning = {"zeros": "counts as 0", "ones": "counts as 1", "ignore": "is missing"}[policy]
+    return f"; -1 (uncertain) {meaning}"
 
 
 def _truth(word: str) -> float | None:
@@ -260,9 +266,20 @@ def _is_yes_no(column: Column) -> bool:
     return bool(words) and all(_truth(word) is not None for word in words)
 
 
-def _yes_no(column: Column, table: Table) -> npt.NDArray[np.float64]:
+def _is_unsure(column: Column, asked: Policy | None) -> bool:
+    """Whether -1 stands beside yes and no; unless asked for, beside both: -1 and 1 alone are how some write no and yes."""
+    truths = {_truth(word) for word in column.words if not is_missing(word) and not is_uncertain(word)}
+    there = any(is_uncertain(word) for word in column.words)
+    return there and None not in truths and (truths == {0.0, 1.0} or (asked is not None and bool(truths)))
+
+
+def _yes_no(column: Column, table: Table, uncertain: Policy | None) -> npt.NDArray[np.float64]:
     """1, 0 or NaN per word. Raises InputError, naming the row, for another word."""
     values = [np.nan if is_missing(word) else _truth(word) for word in column.words]
+    if uncertain:
+        values = [
+            VALUE[uncertain] if is_uncertain(word) else value for word, value in zip(column.words, values, strict=True)
+        ]
     if None in values:
         raise _unfit(column, values.index(None), table, "neither yes nor no (1/0, true/false, yes/no, pos/neg)")
     return np.array(values, dtype=np.float64)

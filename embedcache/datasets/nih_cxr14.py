@@ -10,6 +10,7 @@ import numpy.typing as npt
 from embedcache.datasets.base import Dataset, DatasetOptions, ListedDataset, Published, adapter, check_samples, named
 from embedcache.datasets.columns import Table, TableColumns, read_table
 from embedcache.datasets.labelling import all_rows, long_rows
+from embedcache.datasets.publishing import COMMON_OPTIONS
 from embedcache.datasets.second_table import join_labels
 from embedcache.errors import InputError
 from embedcache.store.texts import locate
@@ -52,7 +53,7 @@ def open_nih_cxr14(root: Path, options: DatasetOptions) -> Dataset:
     Ids are file names. Raises InputError if the table or every image is missing, and for a finding that is not among
     the 14, an image in both lists, or a patient in both.
     """
-    options.only("nih-cxr14", "name", "label_table", "join_on", "slice_column", "tasks", "positive", "sep", "level")
+    options.only("nih-cxr14", *COMMON_OPTIONS)
     table = _table(root)
     listed = _column(table, "Image Index")
     files = _files(root)

@@ -13,7 +13,7 @@ from embedcache.datasets.second_table import join_labels
 from embedcache.errors import InputError
 from embedcache.types import DatasetInfo, Labels, Samples, StringArray, Task, strings
 
-COMMON_OPTIONS = ("name", "label_table", "join_on", "slice_column", "tasks", "positive", "sep", "level")
+COMMON_OPTIONS = ("name", "label_table", "join_on", "slice_column", "slice_order", "tasks", "positive", "sep", "level")
 """What every published dataset takes: its name in the cache, and a second table of labels."""
 
 

@@ -1,7 +1,7 @@
 """`table`: any CSV or Parquet file with a column of paths, and optional ids, patients, splits, masks and labels."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from embedcache.datasets.base import (
     named,
 )
 from embedcache.datasets.columns import Table, TableColumns, is_missing, read_table
+from embedcache.datasets.header_patients import header_patients
 from embedcache.datasets.infer import ColumnFinding, find_tasks
 from embedcache.datasets.joining import OtherIds
 from embedcache.datasets.labelling import all_rows, labels_from
@@ -99,6 +100,7 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
     without a path, id or patient, two rows with one id, a patient in two splits, an unknown split, and where not one
     of the files is there (a single missing file is a bad sample, which extraction sets aside).
     """
+    options.only("table", *(field.name for field in fields(options) if field.name != "channel"))
     table = read_table(root)
     roles = find_roles(table, options)
     base = Path(options.root_dir).absolute() if options.root_dir else root.parent
@@ -144,11 +146,8 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
     if roles.patient:
         patients = _filled(table, roles.patient, "patient")
     else:
-        patients = ids
-        notices = (
-            f"{table.name} has no column of patients, so every sample counts as a patient of its own; if that is wrong, "
-            f"name the column with --patient-column, or test samples leak into training",
-        )
+        patients, n_told = header_patients(ids, _paths(written, base))
+        notices = (_said_of_patients(table, n_told),)
     split = read_parts(table, roles.split) if roles.split else strings([""] * len(table))
     samples = Samples(ids, patients, _paths(written, base), split, np.arange(1, len(table) + 1), table.name)
     check_samples(samples)
@@ -158,6 +157,19 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
             f"from the table's folder, or from --root-dir."
         )
     return samples, notices
+
+
+def _said_of_patients(table: Table, told: int) -> str:
+    every = "every sample counts"
+    if told:
+        every = f"{told} of {len(table)} samples have theirs from PatientID in their DICOM headers"
+        if told < len(table):
+            every += ", and each of the others counts"
+    own = "" if told == len(table) else " as a patient of its own"
+    return (
+        f"{table.name} has no column of patients, so {every}{own}; if that is wrong, name the column with --patient-column, or "
+        "test samples leak into training"
+    )
 
 
 def _filled(table: Table, name: str, what: str) -> StringArray:

@@ -8,7 +8,9 @@
     --level patient|study|sample|slice      what the labels attach to; sample unless given.
     --labels FILE --join-on COLUMN          the labels are in FILE, whose COLUMN holds sample ids or patients.
 
-A cell that is empty or says NA, NaN, null or ? is a missing label.
+    --uncertain zeros|ones|ignore           what -1 counts as in a column of yes and no; missing (ignore) unless given.
+
+A cell that is empty or says NA, N/A, #N/A, NaN, null, unknown, ? or - is a missing label.
 """
 
 from collections.abc import Sequence

@@ -28,6 +28,7 @@ from embedcache.evaluation.few_shot_result import (
     write_curve,
 )
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
+from embedcache.evaluation.reading import pooled_by_patient
 from embedcache.evaluation.results import make_folder, results_folder, source_of
 from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
@@ -75,7 +76,7 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
         points=tuple(points),
         chosen=_chosen(question, config),
         counts=data.counts,
-        warnings=_warnings(config, points),
+        warnings=((pooled_by_patient(question.task),) if question.pool_by else ()) + _warnings(config, points),
         source=source_of(question.cache),
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__},
@@ -111,7 +112,7 @@ def _ask(config: FewShotConfig) -> Question:
 
 def _inputs(question: Question, config: FewShotConfig) -> dict[str, Any]:
     asked = question.inputs["config"]
-    kept = ("task", "classes", "features", "layers", "pool", "strict_volumes", "standardize")
+    kept = ("task", "classes", "features", "layers", "pool", "pool_by", "strict_volumes", "standardize")
     few = {
         "shots": config.shots,
         "draws": config.draws,
@@ -121,7 +122,7 @@ def _inputs(question: Question, config: FewShotConfig) -> dict[str, Any]:
         "whole": config.whole,
         "seed": config.seed,
     }
-    return plain({**question.inputs, "config": {name: asked[name] for name in kept}, "few_shot": few})
+    return plain({**question.inputs, "config": {name: asked[name] for name in kept if name in asked}, "few_shot": few})
 
 
 def _read(question: Question, config: FewShotConfig) -> _Data:
@@ -134,6 +135,7 @@ def _read(question: Question, config: FewShotConfig) -> _Data:
         task=question.task.name,
         labels=question.labels,
         split=question.split.sample.tolist(),
+        pool_by=question.pool_by,
     )
     everything = question.task.classes or ("",)
     all_truth = label_matrix(features.y, question.kind, len(everything) if question.kind != "binary" else 1)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embedcache.errors import InputError
 from embedcache.probes.base import Groups, Matrix, ProbeKind
 
-NONE = "No Finding"
+NONE = "no positive"
 """What a result calls the class of patients without any positive."""
 
 

@@ -272,7 +272,7 @@ class _LastRead:
             question.task.name,
             widest(question.choices.values()),
             question.pool,
-            config.pool_by,
+            question.pool_by,
             tuple(cache.path for cache in question.planes),
             config.strict_volumes,
             split_digest(question.split),

@@ -8,16 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions, check_samples
-from embedcache.datasets.columns import read_table
+from embedcache.datasets.columns import Table, read_table
+from embedcache.datasets.keys import link_samples
 from embedcache.datasets.labelling import all_rows
 from embedcache.datasets.second_table import JOIN_COLUMNS, join_labels
 from embedcache.datasets.table import SPLIT_COLUMNS, read_parts
-from embedcache.errors import InputError
+from embedcache.errors import InputError, suggest
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import factorise, locate
-from embedcache.types import Labels, Samples, Task, strings
+from embedcache.types import IntArray, Labels, Samples, Task, strings
 
 
 def find_labels(cache: FeatureCache, file: Path | None = None, join_on: str | None = None) -> Labels:
@@ -35,11 +36,12 @@ def find_labels(cache: FeatureCache, file: Path | None = None, join_on: str | No
 
 def _join_table(cache: FeatureCache, file: Path, join_on: str | None) -> Labels:
     stored = cache.samples()
-    n = len(stored)
+    current = ~stored.superseded  # a sample whose image changed is there once more
+    n = int(current.sum())
     whose = ", which has pseudonyms in place of your ids" if cache.root.id_scheme == "pseudonym" else ""
     samples = Samples(
-        id=stored.id,
-        patient_id=stored.patient_id,
+        id=stored.id[current],
+        patient_id=stored.patient_id[current],
         path=strings([""] * n),
         split=strings([""] * n),
         row=np.arange(1, n + 1),
@@ -56,12 +58,35 @@ def _with_parts(samples: Samples, file: Path, join_on: str | None) -> Samples:
     split, key = table.find(None, SPLIT_COLUMNS), table.find(join_on, JOIN_COLUMNS)
     if split is None or key is None:
         return samples
-    ids, parts = table.column(key).text(), read_parts(table, split)
-    by_sample, by_patient = locate(samples.id, ids), locate(samples.patient_id, ids)
-    row = np.where(by_sample >= 0, by_sample, by_patient)
-    told = replace(samples, split=np.where(row >= 0, parts[row], ""))
+    row = link_samples(table, key, samples.id, samples.patient_id).row
+    told = replace(samples, split=np.where(row >= 0, read_parts(table, split)[row], ""))
     check_samples(told)
     return told
+
+
+def table_rows(cache: FeatureCache, file: Path, join_on: str | None, column: str) -> tuple[Table, IntArray]:
+    """The user's table, and the row of each of the store's samples in it, -1 for none.
+
+    Raises InputError where it has no such column or no column of ids, or where two rows are of one sample and differ in it.
+    """
+    table = read_table(file)
+    key = table.find(join_on, JOIN_COLUMNS)
+    if column not in table.names:
+        raise suggest(f"column of {table.name}", column, table.names)
+    if key is None:
+        raise InputError(f"{table.name} has no column of ids; name the column to join on with --join-on.")
+    samples = cache.samples()
+    link = link_samples(table, key, samples.id, samples.patient_id)
+    values, matched = table.column(column).codes, np.flatnonzero(link.found >= 0)
+    first = locate(table.column(key).text()[matched], table.column(key).text())
+    torn = np.flatnonzero(values[first] != values[matched])
+    if len(torn):
+        i, j = int(first[torn[0]]), int(matched[torn[0]])
+        raise InputError(
+            f"{table.where(i)} and {table.where(j)} are of the same sample or patient and differ in column {column!r}; keep one "
+            "of them."
+        )
+    return table, link.row
 
 
 def labels_digest(labels: Labels, task: Task) -> str:

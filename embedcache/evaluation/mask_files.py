@@ -1,8 +1,9 @@
 """Masks of a store's samples, read from the dataset again: a cache holds none.
 
-A mask is an image file on its image's own grid whose stored values are classes; 0 is the background. Which value is
-what is said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number. Or it is a DICOM
-segmentation, which lies on its image by position and names its segments itself: see `segments`.
+A mask is an image file on its image's own grid whose stored values are classes; 0 is the background. Where its header
+and the image's say how they lie, it is turned onto the image by that, else it is laid by index. Which value is what is
+said as `255=lung,127=ignore`; unsaid, every value but 0 is a class named by its number. Or it is a DICOM segmentation,
+which lies on its image by position and names its segments itself: see `segments`.
 """
 
 from collections.abc import Mapping
@@ -12,19 +13,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets import open_dataset
 from embedcache.datasets.base import MASK_SEPARATOR, DatasetOptions
-from embedcache.datasets.identifiers import assign_ids, load_key
-from embedcache.datasets.labelling import all_rows
 from embedcache.errors import ImageError, InputError
+from embedcache.evaluation.listing import list_again
 from embedcache.evaluation.segments import SegmentValues, read_segments
 from embedcache.images import ImageOptions, open_image
+from embedcache.images.grids import Grid, lay, read_grid
 from embedcache.images.options import parse_plane
 from embedcache.images.windows import physical
 from embedcache.store.labels import rows_of
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
-from embedcache.types import DatasetInfo, IntArray, Labels, StringArray
+from embedcache.types import IntArray, Labels, StringArray
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Names that a value may be given instead of a class's: nothing, and pixels that count neither way."""
@@ -146,14 +146,14 @@ class StoreMasks:
     """(n,): how a message names each."""
     slices: IntArray
     """(n,): that the store has of each."""
-    options: ImageOptions = field(default_factory=ImageOptions)
-    """The plane of the store's slices; a mask has one time point."""
     names: Mapping[int, str] = field(default_factory=dict)
     """What the dataset says that the values mean; empty where it says nothing."""
     segments: SegmentValues | None = None
     """None where the masks are no DICOM segmentations."""
     image_options: ImageOptions = field(default_factory=ImageOptions)
-    """Those of the store's images, on whose slices a segmentation is laid."""
+    """Those of the store's images, on whose slices a mask is laid."""
+    by_index: set[int] = field(default_factory=set)
+    """Of the masks read so far, those laid by index though a header says how its image lies, or how it does."""
     _last: tuple[int, npt.NDArray[Any]] | None = None
 
     def values(self, i: int) -> npt.NDArray[Any]:
@@ -172,7 +172,8 @@ class StoreMasks:
     def _read(self, i: int) -> npt.NDArray[Any]:
         if self.segments is not None:
             return self._checked(self._read_segmentation(self.segments, i), i)
-        parts = [self._read_file(path, i) for path in str(self.path[i]).split(MASK_SEPARATOR)]
+        image = self._image_grid(i)
+        parts = [self._read_file(path, image, i) for path in str(self.path[i]).split(MASK_SEPARATOR)]
         if len(parts) == 1:
             return parts[0]
         if len({part.shape for part in parts}) > 1:
@@ -190,6 +191,30 @@ class StoreMasks:
         except ImageError as error:
             raise InputError(f"the mask of {self.where[i]} can not be used: {error.reason}") from error
 
+    def _image_grid(self, i: int) -> Grid | ImageError | None:
+        """How its image lies, or why that can not be read."""
+        try:
+            return read_grid(str(self.image[i]), self.image_options)
+        except ImageError as error:
+            return error
+
+    def _laid(
+        self, values: npt.NDArray[Any], grid: Grid | None, image: Grid | ImageError | None, i: int
+    ) -> npt.NDArray[Any]:
+        if isinstance(image, ImageError):
+            if grid is None:  # a picture says nothing of how it lies
+                return values
+            raise InputError(
+                f"how the mask of {self.where[i]} lies on its image is not known, as that can not be read: {image.reason}"
+            ) from image
+        try:
+            laid, by_index = lay(values, grid, image)
+        except ImageError as error:
+            raise InputError(f"the mask of {self.where[i]} can not be used: {error.reason}") from error
+        if by_index:
+            self.by_index.add(i)
+        return laid
+
     def _checked(self, values: npt.NDArray[Any], i: int) -> npt.NDArray[Any]:
         if len(values) != self.slices[i]:
             raise InputError(
@@ -198,13 +223,14 @@ class StoreMasks:
             )
         return values
 
-    def _read_file(self, path: str, i: int) -> npt.NDArray[Any]:
+    def _read_file(self, path: str, on: Grid | ImageError | None, i: int) -> npt.NDArray[Any]:
         try:
-            image = open_image(path, self.options)
+            image = open_image(path)
             volume = image.read(0, image.n_slices)
+            grid = read_grid(path)
         except ImageError as error:
             raise InputError(f"the mask of {self.where[i]} can not be read: {error.reason}") from error
-        values = self._checked(volume.pixels, i)
+        values = self._checked(self._laid(volume.pixels, grid, on, i), i)
         if values.ndim == 4:
             if (values != values[..., :1]).any():
                 raise InputError(f"the mask of {self.where[i]} is a colour image; save it in grey, a value per class.")
@@ -225,26 +251,17 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
     The dataset is the one that was extracted, or a table of its ids (or paths) and masks. Raises InputError if it has no
     masks, if the key of the store's pseudonyms is not here, or if none of its samples is in the store.
     """
-    opened = open_dataset(dataset, root, options)
+    listing = list_again(cache, dataset, root, options)
+    opened, samples, labels = listing.opened, listing.samples, listing.labels
     paths = opened.masks() if isinstance(opened, MaskedDataset) else None
     if paths is None:
         raise InputError(f"{opened.info.name} has no masks: name the column of mask files with --mask-column.")
-    keep = cache.root.id_scheme != "pseudonym"
-    key = None if keep else load_key(create=False)
-    if key is not None and key.id != cache.root.key_id:
-        raise InputError(
-            f"the pseudonyms of {cache.path.name} were made under key {cache.root.key_id}, and the key here is {key.id}; "
-            "bring that key with `embedcache ids key import`."
-        )
-    # pseudonyms are made under the name of the store's dataset, whatever the table of masks is called
-    info = DatasetInfo(cache.root.dataset.name)
-    natural = opened.samples()
-    samples, labels, names_of = assign_ids(info, natural, all_rows((), natural), keep, key)
-    paths = paths[locate(names_of, natural.id)]
+    paths = paths[listing.natural]
     stored = cache.samples()
-    at = locate(samples.id, stored.id)
+    current = np.flatnonzero(~stored.superseded)  # a sample whose image changed has a row of each image
+    place = locate(samples.id, stored.id[current])
+    at = np.where(place >= 0, current[place], -1)
     usable = (at >= 0) & (paths != "")
-    usable[usable] &= ~stored.superseded[at[usable]]
     if not usable.any():
         raise InputError(
             f"none of the {len(samples)} samples of {opened.info.name} is in {cache.path.name} and has a mask: is this the "
@@ -260,10 +277,9 @@ def open_masks(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
         rows_of(labels, np.flatnonzero(locate(labels.sample, stored.id) >= 0)),
         at[index],
         paths[index],
-        natural.path[locate(names_of, natural.id)][index],
+        opened.samples().path[listing.natural][index],
         where,
         stored.slices[at[index]],
-        ImageOptions(plane),
         names if segments is None else segments.names,
         segments,
         ImageOptions(plane, time),

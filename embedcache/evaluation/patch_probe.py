@@ -225,6 +225,11 @@ def _chosen(question: PatchQuestion, choice: _Choice, floor: _Choice) -> dict[st
 
 def _warnings(question: PatchQuestion, choice: _Choice, head: FittedPatchLinear) -> tuple[str, ...]:
     found = []
+    if question.masks.by_index:
+        found.append(
+            f"{len(question.masks.by_index)} masks were laid on their images by voxel index: one of the two headers does not say "
+            "how it lies; look at a few."
+        )
     stopped = sorted({*choice.not_converged, *head.not_converged})
     if stopped:
         found.append(f"{len(stopped)} values of C did not converge ({min(stopped):.3g} to {max(stopped):.3g}).")

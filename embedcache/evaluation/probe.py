@@ -20,7 +20,7 @@ from embedcache.evaluation.measure import measure
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
-from embedcache.evaluation.reading import count_samples, incomplete_notes, read_rows, unit_numbers
+from embedcache.evaluation.reading import count_samples, incomplete_notes, pooled_by_patient, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.splits import part_rows
@@ -116,7 +116,7 @@ def answer(
         probe=config.probe,
         inputs=question.inputs,
         task=question.task,
-        level=_level(question, config),
+        level=_level(question),
         chosen=_chosen(question, choice, model),
         metrics=metrics,
         counts=counts,
@@ -151,7 +151,7 @@ def read_features(question: Question, config: ProbeConfig) -> Features:
     if not question.planes:
         return read_rows(question, config, question.cache, samples)
     caches = (question.cache, *question.planes)
-    units = unit_numbers(question.cache, question.labels, config.pool_by, config.labels, config.join_on)
+    units = unit_numbers(question.cache, question.labels, question.pool_by, config.labels, config.join_on)
     return read_planes(
         caches, samples, lambda cache, kept: read_rows(question, config, cache, kept), units, config.strict_volumes
     )
@@ -203,10 +203,10 @@ def _without_slices(question: Question) -> npt.NDArray[np.bool_]:
 # --- what is written ------------------------------------------------------------------------------
 
 
-def _level(question: Question, config: ProbeConfig) -> Level:
+def _level(question: Question) -> Level:
     if question.pool is None and question.cache.unit == "slice":
         return "slice"
-    return "patient" if config.pool_by == "patient" else "study" if config.pool_by == "study" else "sample"
+    return "patient" if question.pool_by == "patient" else "study" if question.pool_by == "study" else "sample"
 
 
 def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
@@ -233,8 +233,10 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
     name = question.probe.parameter
+    if config.pool_by is None and question.pool_by is not None:
+        found.append(pooled_by_patient(question.task))
     if choice.at_edge:
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    return (*found, *incomplete_notes(features, config))
+    return (*found, *incomplete_notes(features, question, config))

@@ -16,7 +16,7 @@ from embedcache.evaluation.elsewhere import Elsewhere, meet
 from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
 from embedcache.evaluation.label_files import find_labels, labels_digest
 from embedcache.evaluation.planes import open_planes, plane_inputs
-from embedcache.evaluation.reading import settle_pool, unit_inputs
+from embedcache.evaluation.reading import settle_pool, settle_pool_by, unit_inputs
 from embedcache.evaluation.split_files import choose_split
 from embedcache.evaluation.store_inputs import passes_of, store_inputs
 from embedcache.evaluation.views import find_views, views_inputs
@@ -62,7 +62,7 @@ class ProbeConfig:
     apart. A probe that pools by itself (attention) takes the default."""
     pool_by: str | None = None
     """What slices are pooled over: `patient`, or all of a patient's that share a value of a column of the labels or of the table
-    that `labels` names (a study, a breast); None, or `sample`, is a sample."""
+    that `labels` names (a study, a breast); None is a sample, but a patient where the task is of patients."""
     planes: tuple[Path | str, ...] = ()
     """Stores of the same images cut along other planes: pooled each by itself, side by side with the vector of `store`."""
     strict_volumes: bool = False
@@ -138,6 +138,8 @@ class Question:
     """As configured, or `bags` for a probe that pools by itself."""
     planes: tuple[FeatureCache, ...] = ()
     """Whose vectors stand beside those of `cache`."""
+    pool_by: str | None = None
+    """What slices are pooled over: as configured, or by patient for a task of patients of whom some have several samples."""
 
 
 def ask(config: ProbeConfig) -> Question:
@@ -149,6 +151,7 @@ def ask(config: ProbeConfig) -> Question:
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
     pool = settle_pool(config.pool, probe, config.probe, task)
+    pool_by = settle_pool_by(config.pool_by, pool, cache, task)
     planes = open_planes(cache, config.planes, pool)
     if planes and (config.views or config.test_store is not None):
         raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
@@ -176,7 +179,7 @@ def ask(config: ProbeConfig) -> Question:
             "features": kinds,
             "layers": layers,
             "pool": pool,
-            **({"pool_by": config.pool_by} if config.pool_by not in (None, "sample") else {}),
+            **({"pool_by": pool_by} if pool_by is not None else {}),
             "strict_volumes": config.strict_volumes,
             "standardize": standardize,
             "select": config.select,
@@ -184,14 +187,14 @@ def ask(config: ProbeConfig) -> Question:
             "resamples": config.resamples,
         },
         "version": embedcache.__version__,
-        **unit_inputs(cache, labels, config.pool_by, config.labels, config.join_on),
+        **unit_inputs(cache, labels, pool_by, config.labels, config.join_on),
         **plane_inputs(planes, choices),
         **views_inputs(views, choices),
     }
     if elsewhere is not None:
         inputs["elsewhere"] = _labelled_inputs(
             elsewhere.cache, choices, elsewhere.labels, elsewhere.task
-        ) | unit_inputs(elsewhere.cache, elsewhere.labels, config.pool_by, config.test_labels)
+        ) | unit_inputs(elsewhere.cache, elsewhere.labels, pool_by, config.test_labels)
     return Question(
         cache,
         labels,
@@ -208,6 +211,7 @@ def ask(config: ProbeConfig) -> Question:
         elsewhere,
         pool,
         planes,
+        pool_by,
     )
 
 

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.datasets.columns import is_missing, read_table
-from embedcache.datasets.second_table import JOIN_COLUMNS
-from embedcache.errors import InputError, UnknownNameError, suggest
+from embedcache.datasets.columns import is_missing
+from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.feature_choices import widest
+from embedcache.evaluation.label_files import table_rows
 from embedcache.probes.base import FitsBags, Probe
 from embedcache.store.features import Features, find_units
 from embedcache.store.fingerprint import sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.pooling import Pooling
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import locate
-from embedcache.store.units import PoolBy, pooling_task
+from embedcache.store.units import PoolBy, pooling_task, units_by
 from embedcache.types import IntArray, Labels, StringArray, Task, strings
 
 if TYPE_CHECKING:
@@ -44,15 +43,38 @@ def settle_pool(pool: str | None, probe: Probe, name: str, task: Task) -> str | 
     return BAGS
 
 
+def settle_pool_by(asked: str | None, pool: str | None, cache: FeatureCache, task: Task) -> str | None:
+    """What slices are pooled over, None for a sample: as asked, else by patient where the task is of patients and some have
+    several samples.
+
+    Not where slices are kept apart, and not where the middle of each volume is asked for.
+    """
+    if asked == "sample":
+        return None
+    if asked is not None or task.level != "patient" or pool is None or Pooling.parse(pool).ordered:
+        return asked
+    samples = cache.samples()
+    patients = samples.patient_id[~samples.superseded]
+    return "patient" if len(np.unique(patients)) < len(patients) else None
+
+
+def pooled_by_patient(task: Task) -> str:
+    """What is said where nobody asked for it."""
+    return (
+        f"task {task.name!r} is of patients, so the slices of all samples of a patient are pooled to one row; --pool-by sample "
+        "(in few-shot --pool none) leaves them apart."
+    )
+
+
 def read_rows(question: "Question", config: "ProbeConfig", cache: FeatureCache, samples: list[str]) -> Features:
     """Rows of `samples` of a store, with the columns of every choice of features and the labels of the question's task."""
-    units = pool_units(cache, question.labels, config.pool_by, config.labels, config.join_on)
+    units = pool_units(cache, question.labels, question.pool_by, config.labels, config.join_on)
     return read_alike(question, config, cache, samples, question.task.name, question.labels, units)
 
 
 def read_elsewhere_rows(question: "Question", config: "ProbeConfig", there: "Elsewhere") -> Features:
     """The same of the second store that is tested on, with its own labels."""
-    units = pool_units(there.cache, there.labels, config.pool_by, config.test_labels)
+    units = pool_units(there.cache, there.labels, question.pool_by, config.test_labels)
     return read_alike(question, config, there.cache, there.samples.tolist(), there.task.name, there.labels, units)
 
 
@@ -115,6 +137,11 @@ def unit_numbers(
     return find_units(plan, pool_units(cache, labels, by, table, join_on), nobody, labels).of_sample
 
 
+def patients_as_units(cache: FeatureCache) -> IntArray:
+    """(samples,): the number of each sample's patient."""
+    return units_by(cache.index.plan, "patient", np.zeros(len(cache.index.plan.sample_id), dtype=np.bool_)).of_sample
+
+
 def units_digest(of_sample: IntArray) -> str:
     """SHA-256 of which samples of a store are together."""
     return sha256(of_sample.astype("<i8").tobytes())
@@ -127,11 +154,13 @@ def count_samples(features: Features, inside: npt.NDArray[np.bool_]) -> int:
     return len(np.unique(features.sample_id[inside]))
 
 
-def incomplete_notes(features: Features, config: "ProbeConfig", where: str = "") -> tuple[str, ...]:
+def incomplete_notes(
+    features: Features, question: "Question", config: "ProbeConfig", where: str = ""
+) -> tuple[str, ...]:
     """What is to be said of samples, or units of them, of which slices are set aside; `where` they are: ` of theirs`."""
     if not len(features.incomplete):
         return ()
-    what = "samples" if config.pool_by in (None, "sample") else f"units (pooled by {config.pool_by})"
+    what = "samples" if question.pool_by is None else f"units (pooled by {question.pool_by})"
     done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
     return (f"{len(features.incomplete)} {what}{where} were {done} set aside.",)
 
@@ -143,13 +172,7 @@ def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | No
     """
     if file is None or file.is_dir() or is_label_table(file):
         return None
-    table = read_table(file)
-    key = table.find(join_on, JOIN_COLUMNS)
-    if by not in table.names or key is None:
-        raise suggest(f"column of {table.name} to pool by", by, ("sample", "patient", *table.names))
-    ids, values = table.column(key).text(), table.column(by).text()
-    samples = cache.samples()
-    row = locate(samples.id, ids)
-    row = np.where(row >= 0, row, locate(samples.patient_id, ids))
+    table, row = table_rows(cache, file, join_on, by)
+    values = table.column(by).text()
     texts = [str(values[i]) if i >= 0 else "" for i in row.tolist()]
     return strings(["" if is_missing(text) else text for text in texts])

@@ -10,7 +10,8 @@ from embedcache.errors import InputError
 from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
 from embedcache.store.labels import LABELS
 from embedcache.store.reader import FeatureCache
-from embedcache.types import PARTS, Labels, Split, strings
+from embedcache.store.texts import locate
+from embedcache.types import PARTS, Labels, Split, StringArray, strings
 
 SPLITS = "splits"
 """The folder of imported splits beside a dataset's stores."""
@@ -24,9 +25,13 @@ class SplitReport:
     digest: str
     samples: dict[str, int]
     patients: dict[str, int]
+    unnamed: int = 0
+    """Samples of the store that are in no part."""
 
     def __str__(self) -> str:
         counts = [f"{part} {n} (patients: {self.patients[part]})" for part, n in self.samples.items()]
+        if self.unnamed:
+            counts.append(f"in no part {self.unnamed}")
         return f"{self.path}: samples {', '.join(counts)}"
 
 
@@ -39,25 +44,28 @@ def make_splits(
     seed: int = 0,
     redraw: bool = False,
 ) -> SplitReport:
-    """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`."""
+    """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`.
+
+    Samples without a part stay out where the labels name training samples: see `make_split`.
+    """
     cache = FeatureCache.open(store)
-    samples = cache.samples()
+    ids, patients = _current(cache)
     given = None
     if not redraw and cache.dataset_folder is not None:
-        given = given_parts(samples.id, samples.patient_id, cache.labels())
-    split = make_split(samples.id, samples.patient_id, given, validation=validation, test=test, seed=seed)
-    return _written(split, Path(out))
+        given = given_parts(ids, patients, cache.labels())
+    split = make_split(ids, patients, given, validation=validation, test=test, seed=seed)
+    return _written(split, Path(out), ids)
 
 
 def export_splits(store: str | Path, out: str | Path) -> SplitReport:
     """Write down the parts that the dataset itself names. Raises InputError if it names none."""
     cache = FeatureCache.open(store)
-    samples = cache.samples()
-    parts = given_parts(samples.id, samples.patient_id, cache.labels())
+    ids, patients = _current(cache)
+    parts = given_parts(ids, patients, cache.labels())
     named = parts != ""
     if not named.any():
         raise InputError(f"the labels of {cache.path.name} name no parts; `embedcache splits make` draws them.")
-    return _written(Split(samples.id[named], samples.patient_id[named], parts[named]), Path(out))
+    return _written(Split(ids[named], patients[named], parts[named]), Path(out), ids)
 
 
 def import_splits(file: str | Path, store: str | Path, name: str) -> SplitReport:
@@ -69,10 +77,11 @@ def import_splits(file: str | Path, store: str | Path, name: str) -> SplitReport
         raise InputError(
             f"no {LABELS} lies beside {cache.path.name}, so there is no place for a split; give the file to --split."
         )
+    ids, _ = _current(cache)
     split = read_split(Path(file), cache.samples().id)
     folder = cache.dataset_folder / SPLITS
     folder.mkdir(exist_ok=True)
-    return _written(split, folder / f"{name}.csv")
+    return _written(split, folder / f"{name}.csv", ids)
 
 
 def find_split(split: Path, cache: FeatureCache) -> Path:
@@ -84,13 +93,26 @@ def find_split(split: Path, cache: FeatureCache) -> Path:
     return split
 
 
-def _written(split: Split, path: Path) -> SplitReport:
+def _current(cache: FeatureCache) -> tuple[StringArray, StringArray]:
+    """Ids and patients of the store's samples, without those that a newer one of the same id replaces."""
+    samples = cache.samples()
+    return samples.id[~samples.superseded], samples.patient_id[~samples.superseded]
+
+
+def _written(split: Split, path: Path, ids: StringArray) -> SplitReport:
+    """ids: all that could be in it."""
     check_split(split)
     write_split(split, path)
     samples = Counter(split.part.tolist())
     patients = Counter(part for _, part in set(zip(split.patient.tolist(), split.part.tolist(), strict=True)))
     there = [part for part in PARTS if part in samples]
-    return SplitReport(str(path), split_digest(split), {p: samples[p] for p in there}, {p: patients[p] for p in there})
+    return SplitReport(
+        str(path),
+        split_digest(split),
+        {p: samples[p] for p in there},
+        {p: patients[p] for p in there},
+        int((locate(ids, split.sample) < 0).sum()),
+    )
 
 
 class SplitWishes(Protocol):
@@ -119,12 +141,11 @@ def choose_split(cache: FeatureCache, labels: Labels, config: SplitWishes, needs
     Of a file only the validation part may be missing: it is drawn from the training patients, as published lists of training
     and test cases need. needs_test: refuse a file without a test part; a draw has one in any case.
     """
-    samples = cache.samples()
     if config.split is None:
-        usable = ~samples.superseded
-        ids, patients = samples.id[usable], samples.patient_id[usable]
+        ids, patients = _current(cache)
         given = given_parts(ids, patients, labels)
         return make_split(ids, patients, given, validation=config.validation, test=config.test, seed=config.seed)
+    samples = cache.samples()
     file = read_split(find_split(config.split, cache), samples.id)
     patient = dict(zip(samples.id.tolist(), samples.patient_id.tolist(), strict=True))
     split = Split(

@@ -32,10 +32,11 @@ def make_split(
 ) -> Split:
     """Keep the parts that are given and draw those that are missing, by patient.
 
-    `given` names a part per sample, "" where unknown; a patient with a part passes it on to its other samples, and
-    the patients left are for training. Without a given test part, `test` of the training patients are drawn for it; then,
-    without a given validation part, `validation` of those left (rounded, at least one). Raises InputError for a
-    patient in two parts, or if a part would be empty.
+    `given` names a part per sample, "" where unknown; a patient with a part passes it on to its other samples. The patients
+    left are for training, unless `given` names patients to train: then who has no part is in none, and not in the split (a
+    list of its own, as a published one is, leaves out on purpose). Without a given test part, `test` of the training patients
+    are drawn for it; then, without a given validation part, `validation` of those left (rounded, at least one).
+    Raises InputError for a patient in two parts, or if a part would be empty.
     """
     for what, share in (("validation", validation), ("test", test)):
         if not 0 < share < 1:
@@ -46,7 +47,7 @@ def make_split(
     known = parts != ""
     check_split(Split(samples[known], patients[known], parts[known]))
     names, patient = factorise(strings(patients))
-    part_of = np.full(len(names), "train", dtype="U10")
+    part_of = np.full(len(names), "" if (parts == "train").any() else "train", dtype="U10")
     part_of[patient[known]] = parts[known]
     random = np.random.default_rng(seed)
     drawn = False
@@ -62,7 +63,9 @@ def make_split(
             )
         count = min(max(1, round(share * len(free))), len(free) - 1)
         part_of[free[random.choice(len(free), count, replace=False)]] = wanted
-    split = Split(samples, patients, strings(part_of[patient]), seed=seed if drawn else None, name=name)
+    part = strings(part_of[patient])
+    inside = part != ""
+    split = Split(samples[inside], patients[inside], part[inside], seed=seed if drawn else None, name=name)
     check_split(split)
     return split
 

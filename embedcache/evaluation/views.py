@@ -66,13 +66,13 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     may go by the id of another of its samples there.
     """
     stored = question.cache.samples().id
-    units = unit_numbers(question.cache, question.labels, config.pool_by, config.labels, config.join_on)
+    units = unit_numbers(question.cache, question.labels, question.pool_by, config.labels, config.join_on)
     place = {key: i for i, key in enumerate(_keys(rows, stored, units))}
     fitted = question.split.sample[np.isin(question.split.part, ["train", "validation"])].tolist()
     matrices, shown = [rows.matrix], [np.arange(len(rows))]
     sizes = [rows.sizes] if rows.sizes is not None else []
     for view in question.views:
-        by = pool_units(view, question.labels, config.pool_by, config.labels, config.join_on)
+        by = pool_units(view, question.labels, question.pool_by, config.labels, config.join_on)
         features = read_alike(question, config, view, fitted, None, question.labels, by)
         at = np.array([place.get(key, -1) for key in _keys(features, stored, units)], dtype=np.int64)
         there = at >= 0

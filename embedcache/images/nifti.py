@@ -56,11 +56,27 @@ class _Header:
 
 def count_slices(file: BinaryIO, plane: Plane = "stored") -> int:
     """Slices of the NIfTI `file` in a plane, from its first bytes. Raises ImageError(stage="open")."""
+    return _header(_head(file)).n_slices(plane)
+
+
+def read_geometry(
+    file: BinaryIO,
+) -> tuple[tuple[int, int, int], npt.NDArray[np.float64] | None, npt.NDArray[np.float64]]:
+    """Shape (slice, y, x), affine (None where the header says none), and the way from a voxel to the file's own (i, j, k).
+
+    From the first bytes of the NIfTI `file`. Raises ImageError(stage="open").
+    """
+    header = _header(_head(file))
+    slices, rows, columns = (header.shape[axis] for axis in _shown_axes(header))
+    return (slices, rows, columns), _geometry(header)[0], _to_stored(header)
+
+
+def _head(file: BinaryIO) -> bytes:
     head = file.read(1 << 16)
     if head.startswith(b"\x1f\x8b"):
         with reading("the gzip file is damaged.", "open"):
             head = zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
-    return _header(head).n_slices(plane)
+    return head
 
 
 def parse_nifti(data: bytes, time: int = 0) -> Parsed:
@@ -185,15 +201,24 @@ def _understood(head: bytes) -> _Header:
 
 def _geometry(header: _Header) -> tuple[npt.NDArray[np.float64] | None, tuple[float, float, float] | None]:
     """Affine of voxel (slice, y, x), and spacing in mm in the same order."""
-    axes = [int(np.flatnonzero(header.orientation[:, 0] == axis)[0]) for axis in (2, 1, 0)]
+    axes = _shown_axes(header)
     if header.affine is None:
         zooms = [header.zooms[axis] for axis in axes]
         return None, (zooms[0], zooms[1], zooms[2]) if min(zooms) > 0 else None
-    canonical = header.affine @ inv_ornt_aff(header.orientation, header.shape)
-    right, anterior, _ = (header.shape[axis] for axis in reversed(axes))
+    affine = header.affine @ _to_stored(header)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return affine, (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+
+
+def _shown_axes(header: _Header) -> list[int]:
+    """The stored axes of slice, y and x."""
+    return [int(np.flatnonzero(header.orientation[:, 0] == axis)[0]) for axis in (2, 1, 0)]
+
+
+def _to_stored(header: _Header) -> npt.NDArray[np.float64]:
+    """4x4, voxel (slice, y, x) to stored voxel (i, j, k)."""
+    right, anterior, _ = (header.shape[axis] for axis in reversed(_shown_axes(header)))
     to_canonical = np.array(
         [[0, 0, -1, right - 1], [0, -1, 0, anterior - 1], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
     )
-    affine = canonical @ to_canonical
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return affine, (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+    return np.asarray(inv_ornt_aff(header.orientation, header.shape) @ to_canonical)

@@ -124,6 +124,17 @@ def files_of(path: str) -> list[DicomFile]:
         return []
 
 
+def first_file(path: str) -> DicomFile | None:
+    """What the header of a sample's first DICOM file says; None for a sample of another kind, or that can not be read."""
+    try:
+        if not is_series(path) and form_of(path) != "dicom":
+            return None
+        files = series_files(path) if is_series(path) else [path]
+        return _read(files[0]) if files else None
+    except ImageError:
+        return None
+
+
 def slice_instances(path: str) -> list[str]:
     """The SOPInstanceUID of each slice of a DICOM sample, as `open_image` orders them. Raises ImageError(stage="open")."""
     datasets = [read_header(file) for file in (series_files(path) if is_series(path) else [path])]

@@ -156,5 +156,5 @@ def test_json_of_a_grid_with_groups(stores: list[LabelledStore], cli: Cli, tmp_p
         "--labels", table, "--json",
     )  # fmt: skip
     assert done.code == 0
-    assert [row["group"] for row in done.document["table"]["rows"]] == ["", "M", "not M"]
+    assert [row["group"] for row in done.document["table"]["rows"]] == ["", "F", "M"]
     assert json.dumps(done.document["notes"]) == "[]"

@@ -153,7 +153,7 @@ def test_a_segmentation_that_does_not_fit_is_one_line_of_the_audit(tree):
     files = list((tree / "DICOM" / "0001").iterdir())
     segmentation(tree, "a.dcm", files, spacing=(2.0, 9.0, 9.0))
     (problem,) = audit_dataset("dicom-tree", str(tree)).problems
-    assert "of the tree can not be read: frame 1 of the segmentation lies on no slice of the image" in problem
+    assert "of the tree can not be used: frame 1 of the segmentation lies on no slice of the image" in problem
 
 
 def test_patients_that_are_not_named_are_their_studies(tmp_path):
@@ -234,7 +234,9 @@ def test_labels_of_radiographs_join_by_instance_to_samples(tree, tmp_path):
 def test_a_join_that_matches_nothing_says_what_was_tried(tree, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("AccessionNumber,a\nX1,0\nX2,1\n")
-    with pytest.raises(InputError, match="nor StudyInstanceUID, AccessionNumber, SeriesInstanceUID, SOPInstanceUID"):
+    with pytest.raises(
+        InputError, match="nor StudyInstanceUID, AccessionNumber, SeriesInstanceUID, PatientID, SOPInstanceUID"
+    ):
         dicom(tree, label_table=str(table))
     # files that say no accession are not those of a row without one
     table.write_text("AccessionNumber,a\n,0\n,1\n")

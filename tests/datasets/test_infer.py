@@ -9,7 +9,8 @@ import pytest
 from embedcache.datasets import DatasetOptions
 from embedcache.datasets.columns import Table
 from embedcache.datasets.describe import describe_labels
-from embedcache.datasets.infer import answers, find_tasks, identifying
+from embedcache.datasets.identifying import identifying
+from embedcache.datasets.infer import answers, find_tasks
 from embedcache.errors import InputError
 
 
@@ -178,3 +179,74 @@ def test_what_labels_show_prints(table):
 def test_a_switch_that_is_shown_is_quoted_for_a_shell(table):
     (line,) = describe_labels(table([{"Finding Labels": "A|B"}, {"Finding Labels": "A"}], files=False))
     assert line["switch"] == "--sep \"|\", --task 'Finding Labels=KIND'"
+
+
+@pytest.mark.parametrize("word", ["N/A", "n/a", "#N/A", "<NA>", "n.a.", "Unknown", "-", "NaT", "null", "?"])
+def test_a_word_for_not_known_is_no_class_no_negative_and_no_finding(word):
+    finding, table = one(["yes", "no", word, "no"])
+    assert finding.task.kind == "binary"
+    np.testing.assert_array_equal(answers(finding, table)[:, 0], [1, 0, np.nan, 0])
+    finding, table = one(["benign", "malignant", word, "benign"])
+    assert finding.task.classes == ("malignant",)
+    np.testing.assert_array_equal(answers(finding, table)[:, 0], [0, 1, np.nan, 0])
+    finding, table = one([1.5, word, 2.25])
+    assert finding.task.kind == "numeric"
+    finding, table = one(["A|B", "No Finding", word, "B"])
+    assert finding.task.classes == ("A", "B")
+    assert np.isnan(answers(finding, table)[2]).all()
+
+
+def test_the_values_that_count_as_0_are_named():
+    finding, _ = one(["a", "b", "none", "n/a"] * 3, positive=("x=b",))
+    assert finding.reason == "3 distinct values; 'b' counts as 1, and 'a', 'none' as 0 (given)"
+
+
+UNCERTAIN = ["1.0", "0.0", "-1.0", "", "1.0", "0.0"] * 2
+
+
+@pytest.mark.parametrize(("policy", "value"), [(None, np.nan), ("ignore", np.nan), ("zeros", 0.0), ("ones", 1.0)])
+def test_minus_one_beside_yes_and_no_is_uncertain(policy, value):
+    finding, table = one(UNCERTAIN, uncertain=policy)
+    assert (finding.task.kind, finding.task.classes, finding.task.positive) == ("binary", ("x",), "1.0")
+    np.testing.assert_array_equal(answers(finding, table)[:6, 0], [1, 0, value, np.nan, 1, 0])
+    assert "-1 (uncertain)" in finding.reason
+    assert "--uncertain zeros|ones|ignore" in finding.switch
+    finding, table = one(UNCERTAIN, uncertain=policy, positive=("x=1.0",))
+    np.testing.assert_array_equal(answers(finding, table)[:4, 0], [1, 0, value, np.nan])
+    finding, table = one(UNCERTAIN, uncertain=policy, tasks=("x=binary",))
+    np.testing.assert_array_equal(answers(finding, table)[:4, 0], [1, 0, value, np.nan])
+
+
+def test_minus_one_is_uncertain_in_several_columns_of_one_task():
+    table = Table("t.csv", pa.table({"a": ["1", "0", "-1"], "b": ["1", "-1", ""]}))
+    options = {"tasks": ("f=multilabel:a,b",)}
+    (finding,) = find_tasks(table, [], DatasetOptions(**options))
+    np.testing.assert_array_equal(answers(finding, table), [[1, 1], [0, np.nan], [np.nan, np.nan]])
+    (finding,) = find_tasks(table, [], DatasetOptions(uncertain="ones", **options))
+    np.testing.assert_array_equal(answers(finding, table), [[1, 1], [0, 1], [1, np.nan]])
+
+
+def test_minus_one_that_says_something_else_stays():
+    found = one(["-1", "1", "-1", "1", "1"])
+    assert values(found) == [0, 1, 0, 1, 1], "how some write no and yes"
+    assert one(["-1", "0", "1", "2"] * 3)[0].task.kind == "multiclass"
+    assert one(UNCERTAIN, tasks=("x=multiclass",))[0].task.classes == ("-1.0", "0.0", "1.0")
+    assert values(one(["-1", "0", "1"] * 3, positive=("x=-1",)))[:3] == [1, 0, 0]
+    assert np.isnan(values(one(["-1", "1", "-1", "1", "1"], uncertain="ignore"))[0])
+
+
+def test_an_uncertain_that_nothing_asks_for_is_refused():
+    with pytest.raises(
+        InputError, match=r"--uncertain ones: no column of yes and no that t\.csv has as a label holds -1"
+    ):
+        one(["0", "1", "1"], uncertain="ones")
+    with pytest.raises(InputError, match="did you mean 'zeros'"):
+        one(UNCERTAIN, uncertain="zero")
+
+
+@pytest.mark.parametrize(
+    "name", ["PatientSex", "Patient Gender", "Patient Age", "patient_age", "PatientAge", "SubjectSex"]
+)
+def test_sex_and_age_of_a_patient_name_nobody(name):
+    assert not identifying(name)
+    assert identifying("Patient Name at Age")

@@ -164,7 +164,7 @@ def test_amos_is_ct_only_from_both_folders(tmp_path):
     samples = dataset.samples()
     assert samples.id.tolist() == [f"amos_{i:04}" for i in (1, 4, 5, 6, 7, 8, 9, 13, 18)]
     assert len(dataset.mask_values()) == 15
-    assert (dataset.columns()["study"] == (samples.split != "")).all()
+    assert (dataset.columns()["paper_subset"] == (samples.split != "")).all()
     assert dataset.columns()["folder"].tolist()[5] == "imagesVa"
 
 

@@ -243,6 +243,22 @@ def test_labels_joined_on_patients_are_at_their_level(table, tmp_path):
     assert sorted(labels.sample[~mine].tolist()) == ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]
 
 
+def test_uncertain_labels_of_a_table_and_of_a_second_one(table, tmp_path):
+    rows = [{"path": f"{i}.png", "ill": word} for i, word in enumerate(["1", "0", "-1", ""])]
+    assert np.isnan(opened(table(rows)).labels().value[2])
+    assert opened(table(rows), uncertain="ones").labels().value[:3].tolist() == [1, 0, 1]
+    (tmp_path / "l.csv").write_text("id,sick\n" + "".join(f"{row['path']},{row['ill']}\n" for row in rows))
+    joined = opened(table(rows), uncertain="zeros", label_table=str(tmp_path / "l.csv")).labels()
+    assert joined.value[joined.task == "sick"][:3].tolist() == [1, 0, 0]
+
+
+def test_a_switch_that_a_table_does_not_use_is_refused(table):
+    with pytest.raises(InputError, match="dataset table does not take --channel"):
+        opened(table(CASES), channel="0")
+    with pytest.raises(InputError, match="--uncertain ignore: no column"):
+        opened(table(CASES), uncertain="ignore")
+
+
 def test_labels_of_slices(table, tmp_path):
     (tmp_path / "l.csv").write_text("id,slice,tumour\na/1.png,4,1\na/1.png,0,0\n")
     labels = opened(table(CASES), label_table=str(tmp_path / "l.csv"), level="slice").labels()

@@ -1,9 +1,11 @@
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from embedcache.datasets import open_dataset
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.by_column import measure_subgroups
 from embedcache.evaluation.grid import GridConfig, run_grid
@@ -12,7 +14,8 @@ from embedcache.evaluation.measured import read_measured
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.results import kept_split
 from embedcache.evaluation.splits import read_split
-from embedcache.testing.labelled_stores import LabelledStore
+from embedcache.testing import make_replica
+from embedcache.testing.labelled_stores import WIDTH, LabelledStore, write_labelled_store
 from embedcache.types import Task
 
 
@@ -72,6 +75,68 @@ def test_a_column_without_any_value_is_refused(made: Any) -> None:
     made.label(made.store.parents[1], Task("view", "binary", ("PA",)), np.full((400, 1), np.nan))
     with pytest.raises(InputError, match="no row of the test part"):
         measure_subgroups(result.path, "view")
+
+
+def test_any_column_of_ones_own_table_groups_though_it_is_no_label(made: Any, tmp_path: Path) -> None:
+    site = np.array(["North", "South", "N/A"])[np.arange(400) // 2 % 3]
+    rows = [f"{p},{s},{40 + i % 50:03d}Y" for i, (p, s) in enumerate(zip(made.patients[::2], site[::2], strict=True))]
+    file = tmp_path / "people.csv"
+    file.write_text("PatientID,InstitutionName,PatientAge\n" + "\n".join(rows) + "\n")
+    result = run_probe(ProbeConfig("knn", made.store, resamples=50))
+    table = measure_subgroups(result.path, "InstitutionName", labels=file, resamples=20)
+    assert [g.name for g in table.groups] == ["North", "South", "missing"]
+    assert sum(g.n for g in table.groups) == result.counts["test_rows"]
+    of = dict(zip(made.samples, site, strict=True))
+    test = read_measured(result.path).test.sample.tolist()
+    assert table.groups[0].n == sum(of[s] == "North" for s in test)
+    ages = measure_subgroups(result.path, "PatientAge", labels=file, resamples=20)
+    assert [g.name for g in ages.groups] == ["40 to 50", "50 to 60", "60 to 70", "70 to 80", "80 to 90"]
+    labels = made.store.parents[1] / "labels.parquet"
+    assert b"North" not in labels.read_bytes()
+    assert b"North" not in Path(result.path).read_bytes()
+    file.write_text(file.read_text() + f"{made.patients[0]},South,040Y\n")
+    says = r"row 1 of people\.csv and row 201 of people\.csv are of the same sample or patient and differ in column"
+    with pytest.raises(InputError, match=says):
+        measure_subgroups(result.path, "InstitutionName", labels=file)
+
+
+def test_columns_of_the_dataset_itself_group(tmp_path: Path) -> None:
+    root = make_replica("chexpert", tmp_path / "data")
+    store, ids, columns = _tested_on(root, tmp_path)
+    for by in ("Sex", "AP/PA"):
+        table = measure_subgroups(store, by, root=str(root), resamples=20)
+        values = dict(zip(ids, columns[by].tolist(), strict=True))
+        test = read_measured(store).test.sample.tolist()
+        assert {g.name: g.n for g in table.groups} == Counter(values[s] or "missing" for s in test)
+    with pytest.raises(UnknownNameError, match="unknown column of chexpert 'sex'; did you mean 'Sex'"):
+        measure_subgroups(store, "sex", root=str(root))
+    with pytest.raises(InputError, match="give one of them"):
+        measure_subgroups(store, "Sex", root=str(root), labels=root / "train.csv")
+    # its own table names the archive's folder, which the ids do not
+    joined = measure_subgroups(store, "Sex", labels=root / "train.csv", resamples=20)
+    assert {g.name for g in joined.groups} <= {"Female", "Male", "missing"}
+    assert {g.name for g in joined.groups} & {"Female", "Male"}
+
+
+def _tested_on(root: Path, tmp_path: Path) -> tuple[str, list[str], Any]:
+    """A result whose samples are those of the replica, its test part drawn from train.csv."""
+    dataset = open_dataset("chexpert", str(root))
+    samples = dataset.samples()
+    train = samples.split == "train"
+    ids, patients = samples.id[train].tolist(), samples.patient_id[train].tolist()
+    n = len(ids)
+    made = LabelledStore(
+        tmp_path / "chexpert" / "made-up" / "0123456789ab.zarr",
+        ids,
+        patients,
+        (np.arange(n) % 2).astype(float)[:, None],
+        Task("ill", "binary", ("ill",)),
+        ["train" if i < n // 3 else "validation" if i < 2 * n // 3 else "test" for i in range(n)],
+    )
+    random = np.random.default_rng(0)
+    write_labelled_store(made, {(2, "cls_token"): random.normal(size=(n, WIDTH)).astype(np.float32)})
+    result = run_probe(ProbeConfig("logistic", made.store, C=(1.0,), resamples=20))
+    return result.path, ids, {name: values[train] for name, values in dataset.columns().items()}
 
 
 # --- results that are pooled over samples -----------------------------------------------------------

@@ -124,7 +124,7 @@ def test_every_patient_is_equally_likely() -> None:
 def test_binary_and_multiclass_tasks_take_so_many_of_each_class() -> None:
     groups = np.array([f"p{i // 2:02d}" for i in range(60)])
     binary = patient_classes((np.arange(60) < 20)[:, None].astype(float), groups, "binary", ("sick",), np.arange(1))
-    assert binary.names == ("sick", NONE)
+    assert binary.names == ("sick", "no positive")
     assert [len(d.patients) for d in draw_all(binary, SHOTS, 2, 0, False)] == [2, 2, 4, 4, 8, 8, 16, 16]
     number = np.arange(60) // 2 % 3
     number[0] = 1  # a patient of two classes

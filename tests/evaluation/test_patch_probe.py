@@ -386,7 +386,7 @@ def test_volumes_are_counted_whole_and_masks_follow_their_orientation(
 def test_a_mask_of_another_length_is_refused(volumes: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMBEDCACHE_HOME", str(volumes.home))
     for path in volumes.table.parent.glob("mask*.nii.gz"):
-        write_nifti(tmp_path / path.name, np.zeros((28, 24, 11), np.uint8))
+        write_nifti(tmp_path / path.name, np.zeros((11, 28, 24), np.uint8))
     text = volumes.table.read_text().replace("img", f"{volumes.table.parent}/img")
     (tmp_path / "cases.csv").write_text(text)
     with pytest.raises(InputError, match="has 11 slices, and its image 12"):

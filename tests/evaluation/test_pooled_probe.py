@@ -11,6 +11,7 @@ import pyarrow.csv
 import pytest
 
 from embedcache.errors import InputError, UnknownNameError
+from embedcache.evaluation.few_shot import FewShotConfig, few_shot
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, read_features, run_probe
 from embedcache.evaluation.question import ask
@@ -18,10 +19,11 @@ from embedcache.evaluation.repeat import repeat_probe
 from embedcache.evaluation.selection import Rows
 from embedcache.evaluation.views import with_views
 from embedcache.probes.attention import AttentionProbe
+from embedcache.store.labels import write_labels
 from embedcache.store.reader import FeatureCache
-from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store, write_labelled_store
+from embedcache.testing.labelled_stores import WIDTH, LabelledStore, make_labelled_store, write_labelled_store
 from embedcache.testing.stores import make_plan, make_store
-from embedcache.types import Augmentation, DatasetInfo, Recipe, Task
+from embedcache.types import Augmentation, DatasetInfo, Labels, Recipe, Task, strings
 
 ILL = Task("ill", "binary", ("ill",))
 Make = Callable[..., LabelledStore]
@@ -55,6 +57,48 @@ def test_a_patient_is_one_row_and_its_samples_are_counted(make: Make) -> None:
     assert "units" not in sample.inputs
     named = run_probe(ProbeConfig("prototypes", made.store, pool="top-2", pool_by="sample", resamples=20))
     assert named.path == sample.path, "a sample is what slices are pooled over anyway"
+
+
+def label_patients(made: LabelledStore) -> None:
+    """One label for each patient, and none of a sample."""
+    patients = sorted(set(made.patients))
+    named, nobody = (strings([word] * len(patients)) for word in ("ill", ""))
+    labels = Labels(
+        (replace(ILL, level="patient"),), named, nobody, strings(patients),
+        np.full(len(patients), -1, dtype=np.int32), named, made.y[::2, 0], nobody,
+    )  # fmt: skip
+    write_labels(made.store.parents[1], labels)
+
+
+def test_a_task_of_patients_is_measured_by_patient_unless_said(make: Make) -> None:
+    made = make(ILL, n=80, slices=3)
+    label_patients(made)
+    result = run_probe(ProbeConfig("prototypes", made.store, resamples=20))
+    assert (result.level, result.inputs["config"]["pool_by"]) == ("patient", "patient")
+    assert sum(result.counts[f"{part}_rows"] for part in ("train", "validation", "test")) == 40
+    assert any("is of patients" in warning and "--pool-by sample" in warning for warning in result.warnings)
+    asked = run_probe(ProbeConfig("prototypes", made.store, pool_by="patient", resamples=20))
+    assert asked.path == result.path
+    apart = run_probe(ProbeConfig("prototypes", made.store, pool_by="sample", resamples=20))
+    assert apart.level == "sample"
+    assert sum(apart.counts[f"{part}_rows"] for part in ("train", "validation", "test")) == 80
+    assert not any("is of patients" in warning for warning in apart.warnings)
+    middle = run_probe(ProbeConfig("prototypes", made.store, pool="middle", resamples=20))
+    assert middle.level == "sample"
+    curve = few_shot(FewShotConfig(made.store, shots=(2,), seeds=2, whole=False))
+    assert curve.inputs["config"]["pool_by"] == "patient"
+    assert curve.counts["test_rows"] == curve.counts["test_patients"] == result.counts["test_patients"]
+    assert any("is of patients" in warning for warning in curve.warnings)
+
+
+def test_a_task_of_patients_with_a_sample_each_is_as_before(make: Make) -> None:
+    made = make(ILL, n=80)
+    single = replace(made, store=made.store.parents[2] / "single" / "made-up" / made.store.name, patients=made.samples)
+    write_labelled_store(single, {(2, "cls_token"): np.ones((80, WIDTH), np.float32)})
+    question = ask(ProbeConfig("prototypes", single.store))
+    assert question.pool_by is None
+    made.relabel(made.y)
+    assert ask(ProbeConfig("prototypes", made.store)).pool_by is None, "a task of samples"
 
 
 def test_a_column_of_ones_own_table_may_hold_identifiers(make: Make, tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ def test_what_the_dataset_names_is_kept_unless_redrawn(make: Callable[..., Any],
     assert anew.samples == {"train": 102, "validation": 26, "test": 32}
 
 
+def test_samples_in_no_part_are_counted_and_not_written(make: Callable[..., Any], tmp_path: Path) -> None:
+    made = make(given=lambda patient: ["train", "train", "", "test"][patient % 4])
+    report = make_splits(made.store, tmp_path / "a.csv")
+    assert (report.samples, report.unnamed) == ({"train": 64, "validation": 16, "test": 40}, 40)
+    assert str(report).endswith(", in no part 40")
+    assert len(rows(tmp_path / "a.csv")) == 120
+    result = run_probe(ProbeConfig("logistic", made.store, C=(1.0,), resamples=20))
+    assert result.counts["left_out_not_in_split"] == 40
+    assert result.counts["train_samples"] == 64
+
+
 def test_there_is_nothing_to_export_where_nothing_is_named(made: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name no parts"):
         export_splits(made.store, tmp_path / "own.csv")

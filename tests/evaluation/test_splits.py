@@ -62,6 +62,19 @@ def test_a_patient_passes_its_part_on_to_samples_without_one() -> None:
     assert make_split(samples, patients, official).part.tolist()[:2] == ["test", "test"]
 
 
+def test_who_is_in_no_part_of_a_list_that_names_training_samples_is_left_out() -> None:
+    samples, patients = people(60, 2)
+    numbers = np.arange(60).repeat(2)
+    listed = np.select([numbers < 10, numbers < 30], ["test", "train"], "")
+    listed[[59, 61]] = ""  # the second samples of two listed patients
+    split = make_split(samples, patients, strings(listed))
+    parts = {part: len(set(split.patient[split.part == part].tolist())) for part in ("train", "validation", "test")}
+    assert parts == {"train": 16, "validation": 4, "test": 10}
+    assert len(split.sample) == 60
+    no_training = make_split(samples, patients, strings(np.where(listed == "train", "", listed)))
+    assert len(no_training.sample) == 120, "where only test samples are named, the rest trains"
+
+
 def test_a_patient_in_two_official_parts_is_refused_without_naming_it() -> None:
     samples, patients = people(10, 2)
     official = strings(["test", "train", *["train"] * 18])

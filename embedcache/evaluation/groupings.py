@@ -1,0 +1,132 @@
+"""The column that a result's test rows are grouped by: a label, or any column of the user's table or of the dataset.
+
+A column may name a hospital or a scanner, which is no label: it is compared here, and goes into no store.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.datasets.base import DatasetOptions
+from embedcache.datasets.columns import TableColumns
+from embedcache.errors import InputError, suggest
+from embedcache.evaluation.label_files import find_labels, table_rows
+from embedcache.evaluation.listing import list_again
+from embedcache.store.features import join
+from embedcache.store.labels import is_label_table
+from embedcache.store.reader import FeatureCache
+from embedcache.store.texts import locate
+from embedcache.types import Labels
+
+_AGE = re.compile(r"(\d{3})([DWMY])")
+"""DICOM's Age String (PS3.5 6.2)."""
+_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+
+Values = npt.NDArray[Any]
+"""(n,): text, "" where missing, or numbers, NaN where missing."""
+
+
+class Named(Protocol):
+    """Rows (n,) by their sample, patient and slice, -1 of a whole sample."""
+
+    @property
+    def sample(self) -> npt.NDArray[Any]:
+        """Sample ids."""
+
+    @property
+    def patient(self) -> npt.NDArray[Any]:
+        """Patients."""
+
+    @property
+    def slice(self) -> npt.NDArray[np.int32]:
+        """Positions in the source volume."""
+
+
+@dataclass(frozen=True)
+class ColumnSource:
+    """Where the column is looked for."""
+
+    labels: Path | None = None
+    """A table of the user's, or a copied `labels.parquet`; None for the labels beside the store."""
+    join_on: str | None = None
+    dataset: str | None = None
+    """The dataset that was extracted, for a column of its own that is no label."""
+    root: str | None = None
+    options: DatasetOptions = field(default_factory=DatasetOptions)
+
+
+def group_column(cache: FeatureCache, by: str, source: ColumnSource, rows: Named) -> Values:
+    """The value of column `by` for each test row. Raises InputError where there is no such column, or no row has a value."""
+    if source.root is None and source.dataset is not None:
+        raise InputError("--dataset names what is at --root; give that too, or leave it out.")
+    if source.root is not None and (source.labels is not None or source.join_on is not None):
+        raise InputError("the column is in --labels or at --root; give one of them.")
+    if source.root is not None:
+        values = _of_dataset(cache, by, source, rows)
+    elif source.labels is not None and not source.labels.is_dir() and not is_label_table(source.labels):
+        values = _of_table(cache, by, source.labels, source.join_on, rows)
+    else:
+        values = _of_labels(find_labels(cache, source.labels, source.join_on), by, rows)
+    values = _ages(values)
+    if is_missing_value(values).all():
+        raise InputError(
+            f"no row of the test part has a value of {by!r}; give a table that has one with --labels FILE."
+        )
+    return values
+
+
+def is_missing_value(values: Values) -> npt.NDArray[np.bool_]:
+    """(n,): which rows have no value."""
+    return np.asarray(np.isnan(values) if values.dtype.kind == "f" else values == "")
+
+
+def _of_dataset(cache: FeatureCache, by: str, source: ColumnSource, rows: Named) -> Values:
+    assert source.root is not None
+    listing = list_again(cache, source.dataset or cache.root.dataset.name, source.root, source.options)
+    columns = listing.opened.columns()
+    if by not in columns:
+        raise suggest(f"column of {listing.opened.info.name}", by, tuple(columns))
+    return _at(columns[by][listing.natural], locate(rows.sample, listing.samples.id))
+
+
+def _of_table(cache: FeatureCache, by: str, file: Path, join_on: str | None, rows: Named) -> Values:
+    table, row = table_rows(cache, file, join_on, by)
+    samples = cache.samples()
+    current = np.flatnonzero(~samples.superseded)
+    place = locate(rows.sample, samples.id[current])
+    of_row = np.where(place >= 0, row[current[place]], -1)
+    return _at(TableColumns(table, np.arange(len(table)))[by], of_row)
+
+
+def _of_labels(labels: Labels, by: str, rows: Named) -> Values:
+    usable = [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
+    if by not in usable:
+        error = suggest("column of the labels", by, usable)
+        raise type(error)(f"{error} Other columns: --labels FILE, or --root of the dataset.")
+    task = labels.get(by)
+    y = join(labels, task, rows.sample, rows.patient, rows.slice)
+    if task.kind == "numeric":
+        return y
+    names = (f"not {task.classes[0]}", task.classes[0]) if task.kind == "binary" else task.classes
+    return np.array([names[int(v)] if v == v else "" for v in y.tolist()])
+
+
+def _at(values: Values, place: npt.NDArray[np.int64]) -> Values:
+    """`values` at these places, missing at -1."""
+    if values.dtype.kind not in "fiu":
+        return np.array([str(values[i]) if i >= 0 else "" for i in place.tolist()])
+    return np.where(place >= 0, values[place].astype(np.float64), np.nan)
+
+
+def _ages(values: Values) -> Values:
+    """Years, where all texts are ages as DICOM writes them (`045Y`)."""
+    if values.dtype.kind == "f":
+        return values
+    ages = [_AGE.fullmatch(text) for text in values.tolist()]
+    if not any(ages) or any(age is None and text != "" for age, text in zip(ages, values.tolist(), strict=True)):
+        return values
+    return np.array([float(age[1]) / _PER_YEAR[age[2]] if age else np.nan for age in ages])
