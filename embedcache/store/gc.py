@@ -15,9 +15,10 @@ from embedcache.store import layout
 from embedcache.store.catalog import disk_use, find_stores
 from embedcache.store.index import StoredIndex
 from embedcache.store.layout import Root
-from embedcache.store.leases import forget_the_dead, workers
+from embedcache.store.leases import forget_the_dead, refuse_workers, workers
 from embedcache.store.locks import exclusive, holder
-from embedcache.store.writer import StoreFiles, drop_shards, load
+from embedcache.store.objects import Objects
+from embedcache.store.writer import StoreFiles, drop_shards, load, stored_arrays
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def collect_garbage(path: str | Path, dry_run: bool = False) -> GcReport:
                 found += _of_store(files, str(store))
             else:
                 with exclusive(files.leases, f"store {store.parent.name}/{store.name}") as lock:
+                    refuse_workers(files.leases, store.name)  # one that came since we looked
                     guarded = replace(files, fence=lock.check)
                     found += (listed := list(_of_store(guarded, str(store))))
                     _remove(guarded, listed)
@@ -139,12 +141,21 @@ def _remove(files: StoreFiles, listed: list[Rubbish]) -> None:
         drop_shards(files, root, shards)
     objects = files.objects
     for item in listed:
-        if item.why == "nothing vouches for it":
+        if item.why == "nothing vouches for it" and not _committed_since(objects, root, item.what):
             objects.delete(item.what)
     forget_the_dead(files.leases)
     shutil.rmtree(
         files.leases / "scratch", ignore_errors=True
     )  # nobody works here: it is of dead processes, of any host
+
+
+def _committed_since(objects: Objects, root: Root, name: str) -> bool:
+    """Whether a shard's object has a commit by now: a worker of another host may wake after it was taken for dead."""
+    for p, spec in stored_arrays(root).values():
+        number, _, _ = name.removeprefix(f"{spec.path}/c/").partition("/")
+        if number.isdigit() and name == layout.shard_name(spec, int(number)):
+            return objects.exists(layout.chunk_name(layout.commits_path(p.id), int(number)))
+    return False
 
 
 def _size(files: StoreFiles, name: str) -> int:
