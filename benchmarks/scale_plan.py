@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def planning(asked: argparse.Namespace) -> dict[str, Any]:
     prepared = timed("prepare", lambda: prepare(config, print_nothing))
     timed("room", lambda: check_room(prepared, RowPlanner(prepared, print_nothing)))
     timed("labels", lambda: write_labels(prepared.folder, prepared.labels))
-    opened = timed("stores", lambda: open_stores(prepared, print_nothing))
+    with ExitStack() as workers:
+        opened = timed("stores", lambda: open_stores(prepared, print_nothing, workers))
     seconds = time.perf_counter() - started
     plan = opened[0].index.plan
     return {

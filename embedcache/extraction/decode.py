@@ -29,6 +29,8 @@ from embedcache.types import Window
 
 BUFFER_BYTES = 2**30
 """What all slots together may hold, unless single slices are larger."""
+UNSEEN_SECONDS = 1.0
+"""A longer time between two looks at the decoders is not theirs: this process was suspended, perhaps with them, or busy."""
 
 
 class WholeLimits(Protocol):
@@ -65,6 +67,8 @@ class DecodePool:
         self.largest = FIRST_SLOT_BYTES
         self.waited = 0.0
         """Seconds in which the caller had nothing to do but wait for a piece."""
+        self.looked = time.monotonic()
+        """When the decoders were last looked at."""
         self.numbers = iter(range(sys.maxsize))
         self.selector = selectors.DefaultSelector()
         self.decoders = [self._start([Slot.make() for _ in range(self.slots_each)], i) for i in range(workers)]
@@ -155,7 +159,9 @@ class DecodePool:
         decoder.ask(message)
 
     def _receive(self, queue: "deque[Ticket]") -> None:
-        for key, _ in self.selector.select(timeout=0.25):
+        ready = self.selector.select(timeout=0.25)
+        self._discount_unseen()
+        for key, _ in ready:
             decoder = self.decoders[key.data]
             arrived = os.read(key.fd, 2**20)
             if not arrived:
@@ -172,6 +178,15 @@ class DecodePool:
             if decoder.asked and time.monotonic() - decoder.since > self.timeout:
                 self._replace(i, f"its decoder gave no answer within {self.timeout:g} s")
         self._send(queue)
+
+    def _discount_unseen(self) -> None:
+        """Count no time against the decoders in which nobody looked: after a Ctrl-Z they need a moment to go on."""
+        now = time.monotonic()
+        unseen = now - self.looked
+        self.looked = now
+        if unseen > UNSEEN_SECONDS:
+            for decoder in self.decoders:
+                decoder.since = min(decoder.since + unseen, now)
 
     def _replace(self, i: int, reason: str) -> None:
         """A new process for decoder `i`; the oldest open request is blamed, the others are asked again."""

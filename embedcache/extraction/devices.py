@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -87,8 +89,14 @@ def run_on_devices(prepared: Prepared, listener: Listener) -> tuple[int, str]:
     config = prepared.config
     devices = parse_devices(config.devices or "")
     ready_device(replace(config, device=devices[0]), prepared.threads)  # before a pass is bound to its kind
-    open_stores(prepared, listener.tell)  # once, so that a retry is not begun by each
-    alone = replace(config, devices=None, retry_quarantined=False, threads=prepared.threads)
+    with ExitStack() as workers:
+        open_stores(prepared, listener.tell, workers)  # once, so that a retry is not begun by each
+        return run_children(prepared, devices, listener)
+
+
+def run_children(prepared: Prepared, devices: Sequence[str], listener: Listener) -> tuple[int, str]:
+    """A process for each device, on stores that are ready, until all have ended."""
+    alone = replace(prepared.config, devices=None, retry_quarantined=False, threads=prepared.threads)
     said: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     children = [start(replace(alone, device=device)) for device in devices]
     for i, child in enumerate(children):

@@ -32,7 +32,7 @@ from embedcache.store.catalog import quarantined_rows
 from embedcache.store.fingerprint import canonical, recipe_document, sha256
 from embedcache.store.index import read_commit
 from embedcache.store.labels import write_labels
-from embedcache.store.leases import Worker, forget_the_dead
+from embedcache.store.leases import forget_the_dead
 from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
@@ -158,14 +158,15 @@ def refill(config: ExtractConfig, store: str | Path, listener: Listener | None =
 def fill(prepared: Prepared, listener: Listener) -> tuple[int, str]:
     """Fill what the stores lack, together with whoever else does. Returns slices decoded here and the stage that bound."""
     decoded, binds = 0, ""
-    with watch_signals() as stop:
+    with watch_signals() as stop, ExitStack() as workers:
         # more than once only where another process extends a store meanwhile
-        while opened := open_stores(prepared, listener.tell):
+        while opened := open_stores(prepared, listener.tell, workers):
             for group in same_plan(opened):
                 done, slowest = run_group(prepared, group, stop, listener)
                 decoded, binds = decoded + done, slowest or binds
             for store in opened:
                 complete(store, listener.tell)
+            workers.close()
             prepared.sources.save()
             prepared = replace(prepared, config=replace(prepared.config, retry_quarantined=False), changed={})
             prepared = replace(prepared, stores=tuple(again(prepared, store) for store in prepared.stores))
@@ -258,13 +259,13 @@ def run_turn(
         turns.tell_turn(members, waiting, free, listener.tell)
         targets, workers = [], []
         for store, passes in members:
-            member = stack.enter_context(Worker(store.planned.files.leases))
+            assert store.worker is not None
             for p in passes:
                 image = store.root.recipe.image
                 name = sha256(canonical(recipe_document(store.root.recipe)["image"]))
                 backbone = backbones[store.planned.info.name]
                 targets.append(Target(store.planned.files, image, p, backbone, name, p.batch_size))
-                workers.append(member)
+                workers.append(store.worker)
         wanted = members[0][0].wanted
         share = Share(group.plan, wanted, targets, workers)
         batch = max(target.batch_size for target in targets)

@@ -1,5 +1,6 @@
 """Stores made ready to be filled: created, extended, given a pass, reopened for a retry; each under its lock, and briefly."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, check_de
 from embedcache.extraction.sources import Tell
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index
+from embedcache.store.leases import Worker
 from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.root import Root
@@ -37,6 +39,8 @@ class OpenStore:
     index: StoredIndex
     passes: tuple[Pass, ...]
     """Those that are not complete and that this extraction completes."""
+    worker: Worker | None = None
+    """This process as one that fills it, known to others before the store's lock was let go; None if there is nothing to do."""
 
     @property
     def wanted(self) -> npt.NDArray[np.bool_]:
@@ -44,8 +48,11 @@ class OpenStore:
         return self.index.plan.rows_of(~self.index.superseded)
 
 
-def open_stores(prepared: Prepared, tell: Tell) -> list[OpenStore]:
-    """Make every store ready that is not finished. Whoever changes one at the same time is waited for."""
+def open_stores(prepared: Prepared, tell: Tell, workers: ExitStack) -> list[OpenStore]:
+    """Make every store ready that is not finished. Whoever changes one at the same time is waited for.
+
+    workers: while it is open, this process is known as one that fills them, so that nobody tidies them up or removes them.
+    """
     supersede_changed(prepared, tell)
     planner = RowPlanner(prepared, tell)
     opened = []
@@ -54,8 +61,10 @@ def open_stores(prepared: Prepared, tell: Tell) -> list[OpenStore]:
             with exclusive(store.files.leases, store.name, wait=True, notify=tell) as lock:
                 guarded = replace(store.files, fence=lock.check)
                 # compared again: another process may have done some of it before the lock was ours
-                opened.append(open_store(prepared, compare(prepared, store.info, store.recipe), guarded, planner, tell))
-    return [store for store in opened if store.passes]
+                ready = open_store(prepared, compare(prepared, store.info, store.recipe), guarded, planner, tell)
+                if ready.passes:
+                    opened.append(replace(ready, worker=workers.enter_context(Worker(store.files.leases))))
+    return opened
 
 
 def open_store(prepared: Prepared, store: StorePlan, files: StoreFiles, planner: RowPlanner, tell: Tell) -> OpenStore:

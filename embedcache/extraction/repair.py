@@ -27,10 +27,11 @@ from embedcache.store.examine import examine, known_root
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.index import read_commit
 from embedcache.store.labels import DIGEST, LABELS, damage_of_labels, rewrite_digest
+from embedcache.store.leases import refuse_workers
 from embedcache.store.locks import exclusive
 from embedcache.store.lost_rows import LOST
 from embedcache.store.rebuild import KnownIds
-from embedcache.store.repair import put_back, refuse_workers
+from embedcache.store.repair import put_back
 from embedcache.store.root import Root
 from embedcache.store.survey import Findings, Left, Mended
 from embedcache.store.verify import Damage, verify_labels, verify_store
@@ -115,7 +116,7 @@ def _changing(files: StoreFiles, dry_run: bool) -> Iterator[StoreFiles]:
         yield files
         return
     with exclusive(files.leases, files.path.name) as lock:
-        refuse_workers(files)
+        refuse_workers(files.leases, files.path.name)
         yield replace(files, fence=lock.check)
 
 

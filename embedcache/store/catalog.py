@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedcache.errors import InputError, StoreBusyError, StoreError
+from embedcache.errors import InputError, StoreError
 from embedcache.store.fingerprint import recipe_document
 from embedcache.store.index import is_ours
 from embedcache.store.layout import ROOT_DOCUMENT
-from embedcache.store.leases import workers
-from embedcache.store.locks import holder
+from embedcache.store.leases import refuse_workers
+from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.writer import StoreFiles
 from embedcache.types import Quarantined
@@ -165,13 +165,13 @@ def remove_store(path: str | Path) -> int:
     # a Zarr group of someone else, or a folder above stores, is never removed
     if folder.suffix != ".zarr" or folder.is_symlink() or not folder.is_dir() or not is_ours(files.objects):
         raise InputError(f"{path} is no store of embedcache; `embedcache ls CACHE` lists them.")
-    held = holder(files.leases) or next(iter(workers(files.leases)), None)
-    if held is not None:
-        raise StoreBusyError(f"{folder.name} is being written by {held.who}; stop it first.")
-    freed = disk_use(folder)
-    # the root document goes first: a removal that is interrupted must not leave a store that looks whole
-    (folder / ROOT_DOCUMENT).unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    with exclusive(files.leases, folder.name) as lock:
+        refuse_workers(files.leases, folder.name)
+        freed = disk_use(folder)
+        lock.check()
+        # the root document goes first: a removal that is interrupted must not leave a store that looks whole
+        (folder / ROOT_DOCUMENT).unlink(missing_ok=True)
+        shutil.rmtree(folder)
     shutil.rmtree(files.leases, ignore_errors=True)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()

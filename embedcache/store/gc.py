@@ -15,8 +15,9 @@ from embedcache.store import layout
 from embedcache.store.catalog import disk_use, find_stores
 from embedcache.store.documents import documents
 from embedcache.store.index import StoredIndex
-from embedcache.store.leases import forget_the_dead, workers
+from embedcache.store.leases import forget_the_dead, refuse_workers, workers
 from embedcache.store.locks import exclusive, holder
+from embedcache.store.objects import Objects
 from embedcache.store.root import Root
 from embedcache.store.writer import StoreFiles, drop_shards, load
 
@@ -69,6 +70,7 @@ def collect_garbage(path: str | Path, dry_run: bool = False) -> GcReport:
                 found += _of_store(files, str(store))
             else:
                 with exclusive(files.leases, f"store {store.parent.name}/{store.name}") as lock:
+                    refuse_workers(files.leases, store.name)  # one that came since we looked
                     guarded = replace(files, fence=lock.check)
                     found += (listed := list(_of_store(guarded, str(store))))
                     _remove(guarded, listed)
@@ -140,12 +142,22 @@ def _remove(files: StoreFiles, listed: list[Rubbish]) -> None:
         drop_shards(files, root, shards)
     objects = files.objects
     for item in listed:
-        if item.why == "nothing vouches for it":
+        if item.why == "nothing vouches for it" and not _committed_since(objects, root, item.what):
             objects.delete(item.what)
     forget_the_dead(files.leases)
     shutil.rmtree(
         files.leases / "scratch", ignore_errors=True
     )  # nobody works here: it is of dead processes, of any host
+
+
+def _committed_since(objects: Objects, root: Root, name: str) -> bool:
+    """Whether a shard's object has a commit by now: a worker of another host may wake after it was taken for dead."""
+    for p in root.passes.values():
+        for spec in p.arrays:
+            number, _, _ = name.removeprefix(f"{spec.path}/c/").partition("/")
+            if number.isdigit() and name == layout.shard_name(spec, int(number)):
+                return objects.exists(layout.chunk_name(layout.commits_path(p.id), int(number)))
+    return False
 
 
 def _size(files: StoreFiles, name: str) -> int:

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from embedcache.errors import StoreBusyError
 from embedcache.store import locks
 from embedcache.store.objects import Objects
 from embedcache.store.processes import lives, own_token, process_start, this_host
@@ -197,6 +198,15 @@ def workers(folder: Path, watch: Watch | None = None) -> list[WorkerFile]:
     observer = watch or Watch(Objects(folder, folder / "claims"))
     names = [name.removesuffix(".json") for name in observer.objects.list_names("workers")]
     return [found for name in names if (found := observer.living(name))]
+
+
+def refuse_workers(folder: Path, name: str) -> None:
+    """Raise StoreBusyError if a process fills the store, which messages call `name`. Sure only under the store's lock.
+
+    Whoever begins to fill a store says so before it lets go of that lock.
+    """
+    for worker in workers(folder):
+        raise StoreBusyError(f"{name} is being filled by {worker.who}; wait for it or stop it first, then run again.")
 
 
 def forget_the_dead(folder: Path) -> None:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from embedcache.errors import StoreBusyError
 from embedcache.store import layout
 from embedcache.store.examine import examine
-from embedcache.store.leases import workers
+from embedcache.store.leases import refuse_workers
 from embedcache.store.locks import exclusive
 from embedcache.store.rebuild import KnownIds
 from embedcache.store.survey import MANIFEST, Findings, Left, Mended
@@ -46,7 +45,7 @@ def mend(
     if dry_run:
         return _report(files, examine(files, ids, progress))
     with exclusive(files.leases, files.path.name) as lock:
-        refuse_workers(files)
+        refuse_workers(files.leases, files.path.name)
         guarded = replace(files, fence=lock.check)
         found = examine(guarded, ids, progress)
         put_back(guarded, found)
@@ -55,12 +54,6 @@ def mend(
 
 def _report(files: StoreFiles, found: Findings) -> MendReport:
     return MendReport(files.path.name, tuple(found.mended), tuple(found.left), found.shards)
-
-
-def refuse_workers(files: StoreFiles) -> None:
-    """Raise StoreBusyError if a process fills the store."""
-    for worker in workers(files.leases):
-        raise StoreBusyError(f"{files.path.name} is being filled by {worker.who}; wait for it, then run again.")
 
 
 def put_back(files: StoreFiles, found: Findings) -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -157,6 +158,30 @@ def test_a_decoder_that_hangs_or_dies_is_replaced_and_its_sample_set_aside(confi
     assert reasons <= {"its decoder gave no answer within 8 s", "its decoder process died"}
     assert "its decoder gave no answer within 8 s" in reasons
     assert sum(bool(reason) for _, reason in arrived) <= 2
+
+
+def test_nothing_is_set_aside_after_a_suspension(config: ExtractConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z, a suspended job or a frozen container: the clock goes on, the run and its decoders do not."""
+    images = sorted(Path(config.root).parent.glob("*.png"))
+    requests = [Request(i, str(path), 1, 0, 1) for i, path in enumerate(images)]
+    slept = 0.0
+    real = time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: real() + slept)
+    with DecodePool(1, parse_window("auto"), ImageOptions(), timeout=60, prefetch=2, stopping=lambda: False) as pool:
+        look = pool.selector.select
+
+        def look_and_sleep(timeout: float) -> object:
+            nonlocal slept
+            pool.decoders[0].process.send_signal(signal.SIGSTOP)
+            ready = look(timeout=0)
+            slept += 1000
+            pool.decoders[0].process.send_signal(signal.SIGCONT)
+            return ready
+
+        monkeypatch.setattr(pool.selector, "select", look_and_sleep)
+        arrived = [(piece.sample, piece.reason) for piece in pool.pieces(requests)]
+    assert slept >= 1000
+    assert arrived == [(i, "") for i in range(24)]
 
 
 def test_a_decoder_that_died_with_a_message_unread_is_replaced(config: ExtractConfig) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 import embedcache
 from embedcache import ExtractConfig, FeatureCache
-from embedcache.errors import InputError, Interrupted, WorkerFailedError
+from embedcache.errors import InputError, Interrupted, StoreBusyError, WorkerFailedError
 from embedcache.extraction.devices import config_of, parse_devices
+from embedcache.extraction.opening import OpenStore
 from embedcache.extraction.progress import Progress
+from embedcache.store.leases import workers
 from embedcache.testing.kill import import_for_forks
 from embedcache.testing.stores import differences
 
@@ -129,6 +131,26 @@ def test_a_store_that_is_worked_on_is_not_removed(small_leases: ExtractConfig) -
         embedcache.remove_store(only_store(small_leases))
     other.signal(signal.SIGKILL)
     other.end()
+
+
+def test_a_run_is_known_to_others_before_its_backbone_is_loaded(
+    small_leases: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading takes minutes, and the store's lock is not held meanwhile."""
+    import embedcache.extraction.job as job
+
+    real, skipped = job.same_plan, []
+
+    def tidy_up_first(opened: list[OpenStore]) -> list[job.Group]:
+        skipped.extend(embedcache.collect_garbage(small_leases.cache).skipped)
+        with pytest.raises(StoreBusyError, match="is being filled by process"):
+            embedcache.remove_store(only_store(small_leases))
+        return real(opened)
+
+    monkeypatch.setattr(job, "same_plan", tidy_up_first)
+    assert embedcache.extract(small_leases).decoded == 48
+    assert len(skipped) == 1
+    assert workers(only_store(small_leases).with_suffix(".leases")) == []
 
 
 # --- --devices ------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import embedcache
-from embedcache.errors import InputError
+from embedcache.errors import InputError, StoreBusyError
 from embedcache.extraction.rows import longer_plan
+from embedcache.store.gc import owned
+from embedcache.store.leases import Worker
+from embedcache.store.locks import Lock, exclusive
 from embedcache.store.objects import Objects
 from embedcache.store.processes import process_start, this_host
 from embedcache.store.reader import FeatureCache
@@ -25,7 +30,7 @@ from embedcache.store.writer import (
     write_shard,
 )
 from embedcache.testing.stores import make_plan, make_store, token_values
-from embedcache.types import Commit, Samples, strings
+from embedcache.types import Commit, Samples, Shard, strings
 
 PLAN = make_plan([2, 2, 2, 2, 2, 2, 2, 2], quantum=4)
 
@@ -148,6 +153,49 @@ def test_a_store_that_is_worked_on_is_skipped(tmp_path: Path) -> None:
     assert report.found == ()
     assert f"process {os.getpid()} on host" in report.skipped[0]
     assert (path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("room", ["gc", "catalog"])
+def test_a_worker_that_came_before_the_lock_was_ours_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    path = tmp_path / "a.zarr"
+    make_store(path, PLAN)
+    (path / "notes.txt").write_text("rubbish")
+
+    @contextmanager
+    def after_a_worker(folder: Path, name: str) -> Iterator[Lock]:
+        with Worker(folder), exclusive(folder, name) as lock:
+            yield lock
+
+    monkeypatch.setattr(f"embedcache.store.{room}.exclusive", after_a_worker)
+    if room == "gc":
+        assert "is being filled by process" in embedcache.collect_garbage(path).skipped[0]
+    else:
+        with pytest.raises(StoreBusyError, match="is being filled by process"):
+            embedcache.remove_store(path)
+    assert (path / "notes.txt").exists()
+    assert verify_store(path).intact
+
+
+def test_a_shard_that_is_committed_while_gc_looks_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a worker of another host, which was taken for dead and woke."""
+    path = tmp_path / "a.zarr"
+    p = make_store(path, PLAN, finish=False, skip_shards=(1, 2))
+    objects = StoreFiles(path).objects
+    digests = {}
+    for k in (1, 2):
+        rows = {a.path: token_values(a, PLAN.rows)[4 * k : 4 * k + 4] for a in p.arrays}
+        digests[k] = write_shard(objects, p, Shard(k, 4 * k, 4 * k + 4), rows)
+
+    def owned_then_commit(*given: object) -> Iterator[str]:
+        yield from owned(*given)  # type: ignore[arg-type]
+        commit_shard(objects, p, Commit(1, (4, 8), (), 4, "cpu", {}, digests[1], "h", "then", "now"))
+
+    monkeypatch.setattr("embedcache.store.gc.owned", owned_then_commit)
+    embedcache.collect_garbage(path)
+    found = verify_store(path)
+    assert (found.intact, found.junk, found.pending) == (True, (), 1)
 
 
 def test_a_folder_without_stores(tmp_path: Path) -> None:
