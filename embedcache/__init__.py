@@ -46,6 +46,7 @@ _PUBLIC = {
     "Volume": "embedcache.types",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
+    "check_figure": "embedcache.evaluation.figure_files",
     "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
     "compare_results": "embedcache.evaluation.compare",
@@ -136,6 +137,7 @@ __all__ = [
     "Window",
     "__version__",
     "audit_dataset",
+    "check_figure",
     "check_weights",
     "collect_garbage",
     "compare_results",
@@ -208,6 +210,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.few_shot_config import FewShotConfig
     from embedcache.evaluation.few_shot_curve import draw_few_shot
     from embedcache.evaluation.few_shot_result import FewShotResult
+    from embedcache.evaluation.figure_files import check_figure
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.grid import Grid, GridConfig
     from embedcache.evaluation.grid import run_grid as probe_all

@@ -236,10 +236,12 @@ def ridge_command(
 
 def run(config: "embedcache.ProbeConfig", figure: str | None, json: bool) -> int:
     """Fit, print, draw."""
+    if figure is not None:
+        embedcache.check_figure(figure)
     result = embedcache.probe(config, None if json else tell_stage)
     if not json:
         tell_stage("")
-    if figure:
+    if figure is not None:
         embedcache.draw_result(result, figure)
     if json:
         print_json(result)

@@ -91,8 +91,17 @@ def figure(metric: "Metric | None") -> str:
     """`0.712 (0.650-0.770)`, or a dash where undefined."""
     if metric is None or metric.value is None:
         return "-"
-    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.3f}-{metric.high:.3f})"
-    return f"{metric.value:.3f}{interval}"
+    return f"{metric.value:.3f}{in_brackets(metric.low, metric.high)}"
+
+
+def in_brackets(low: float | None, high: float | None) -> str:
+    """` (0.650-0.770)`, or nothing where there is no interval."""
+    return "" if low is None or high is None else f" ({interval(low, high)})"
+
+
+def interval(low: float, high: float) -> str:
+    """`0.650-0.770`; `-0.120 to 0.340`, where a hyphen would be a sign."""
+    return f"{low:.3f}{' to ' if low < 0 else '-'}{high:.3f}"
 
 
 def features_of(chosen: "Mapping[str, Any]") -> str:

@@ -72,9 +72,14 @@ def measure_subgroups(
     return SubgroupTable(read.file, by, found, apart)
 
 
+def columns_of(labels: Labels) -> list[str]:
+    """By which rows may stand apart: the tasks with one value for each."""
+    return [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
+
+
 def column_values(labels: Labels, by: str, rows: Predictions) -> npt.NDArray[Any]:
     """(n,): the value of task `by` for each row: text, "" where it is missing, or numbers, NaN where missing."""
-    usable = [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
+    usable = columns_of(labels)
     if by not in usable:
         raise suggest("column of the labels", by, usable)
     task = labels.get(by)

@@ -27,6 +27,7 @@ from embedcache.evaluation.splits import part_rows
 from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.evaluation.views import with_views
+from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
 from embedcache.store.texts import locate
@@ -55,6 +56,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     folder = config.results if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_result(question.inputs, folder)) is not None:
         return there
+    check_folder(folder)
     found = answer(question, config, progress)
     return write_result(found.result, found.predictions, folder, config.force, question.split)
 
