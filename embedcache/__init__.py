@@ -67,6 +67,7 @@ _PUBLIC = {
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
     "few_shot": "embedcache.evaluation.few_shot",
+    "few_shot_curves": "embedcache.evaluation.few_shot_stores",
     "find_leaks": "embedcache.evaluation.leaks",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
@@ -83,6 +84,7 @@ _PUBLIC = {
     "probe_all": "embedcache.evaluation.grid:run_grid",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
     "pull_weights": "embedcache.backbones.pull",
+    "read_curve": "embedcache.evaluation.few_shot_result",
     "read_result": "embedcache.evaluation.results",
     "recompute": "embedcache.extraction.recompute",
     "relocate": "embedcache.datasets.relocate",
@@ -158,6 +160,7 @@ __all__ = [
     "export_splits",
     "extract",
     "few_shot",
+    "few_shot_curves",
     "find_leaks",
     "import_key",
     "import_splits",
@@ -174,6 +177,7 @@ __all__ = [
     "probe_all",
     "probe_patches",
     "pull_weights",
+    "read_curve",
     "read_result",
     "recompute",
     "relocate",
@@ -209,7 +213,8 @@ if TYPE_CHECKING:
     from embedcache.evaluation.few_shot import few_shot
     from embedcache.evaluation.few_shot_config import FewShotConfig
     from embedcache.evaluation.few_shot_curve import draw_few_shot
-    from embedcache.evaluation.few_shot_result import FewShotResult
+    from embedcache.evaluation.few_shot_result import FewShotResult, read_curve
+    from embedcache.evaluation.few_shot_stores import few_shot_curves
     from embedcache.evaluation.figure_files import check_figure
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.grid import Grid, GridConfig

@@ -65,7 +65,7 @@ def shared(
         ),
     ] = "0.2",
     test_labels: Annotated[str | None, typer.Option(help="Labels of that store, if not those beside it.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawn split and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the drawn split, and of whatever else is drawn.")] = 0,
     standardize: Annotated[
         Literal["own", "yes", "no", "auto"],
         typer.Option(

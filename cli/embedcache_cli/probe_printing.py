@@ -46,15 +46,20 @@ def print_result(result: "embedcache.Result") -> None:
         print(f"  {part:10}  {samples}")
     if counts.get("views", 1) > 1:
         print(f"  fitted on   {counts['views']} views of each row, the whole slice and cached crops")
+    print_left_out(counts)
+    print_metrics(result.metrics)
+    for warning in result.warnings:
+        tell(f"note: {warning}")
+    print(result.path)
+
+
+def print_left_out(counts: "Mapping[str, int]") -> None:
+    """A line for each reason for which samples were left out."""
     for count, left_out in counts.items():
         where, _, reason = count.partition("left_out_")
         if reason and left_out:
             of = " of the tested store" if where else ""
             print(f"  left out    {counted(left_out, 'sample')}{of}: {reason.replace('_', ' ')}")
-    print_metrics(result.metrics)
-    for warning in result.warnings:
-        tell(f"note: {warning}")
-    print(result.path)
 
 
 def print_metrics(metrics: "tuple[Metric, ...]") -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.evaluation.elsewhere import Elsewhere
+from embedcache.evaluation.parts import set_aside
 from embedcache.evaluation.question import ProbeConfig, Question
 from embedcache.evaluation.reading import count_samples, read_elsewhere_rows
 from embedcache.evaluation.results import source_of
@@ -57,9 +58,7 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
             f"{there.trained_samples} samples of {there.trained_patients} patients were left out of {there.name}: "
             "these patients train or validate."
         )
-    if len(features.incomplete):
-        done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
-        notes.append(f"{len(features.incomplete)} samples of {there.name} were {done} set aside.")
+    notes += set_aside(features, config.strict_volumes, f" of {there.name}")
     return RowsElsewhere(rows, counts, (*notes, *there.notes))
 
 

@@ -63,6 +63,16 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
+def check_together(tasks: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Hold that one figure can show curves of these tasks, each with its classes. Raises InputError."""
+    if not tasks:
+        raise InputError("there is no curve to draw.")
+    if len(tasks) > _MOST:
+        raise InputError(f"a figure holds {_MOST} curves. Got {len(tasks)}; draw fewer stores.")
+    if len(set(tasks)) > 1:
+        raise InputError("the curves are of different tasks or classes; draw those of one task.")
+
+
 def curve_names(results: Sequence[FewShotResult]) -> tuple[str, ...]:
     """What tells curves apart, as few words as it takes: backbone, dataset, features, how C came about, who was drawn, file."""
     told = [
@@ -94,12 +104,7 @@ def _C_words(result: FewShotResult) -> str:
 
 
 def _check(results: Sequence[FewShotResult]) -> None:
-    if not results:
-        raise InputError("there is no curve to draw.")
-    if len(results) > _MOST:
-        raise InputError(f"a figure holds {_MOST} curves. Got {len(results)}; draw fewer stores.")
-    if len({(result.task.name, result.classes) for result in results}) > 1:
-        raise InputError("the curves are of different tasks or classes; draw those of one task.")
+    check_together([(result.task.name, result.classes) for result in results])
     if all(point.shots is None for result in results for point in result.points):
         raise InputError("no curve has a number of patients.")
 
