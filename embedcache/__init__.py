@@ -62,6 +62,7 @@ _PUBLIC = {
     "Weights": "embedcache.backbones.weights",
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
+    "check_figure": "embedcache.evaluation.figure_files",
     "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
     "compare_results": "embedcache.evaluation.compare",
@@ -82,6 +83,7 @@ _PUBLIC = {
     "export_splits": "embedcache.evaluation.split_files",
     "extract": "embedcache.extraction.job",
     "few_shot": "embedcache.evaluation.few_shot",
+    "few_shot_curves": "embedcache.evaluation.few_shot_stores",
     "find_leaks": "embedcache.evaluation.leaks",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
@@ -101,6 +103,7 @@ _PUBLIC = {
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
     "published_dataset": "embedcache.datasets.publishing",
     "pull_weights": "embedcache.backbones.pull",
+    "read_curve": "embedcache.evaluation.few_shot_result",
     "read_result": "embedcache.evaluation.results",
     "recompute": "embedcache.extraction.recompute",
     "relocate": "embedcache.datasets.relocate",
@@ -172,6 +175,7 @@ __all__ = [
     "Window",
     "__version__",
     "audit_dataset",
+    "check_figure",
     "check_weights",
     "collect_garbage",
     "compare_results",
@@ -192,6 +196,7 @@ __all__ = [
     "export_splits",
     "extract",
     "few_shot",
+    "few_shot_curves",
     "find_leaks",
     "import_key",
     "import_splits",
@@ -211,6 +216,7 @@ __all__ = [
     "probe_patches",
     "published_dataset",
     "pull_weights",
+    "read_curve",
     "read_result",
     "recompute",
     "relocate",
@@ -249,7 +255,9 @@ if TYPE_CHECKING:
     from embedcache.evaluation.few_shot import few_shot
     from embedcache.evaluation.few_shot_config import FewShotConfig
     from embedcache.evaluation.few_shot_curve import draw_few_shot
-    from embedcache.evaluation.few_shot_result import FewShotResult
+    from embedcache.evaluation.few_shot_result import FewShotResult, read_curve
+    from embedcache.evaluation.few_shot_stores import few_shot_curves
+    from embedcache.evaluation.figure_files import check_figure
     from embedcache.evaluation.figures import draw_result
     from embedcache.evaluation.grid import Grid, GridConfig
     from embedcache.evaluation.grid import run_grid as probe_all

@@ -1,26 +1,33 @@
 """`embedcache few-shot`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import embedcache
-from embedcache_cli.asking import numbers
+from embedcache_cli.asking import numbers, takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
+from embedcache_cli.probe import shared
+from embedcache_cli.probe_printing import interval, print_left_out
 
 if TYPE_CHECKING:
     from embedcache import FewShotResult
     from embedcache.evaluation.few_shot_result import CurvePoint
 
 NAME = "few-shot"
+SHARED = (
+    "task", "pool", "strict_volumes", "labels", "join_on", "split", "classes", "validation", "seed", "results", "force",
+)  # fmt: skip
+"""Options that are those of a probe."""
 
 
+@takes(shared, only=SHARED, store="")
 def command(
+    asked: dict[str, Any],
     stores: Annotated[list[str], typer.Argument(help="One or several .zarr stores: a curve each.")],
-    task: Annotated[str | None, typer.Option(help="Which task of the labels; the only one unless given.")] = None,
     shots: Annotated[str, typer.Option(help="Patients of each class, with commas.")] = "1,2,4,8,16",
-    seeds: Annotated[int, typer.Option(help="Draws of each size.")] = 20,
+    seeds: Annotated[int | None, typer.Option(help="Draws of each size; 20 unless given.")] = None,
     preset: Annotated[
         Literal["paper"] | None, typer.Option(help="paper: one draw, the first patients of each class by sorted id.")
     ] = None,
@@ -37,69 +44,43 @@ def command(
         str, typer.Option(help="cls, mean, cls+mean, pooled; auto: the first of them that is stored.")
     ] = "auto",
     layers: Annotated[str, typer.Option(help="last, or numbers with commas: their CLS tokens side by side.")] = "last",
-    pool: Annotated[str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none.")] = "mean",
-    strict_volumes: Annotated[
-        bool,
-        typer.Option(
-            "--strict-volumes", help="Leave out a volume with a slice that was set aside; else pool the rest."
-        ),
-    ] = False,
     standardize: Annotated[
         bool, typer.Option("--standardize/--no-standardize", help="By the mean and deviation of a draw's own rows.")
     ] = True,
-    labels: Annotated[str | None, typer.Option(help="Labels for stores that lie alone.")] = None,
-    join_on: Annotated[str | None, typer.Option(help="The column of that table with sample ids or patients.")] = None,
-    split: Annotated[str | None, typer.Option(help="A split file, or the name of an imported split.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Only these findings, with commas.")] = None,
-    validation: Annotated[float, typer.Option(help="Share of the training patients, never drawn.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of the patients, where no test part is named.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the drawn split and of all draws.")] = 0,
-    results: Annotated[
-        str | None, typer.Option(help="Folder of the results; `results` of the cache unless given.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fit again, and keep the result that is there.")] = False,
     figure: Annotated[str | None, typer.Option(help="Draw all curves to this PNG, SVG or PDF.")] = None,
     json: Json = False,
 ) -> int:
-    """Few-shot curve: AUROC by patients of each class, drawn many times over."""
+    """Few-shot curve: AUROC by patients of each class, drawn many times over.
+
+    Under --json one document, whose `curves` are one of each store.
+    """
     configs = [
         embedcache.FewShotConfig(
             store=Path(store),
-            task=task,
             shots=numbers(shots, int, "--shots"),
             seeds=seeds,
             preset=preset,
             select=select,
-            C=numbers(C, float, "--C") if C else None,
+            C=numbers(C, float, "--C") if C is not None else None,
             whole=whole,
             features=features,
             layers="last" if layers == "last" else numbers(layers, int, "--layers"),
-            pool=None if pool == "none" else pool,
-            strict_volumes=strict_volumes,
             standardize=standardize,
-            labels=Path(labels) if labels else None,
-            join_on=join_on,
-            split=Path(split) if split else None,
-            classes=tuple(c.strip() for c in classes.split(",")) if classes else None,
-            validation=validation,
             test=test,
-            seed=seed,
-            results=Path(results) if results else None,
-            force=force,
+            **{name: asked[name] for name in SHARED},
         )
         for store in stores
     ]
-    found = []
-    for config in configs:
-        curve = embedcache.few_shot(config, None if json else tell_stage)
-        found.append(curve)
-        if not json:
-            tell_stage("")
-            print_curve(curve)
-    if figure:
-        embedcache.draw_few_shot(found, figure)
+
+    def tell_curve(curve: "FewShotResult") -> None:
+        tell_stage("")
+        print_curve(curve)
+
     if json:
-        print_json(found[0] if len(found) == 1 else found)
+        print_json({"curves": embedcache.few_shot_curves(configs, figure)})
+    else:
+        embedcache.few_shot_curves(configs, figure, tell_stage, tell_curve)
     return 0
 
 
@@ -114,6 +95,7 @@ def print_curve(curve: "FewShotResult") -> None:
         f"drawn from {counted(counts['train_patients'], 'training patient')} ({chosen['draws']}); "
         f"test: {counted(counts['test_samples'], 'sample')} of {counted(counts['test_patients'], 'patient')}"
     )
+    print_left_out(counts)
     print_table(
         ("per class", "patients", "rows", "overlaps", "C", "AUROC", "95% over draws", "95% over test patients"),
         [_line(point) for point in curve.points],
@@ -147,4 +129,4 @@ def _mean(values: tuple[int, ...]) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+    return "-" if low is None or high is None else interval(low, high)

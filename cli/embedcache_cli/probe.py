@@ -65,7 +65,7 @@ def shared(
         ),
     ] = "0.2",
     test_labels: Annotated[str | None, typer.Option(help="Labels of that store, if not those beside it.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawn split and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the drawn split, and of whatever else is drawn.")] = 0,
     standardize: Annotated[
         Literal["own", "yes", "no", "auto"],
         typer.Option(
@@ -236,10 +236,12 @@ def ridge_command(
 
 def run(config: "embedcache.ProbeConfig", figure: str | None, json: bool) -> int:
     """Fit, print, draw."""
+    if figure is not None:
+        embedcache.check_figure(figure)
     result = embedcache.probe(config, None if json else tell_stage)
     if not json:
         tell_stage("")
-    if figure:
+    if figure is not None:
         embedcache.draw_result(result, figure)
     if json:
         print_json(result)

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import embedcache
-from embedcache.errors import InputError
 from embedcache_cli.asking import numbers, takes
 from embedcache_cli.output import Json, ProgressLine, counted, print_json, print_table, tell
 from embedcache_cli.probe import shared
+from embedcache_cli.probe_printing import in_brackets
 
 if TYPE_CHECKING:
     from embedcache import Grid
     from embedcache.evaluation.grid_table import GridFigure, GridTable
 
 NAME = "all"
-GRIDS = {"C": ("logistic", float), "k": ("knn", int), "alpha": ("ridge", float)}
-"""Options of single probes: whose, and what its values are."""
 
 
 @takes(shared, store="", train=None, task=None)
@@ -28,7 +26,9 @@ def command(
         str | None, typer.Option(help="With commas; logistic, knn and ridge where they answer, unless given.")
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="With commas; all of the labels' tasks unless given.")] = None,
-    C: Annotated[str | None, typer.Option("--C", help="Of logistic: grid of inverse penalties, with commas.")] = None,
+    C: Annotated[
+        str | None, typer.Option("--C", help="Of logistic and linear-svm: grid of inverse penalties, with commas.")
+    ] = None,
     k: Annotated[str | None, typer.Option("--k", help="Of knn: grid of neighbours, with commas.")] = None,
     alpha: Annotated[str | None, typer.Option(help="Of ridge: grid of penalties, with commas.")] = None,
     metrics: Annotated[
@@ -48,18 +48,15 @@ def command(
     """Every store x probe x task; what is answered already is not fitted again. At the end one table."""
     for name in ("store", "task"):
         asked.pop(name)
-    named = words(probes)
-    options = {}
-    for (name, (probe, kind)), text in zip(GRIDS.items(), (C, k, alpha), strict=True):
-        if text is not None:
-            if named is not None and probe not in named:
-                raise InputError(f"--{name} is an option of {probe}, which is not among --probes {probes}.")
-            options[probe] = {name: numbers(text, kind, f"--{name}")}
+    if figure is not None:
+        embedcache.check_figure(figure)
+    kinds: dict[str, tuple[str | None, type]] = {"C": (C, float), "k": (k, int), "alpha": (alpha, float)}
+    grids = {n: numbers(text, kind, f"--{n}") for n, (text, kind) in kinds.items() if text is not None}
     config = embedcache.GridConfig(
         stores=tuple(stores),
-        probes=named,
+        probes=words(probes),
         tasks=words(tasks),
-        options=options,
+        grids=grids,
         shared=asked,
         metrics=words(metrics),
         label=label,
@@ -69,13 +66,13 @@ def command(
     )
     with ProgressLine("probing", quiet=json) as line:
         grid = embedcache.probe_all(config, line.update)
-    if figure and grid.table.rows:
+    if figure is not None and grid.table.rows:
         embedcache.draw_grid(grid.table, figure)
     if json:
         print_json(document(grid))
     else:
         print_grid(grid)
-    return 1 if grid.failed else 0
+    return 1 if grid.failed or grid.lacking else 0
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
@@ -133,8 +130,4 @@ def cell(found: "GridFigure | None") -> str:
     """`0.712 (0.650-0.770) *`, or a dash where there is none."""
     if found is None or found.value is None:
         return "-"
-    interval = ""
-    if found.low is not None and found.high is not None:
-        between = " to " if found.low < 0 else "-"
-        interval = f" ({found.low:.3f}{between}{found.high:.3f})"
-    return f"{found.value:.3f}{interval}{' *' if found.best else ''}"
+    return f"{found.value:.3f}{in_brackets(found.low, found.high)}{' *' if found.best else ''}"

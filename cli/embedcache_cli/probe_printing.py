@@ -46,15 +46,20 @@ def print_result(result: "embedcache.Result") -> None:
         print(f"  {part:10}  {samples}")
     if counts.get("views", 1) > 1:
         print(f"  fitted on   {counts['views']} views of each row, the whole slice and cached crops")
+    print_left_out(counts)
+    print_metrics(result.metrics)
+    for warning in result.warnings:
+        tell(f"note: {warning}")
+    print(result.path)
+
+
+def print_left_out(counts: "Mapping[str, int]") -> None:
+    """A line for each reason for which samples were left out."""
     for count, left_out in counts.items():
         where, _, reason = count.partition("left_out_")
         if reason and left_out:
             of = " of the tested store" if where else ""
             print(f"  left out    {counted(left_out, 'sample')}{of}: {reason.replace('_', ' ')}")
-    print_metrics(result.metrics)
-    for warning in result.warnings:
-        tell(f"note: {warning}")
-    print(result.path)
 
 
 def print_metrics(metrics: "tuple[Metric, ...]") -> None:
@@ -91,8 +96,17 @@ def figure(metric: "Metric | None") -> str:
     """`0.712 (0.650-0.770)`, or a dash where undefined."""
     if metric is None or metric.value is None:
         return "-"
-    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.3f}-{metric.high:.3f})"
-    return f"{metric.value:.3f}{interval}"
+    return f"{metric.value:.3f}{in_brackets(metric.low, metric.high)}"
+
+
+def in_brackets(low: float | None, high: float | None) -> str:
+    """` (0.650-0.770)`, or nothing where there is no interval."""
+    return "" if low is None or high is None else f" ({interval(low, high)})"
+
+
+def interval(low: float, high: float) -> str:
+    """`0.650-0.770`; `-0.120 to 0.340`, where a hyphen would be a sign."""
+    return f"{low:.3f}{' to ' if low < 0 else '-'}{high:.3f}"
 
 
 def features_of(chosen: "Mapping[str, Any]") -> str:

@@ -57,7 +57,7 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
             f"{there.trained_samples} samples of {there.trained_patients} patients were left out of {there.name}: "
             "these patients train or validate."
         )
-    notes += incomplete_notes(features, question, config, f" of {there.name}")
+    notes += incomplete_notes(features, question, config.strict_volumes, f" of {there.name}")
     return RowsElsewhere(rows, counts, (*notes, *there.notes))
 
 

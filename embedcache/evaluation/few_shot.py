@@ -7,6 +7,7 @@ ever drawn, and those of validation are only looked at where validation is asked
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,15 @@ from embedcache.evaluation.few_shot_result import (
     find_curve,
     write_curve,
 )
+from embedcache.evaluation.parts import divide
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
-from embedcache.evaluation.reading import pooled_by_patient
-from embedcache.evaluation.results import make_folder, results_folder, source_of
+from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows
+from embedcache.evaluation.results import results_folder, source_of
 from embedcache.evaluation.splits import part_rows
-from embedcache.evaluation.statistics import Patients
+from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import label_matrix
 from embedcache.store.features import Features
+from embedcache.types import PARTS
 
 __all__ = ["FewShotConfig", "few_shot"]
 
@@ -50,42 +53,68 @@ class _Data:
     counts: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A curve before any feature was read."""
+
+    asked: ProbeConfig
+    question: Question
+    inputs: dict[str, Any]
+    folder: Path
+    """Of the results."""
+    there: FewShotResult | None
+    """The curve, if it is there and may stand."""
+
+
 def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShotResult:
     """The curve that `config` asks for, or the one that is there. Raises InputError, StoreError.
 
     Memory beside the features: the test rows once more, and of one size at a time the scores of all heads (of 20 draws of NIH's
     14 findings on its 25,596 test images 29 MB), and for each thread what a draw takes (see `probes.few_shot_path`).
     """
-    question = _ask(config)
-    inputs = _inputs(question, config)
-    folder = config.results if config.results is not None else results_folder(question.cache)
-    if not config.force and (there := find_curve(inputs, folder)) is not None:
-        return there
-    make_folder(folder)
+    settled = settle(config)
+    if settled.there is not None:
+        return settled.there
+    question = settled.question
     clock = Clock(progress)
-    data: _Data = clock.run("reading features", lambda: _read(question, config))
-    draws = draw_all(data.classes, config.shots, config.seeds, config.seed, config.preset == "paper")
+    data: _Data = clock.run("reading features", lambda: _read(question, config, settled.asked))
+    draws = draw_all(data.classes, config.shots, config.draws, config.seed, config.preset == "paper")
     points = [_point(question, config, data, draws, n, clock) for n in config.shots]
     if config.whole:
         points.append(_whole(config, data, clock))
     result = FewShotResult(
         setting=_setting(config),
-        inputs=inputs,
+        inputs=settled.inputs,
         task=question.task,
         classes=question.classes,
         points=tuple(points),
         chosen=_chosen(question, config),
         counts=data.counts,
-        warnings=((pooled_by_patient(question.task),) if question.pool_by else ()) + _warnings(config, points),
+        warnings=(
+            *((pooled_by_patient(question.task),) if question.pool_by else ()),
+            *_warnings(config, points),
+            *incomplete_notes(data.features, question, config.strict_volumes),
+        ),
         source=source_of(question.cache),
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__},
     )
-    return write_curve(result, _drawn_samples(data, draws), folder, question.split, config.force)
+    return write_curve(result, _drawn_samples(data, draws), settled.folder, question.split, config.force)
 
 
-def _ask(config: FewShotConfig) -> Question:
-    """The question of a logistic probe with one choice of features: what `auto` finds first."""
+def settle(config: FewShotConfig) -> Settled:
+    """Ask, look for the answer, and hold that one can be written. No feature is read. Raises as `few_shot` does."""
+    asked, question = _ask(config)
+    inputs = _inputs(question, config)
+    folder = config.results if config.results is not None else results_folder(question.cache)
+    there = None if config.force else find_curve(inputs, folder)
+    if there is None:
+        check_folder(folder)
+    return Settled(asked, question, inputs, folder, there)
+
+
+def _ask(config: FewShotConfig) -> tuple[ProbeConfig, Question]:
+    """The configuration and the question of a logistic probe with one choice of features: what `auto` finds first."""
     asked = ProbeConfig(
         probe="logistic",
         store=config.store,
@@ -106,8 +135,9 @@ def _ask(config: FewShotConfig) -> Question:
     )
     question = ask(asked)
     if len(question.choices) > 1:
-        question = ask(replace(asked, features=next(iter(question.choices.values())).kind))
-    return question
+        asked = replace(asked, features=next(iter(question.choices.values())).kind)
+        question = ask(asked)
+    return asked, question
 
 
 def _inputs(question: Question, config: FewShotConfig) -> dict[str, Any]:
@@ -125,33 +155,17 @@ def _inputs(question: Question, config: FewShotConfig) -> dict[str, Any]:
     return plain({**question.inputs, "config": {name: asked[name] for name in kept if name in asked}, "few_shot": few})
 
 
-def _read(question: Question, config: FewShotConfig) -> _Data:
-    choice = next(iter(question.choices.values()))
-    features = question.cache.features(
-        choice.kind,
-        layers=choice.layers or None,
-        pool=config.pool,
-        strict_volumes=config.strict_volumes,
-        task=question.task.name,
-        labels=question.labels,
-        split=question.split.sample.tolist(),
-        pool_by=question.pool_by,
-    )
+def _read(question: Question, config: FewShotConfig, asked: ProbeConfig) -> _Data:
+    features = read_rows(question, asked, question.cache, question.split.sample.tolist())
+    parts, counts = divide(question, features, ("train", "test"))
+    train, validation, test = (np.flatnonzero(parts == part) for part in PARTS)
     everything = question.task.classes or ("",)
     all_truth = label_matrix(features.y, question.kind, len(everything) if question.kind != "binary" else 1)
     truth = all_truth[:, question.columns] if question.kind == "multilabel" else all_truth
-    parts = part_rows(question.split, features.sample_id)
-    ill = features.groups[(parts == "train") & (all_truth == 1).any(axis=1)]
-    parts[np.isnan(truth).all(axis=1)] = ""
-    train, validation, test = (np.flatnonzero(parts == part) for part in ("train", "validation", "test"))
-    for name, rows in (("train", train), ("test", test)):
-        if not len(rows):
-            raise InputError(
-                f"the {name} part has no sample with features and a label of task {question.task.name!r}; "
-                "give another split with --split FILE."
-            )
-    asked = np.arange(len(question.classes)) if question.kind != "multilabel" else question.columns
-    drawn = patient_classes(all_truth[train], features.groups[train], question.kind, everything, asked, ill)
+    columns = np.arange(len(question.classes)) if question.kind != "multilabel" else question.columns
+    trains = part_rows(question.split, features.sample_id) == "train"
+    ill = features.groups[trains & (all_truth == 1).any(axis=1)]
+    drawn = patient_classes(all_truth[train], features.groups[train], question.kind, everything, columns, ill)
     if np.isin(drawn.patients, features.groups[test]).any():
         raise InputError(
             "a patient is both in the training and in the test part; give another split with --split FILE."
@@ -169,11 +183,6 @@ def _read(question: Question, config: FewShotConfig) -> _Data:
         config.standardize,
         (features.X[validation], truth[validation]) if looks else None,
     )
-    counts = {}
-    for name, rows in (("train", train), ("validation", validation), ("test", test)):
-        counts[f"{name}_samples"] = len(np.unique(features.sample_id[rows]))
-        counts[f"{name}_patients"] = Patients.of(features.groups[rows]).count if len(rows) else 0
-        counts[f"{name}_rows"] = len(rows)
     about = features.X[train].mean(axis=0, dtype=np.float64)
     tested = Tested.of(features.X, test, about, truth, features.groups, question.kind, question.classes)
     return _Data(features, train, drawn, fitting, tested, counts)
@@ -264,12 +273,16 @@ def _warnings(config: FewShotConfig, points: list[CurvePoint]) -> tuple[str, ...
         found.append(f"{_setting(config)}.")
     if config.preset == "paper":
         found.append("preset paper: the study's draw, one for each size; the head is logistic regression, not its SGD.")
-    elif config.seeds < SEEDS:
-        found.append(f"{config.seeds} seeds are fewer than the {SEEDS} that the protocol asks for.")
+    elif config.draws < SEEDS:
+        found.append(f"{config.draws} seeds are fewer than the {SEEDS} that the protocol asks for.")
     short = {name: count for point in points for name, count in point.too_few.items()}
     for name, count in short.items():
         sizes = [point.shots for point in points if name in point.too_few and point.shots is not None]
-        found.append(f"{name}: all {count} patients of the training part were taken for {min(sizes)} shots and more.")
+        if count == 0:
+            found.append(f"{name}: the training part has no such patient, so none could be drawn.")
+        else:
+            taken = f"all {count} patients" if count > 1 else "the one patient"
+            found.append(f"{name}: {taken} of the training part went into draws of {min(sizes)} shots and more.")
     return tuple(found)
 
 

@@ -26,10 +26,10 @@ class FewShotConfig:
     """Which of the labels' tasks; None is the only one. Binary, multilabel or multiclass."""
     shots: tuple[int, ...] = SHOTS
     """Patients of each class; of a multilabel or binary task also of those without any finding."""
-    seeds: int = SEEDS
-    """Draws of each size. The draws of one seed are nested: a larger one holds the smaller ones."""
+    seeds: int | None = None
+    """Draws of each size; None is 20. The draws of one seed are nested: a larger one holds the smaller ones."""
     preset: Preset | None = None
-    """`paper`: one draw, the first patients of each class by sorted id."""
+    """`paper`: one draw (so `seeds` stays None), the first patients of each class by sorted id."""
     select: Choosing = "fixed"
     """How C comes about. `fixed`: it is given. `leave-patient-out`: inside each draw, by the loss of its patients' rows, each
     under a model without that patient. `validation`: by macro AUROC on the whole validation part, which is not few-shot."""
@@ -65,8 +65,10 @@ class FewShotConfig:
         hold_fields(self)
         if not self.shots or list(self.shots) != sorted(set(self.shots)) or self.shots[0] < 1:
             raise InputError(f"shots must be numbers of patients from 1 on, ascending. Got {list(self.shots)}.")
-        if self.seeds < 1:
+        if self.seeds is not None and self.seeds < 1:
             raise InputError(f"seeds must be 1 or more. Got {self.seeds}.")
+        if self.preset == "paper" and self.seeds is not None:
+            raise InputError("preset paper draws once, without any seed; leave --seeds or --preset out.")
         if self.layers in ("auto", ()):
             raise InputError("few shots choose no layers; give their numbers, or `last`.")
         if not all(0 < c < float("inf") for c in self.grid):
@@ -86,4 +88,4 @@ class FewShotConfig:
     @property
     def draws(self) -> int:
         """Draws of each size."""
-        return 1 if self.preset == "paper" else self.seeds
+        return 1 if self.preset == "paper" else SEEDS if self.seeds is None else self.seeds

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcache.errors import InputError, MissingPackageError
+from embedcache.errors import InputError
 from embedcache.evaluation import figure_panels as panels
 from embedcache.evaluation.few_shot_result import CurvePoint, FewShotResult
+from embedcache.evaluation.figure_files import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,18 +27,8 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     since a draw left it undefined, is hollow, and the class is named. Raises MissingPackageError without matplotlib,
     InputError for a format that it does not know, for curves of different tasks, or for too many of them.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError(
-            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
-        ) from error
-
     _check(results)
-    path = Path(path)
-    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 5.2)
     axes = figure.subplots()
     names = curve_names(results)
     shots = sorted({point.shots for result in results for point in result.points if point.shots is not None})
@@ -72,13 +63,17 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
     title = f"Few-shot curve on {task}" if few else f"Curve by patients on {task} (dashed: not few-shot)"
     figure.suptitle(title, fontsize=13, fontweight="bold", color=panels.INK, x=0.01, ha="left")
     figure.supxlabel("\n".join(_said(results)), fontsize=8, color=panels.PALE, x=0.01, ha="left")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise InputError(
-            f"a figure can not be written as {path.suffix or 'a file without suffix'}; use .png."
-        ) from error
-    return path
+    return save_figure(figure, path)
+
+
+def check_together(tasks: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Hold that one figure can show curves of these tasks, each with its classes. Raises InputError."""
+    if not tasks:
+        raise InputError("there is no curve to draw.")
+    if len(tasks) > _MOST:
+        raise InputError(f"a figure holds {_MOST} curves. Got {len(tasks)}; draw fewer stores.")
+    if len(set(tasks)) > 1:
+        raise InputError("the curves are of different tasks or classes; draw those of one task.")
 
 
 def curve_names(results: Sequence[FewShotResult]) -> tuple[str, ...]:
@@ -112,12 +107,7 @@ def _C_words(result: FewShotResult) -> str:
 
 
 def _check(results: Sequence[FewShotResult]) -> None:
-    if not results:
-        raise InputError("there is no curve to draw.")
-    if len(results) > _MOST:
-        raise InputError(f"a figure holds {_MOST} curves. Got {len(results)}; draw fewer stores.")
-    if len({(result.task.name, result.classes) for result in results}) > 1:
-        raise InputError("the curves are of different tasks or classes; draw those of one task.")
+    check_together([(result.task.name, result.classes) for result in results])
     if all(point.shots is None for result in results for point in result.points):
         raise InputError("no curve has a number of patients.")
 

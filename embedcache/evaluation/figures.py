@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedcache.errors import InputError, MissingPackageError
 from embedcache.evaluation import figure_panels as panels
 from embedcache.evaluation.calibration import PROBABLE
+from embedcache.evaluation.figure_files import new_figure, save_figure
 from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.result_table import choice_of
 from embedcache.types import Result
@@ -27,18 +27,9 @@ def probe_figure(result: Result, predictions: Predictions, path: Path) -> Path:
     has its predictions against what was measured. Raises MissingPackageError without matplotlib, InputError for a format that it
     does not know.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError(
-            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
-        ) from error
-
     test = predictions.of("test")
     numeric = result.task.kind == "numeric"
-    figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.8)
     notes = _numbers(figure, result, test) if numeric else _classes(figure, result, test)
     name = result.task.name.replace("_", " ")
     figure.suptitle(
@@ -47,13 +38,7 @@ def probe_figure(result: Result, predictions: Predictions, path: Path) -> Path:
     rows = f"{len(test.sample):,} rows of {result.counts.get('test_patients', 0):,} patients"
     notes = [f"{result.chosen.get('features', '')} features, {choice_of(result)}; test: {rows}", *notes]
     figure.supxlabel("\n".join(notes), fontsize=9, color=panels.PALE, x=0.01, ha="left")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise InputError(
-            f"a figure can not be written as {path.suffix or 'a file without suffix'}; use .png."
-        ) from error
-    return path
+    return save_figure(figure, path)
 
 
 def _classes(figure: "Figure", result: Result, test: Predictions) -> list[str]:

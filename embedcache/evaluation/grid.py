@@ -7,17 +7,21 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError, InputError, suggest
 from embedcache.evaluation.by_column import measure_subgroups
+from embedcache.evaluation.estimates import ALL, MACRO
 from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.grid_formats import table_format, write_table
 from embedcache.evaluation.grid_table import Entry, GridTable, tabulate
+from embedcache.evaluation.groupings import group_tasks
 from embedcache.evaluation.label_files import find_labels
-from embedcache.evaluation.metrics import HIGHER_IS_BETTER
+from embedcache.evaluation.metrics import HIGHER_IS_BETTER, OF_NUMBERS
 from embedcache.evaluation.paired import RESAMPLES
 from embedcache.evaluation.probe import answer, read_features
 from embedcache.evaluation.question import ProbeConfig, Question, ask
-from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
+from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.splits import split_digest
+from embedcache.evaluation.store_inputs import each_once
 from embedcache.evaluation.subgroups import Subgroup
+from embedcache.evaluation.writable import check_file, check_folder
 from embedcache.fields import hold_fields
 from embedcache.probes import REGISTRY
 from embedcache.store.features import Features
@@ -43,6 +47,8 @@ class GridConfig:
     """None is every task of a store's labels that one of the probes answers."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By probe, its own options: `{"knn": {"k": (5, 20)}}`."""
+    grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By hyper-parameter, the values for every probe of the grid that has it: `{"C": (0.1, 1)}`."""
     shared: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of ProbeConfig, for every cell: `{"pool": "max", "test_store": …}`. `classes` are for multilabel tasks, and
     a task that labels slices has its slices apart, whatever `pool` says."""
@@ -73,15 +79,23 @@ class GridConfig:
         for name in self.metrics or ():
             if name not in HIGHER_IS_BETTER:
                 raise suggest("metric", name, HIGHER_IS_BETTER)
-        for name in self.probes or ():
-            REGISTRY.load(name)
+        for what, names in (("probe", self.probes), ("task", self.tasks), ("metric", self.metrics)):
+            for name in names or ():
+                if names is not None and names.count(name) > 1:
+                    raise InputError(f"{what} {name} is given twice; leave one of them out.")
+        parameters = {name: REGISTRY.load(name)().parameter for name in self.probes or PROBES}
+        for name in self.grids:
+            if name not in parameters.values():
+                there = ", ".join(f"{probe} has {parameter}" for probe, parameter in parameters.items())
+                raise InputError(f"no probe of the grid has a hyper-parameter {name}: {there}.")
         for name in self.options:
             if name not in (self.probes or PROBES):
                 raise suggest("probe of the grid", name, self.probes or PROBES)
         if self.comparisons < 0:
             raise InputError(f"comparisons must be 0 or more. Got {self.comparisons}.")
-        if self.out is not None:
-            table_format(self.out)  # refused before hours of fits, not after them
+        if self.out is not None:  # refused before hours of fits, not after them
+            table_format(self.out)
+            check_file(self.out, "the table")
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,8 @@ class Grid:
     cells: tuple[GridCell, ...]
     table: GridTable
     notes: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+    """Metrics that were asked for, and that no result has."""
 
     @property
     def failed(self) -> tuple[GridCell, ...]:
@@ -118,11 +134,17 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
     """Answer every cell of the grid that has no answer yet, and lay all of them out as a table.
 
     A probe that does not answer a task's kind is left out with a note, if it was asked for by name; a cell that fails is told of,
-    and the others go on. Each result is written as it is made: what an interruption leaves undone is done by the next run. Raises
-    InputError for a store that is given twice, and UnknownNameError for a task that no store has.
+    and the others go on. Each result is written as it is made: what an interruption leaves undone is done by the next run.
+
+    Before anything is fitted it raises InputError for a store that is given twice, where no store can be opened and where there
+    is nothing to answer; UnknownNameError for a task, class or column that no store has.
     """
     asked, broken, notes = _plan(config)
+    _check_columns(config, asked)
     found = [_find(one) for one in asked]
+    if config.by is not None and "labels" not in config.shared:  # of a table any column will do
+        _check_by(config.by, found)
+    found = [_with_room(one) for one in found]
     missing = [i for i, one in enumerate(found) if one.cell.result is None and not one.cell.error]
     read = _LastRead()
     for done, i in enumerate(missing):
@@ -143,7 +165,10 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
     table = tabulate(entries, config.metrics, config.label, config.comparisons)
     if config.out is not None:
         write_table(table, config.out)
-    return Grid((*broken, *(one.cell for one in found)), table, tuple(dict.fromkeys([*notes, *table.notes])))
+    shown = {column.metric for column in table.columns}
+    lacking = tuple(name for name in config.metrics or () if name not in shown)
+    notes += [*table.notes, *(f"no result has a figure {name} that the table could show." for name in lacking)]
+    return Grid((*broken, *(one.cell for one in found)), table, tuple(dict.fromkeys(notes)), lacking)
 
 
 @dataclass(frozen=True)
@@ -152,8 +177,13 @@ class _Asked:
 
     cell: GridCell
     config: ProbeConfig
+    task: Task
+    folder: Path | None = None
+    """Of its results, once that is known; likewise the rest."""
     tested: Path | None = None
-    """The store of its test rows, once that is known."""
+    """The store of its test rows."""
+    columns: tuple[str, ...] = ()
+    """By which its test rows may stand apart."""
 
 
 # --- which cells there are ------------------------------------------------------------------------
@@ -163,15 +193,18 @@ def _plan(config: GridConfig) -> tuple[list[_Asked], list[GridCell], list[str]]:
     """The cells in the order of stores, tasks and probes; the stores that can not be opened; what is to be said."""
     opened: list[tuple[FeatureCache, Labels]] = []
     broken: list[GridCell] = []
-    for store in _once(config.stores):
+    for store in each_once(config.stores):
         try:
             cache = FeatureCache.open(store)
             opened.append((cache, find_labels(cache, config.shared.get("labels"), config.shared.get("join_on"))))
         except EmbedcacheError as error:
             broken.append(GridCell("", store.parent.name, store.name, "", "", error=str(error)))
+    if not opened:
+        many = f"none of the {len(broken)} stores can be opened; the first: " if len(broken) > 1 else ""
+        raise InputError(many + broken[0].error)
     everywhere = {task.name for _, labels in opened for task in labels.tasks}
     for name in config.tasks or ():
-        if opened and name not in everywhere:
+        if name not in everywhere:
             raise suggest("task of these stores", name, everywhere)
     asked: list[_Asked] = []
     notes: list[str] = []
@@ -187,17 +220,42 @@ def _plan(config: GridConfig) -> tuple[list[_Asked], list[GridCell], list[str]]:
         for task in _tasks(config, source["dataset"], labels, notes):
             for probe in _probes(config, task, notes):
                 cell = GridCell(source["dataset"], source["backbone"], source["store"], probe, task.name)
-                asked.append(_Asked(cell, _probe_config(config, cache, task, probe)))
+                asked.append(_Asked(cell, _probe_config(config, cache, task, probe), task))
+    if not asked:
+        kinds = ", ".join(dict.fromkeys(f"{task.name} ({task.kind})" for _, labels in opened for task in labels.tasks))
+        named = ", ".join(config.probes or PROBES)
+        raise InputError(
+            f"none of the probes {named} answers a task of these stores: {kinds}; name others with --probes."
+            if kinds
+            else "the labels of these stores hold no task; give a table that has one with --labels FILE."
+        )
     return asked, broken, notes
 
 
-def _once(stores: tuple[Path | str, ...]) -> list[Path]:
-    paths = [Path(store) for store in stores]
-    real = [path.resolve() for path in paths]
-    for i, path in enumerate(real):
-        if path in real[:i]:
-            raise InputError(f"store {paths[i]} is given twice; leave one of them out.")
-    return paths
+def _check_columns(config: GridConfig, asked: list[_Asked]) -> None:
+    """Raise for a class or a metric that no task of the grid has."""
+    tasks = [one.task for one in asked]
+    if config.label is not None:
+        known: set[str] = set()
+        for task in tasks:
+            chosen = config.shared.get("classes") if task.kind == "multilabel" else None
+            known |= {task.name} if task.kind == "numeric" else {MACRO, ALL, *(chosen or task.classes)}
+        if config.label not in known:
+            raise suggest("class of these tasks", config.label, known)
+    for name in config.metrics or ():
+        if not any((task.kind == "numeric") == (name in OF_NUMBERS) for task in tasks):
+            kinds = ", ".join(dict.fromkeys(f"{task.name} ({task.kind})" for task in tasks))
+            raise InputError(
+                f"no task of the grid has the metric {name}, which is of {'numbers' if name in OF_NUMBERS else 'classes'}: "
+                f"{kinds}; leave it out of --metrics."
+            )
+
+
+def _check_by(by: str, found: list[_Asked]) -> None:
+    """Raise for a column that no tested store has."""
+    usable = [set(one.columns) for one in found if not one.cell.error]
+    if usable and not any(by in columns for columns in usable):
+        raise suggest("column of the labels", by, set().union(*usable))
 
 
 def _tasks(config: GridConfig, dataset: str, labels: Labels, notes: list[str]) -> Iterator[Task]:
@@ -224,34 +282,55 @@ def _probe_config(config: GridConfig, cache: FeatureCache, task: Task, probe: st
         shared.pop("classes", None)
     if task.level == "slice":
         shared["pool"] = None
-    return ProbeConfig(probe=probe, store=cache.path, task=task.name, options=config.options.get(probe, {}), **shared)
+    parameter = REGISTRY.load(probe)().parameter
+    grid = {parameter: config.grids[parameter]} if parameter in config.grids else {}
+    options = {**grid, **config.options.get(probe, {})}
+    return ProbeConfig(probe=probe, store=cache.path, task=task.name, options=options, **shared)
 
 
 # --- their answers --------------------------------------------------------------------------------
 
 
-def _settle(one: _Asked) -> tuple[Question, Path, Path]:
-    """The question, the folder of its results, the store of its test rows."""
+def _settle(one: _Asked) -> tuple[Question, Path]:
+    """The question, and the folder of its results."""
     question = ask(one.config)
-    folder = one.config.results if one.config.results is not None else results_folder(question.cache)
-    return question, folder, (question.elsewhere.cache if question.elsewhere is not None else question.cache).path
+    return question, one.config.results if one.config.results is not None else results_folder(question.cache)
 
 
 def _find(one: _Asked) -> _Asked:
     """With the result that is there, if it may stand; or with what is wrong with the question."""
     try:
-        question, folder, tested = _settle(one)
+        question, folder = _settle(one)
         there = None if one.config.force else find_result(question.inputs, folder)
     except EmbedcacheError as error:
         return replace(one, cell=replace(one.cell, error=str(error)))
-    return replace(one, cell=replace(one.cell, result=there), tested=tested)
+    tested = question if question.elsewhere is None else question.elsewhere
+    return replace(
+        one,
+        cell=replace(one.cell, result=there),
+        folder=folder,
+        tested=tested.cache.path,
+        columns=tuple(group_tasks(tested.labels)),
+    )
+
+
+def _with_room(one: _Asked) -> _Asked:
+    """With an error where its result is missing and can not be written. Raises InputError where the user named the folder."""
+    if one.cell.result is not None or one.folder is None:
+        return one
+    try:
+        check_folder(one.folder)
+    except InputError as error:
+        if one.config.results is not None:
+            raise
+        return replace(one, cell=replace(one.cell, error=str(error)))
+    return one
 
 
 def _fit(one: _Asked, read: "_LastRead", tell: Callable[[str], None]) -> _Asked:
     """With a result that is fitted and written now. The question is asked again: many of them do not fit into memory."""
     try:
-        question, folder, _ = _settle(one)
-        make_folder(folder)
+        question, folder = _settle(one)
         found = answer(question, one.config, tell, read)
         result = write_result(found.result, found.predictions, folder, one.config.force, question.split)
     except EmbedcacheError as error:

@@ -4,7 +4,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from embedcache.errors import InputError, MissingPackageError
+from embedcache.errors import InputError
+from embedcache.evaluation.figure_files import new_figure, save_figure
 from embedcache.evaluation.figure_panels import COLOURS, INK, PALE
 from embedcache.evaluation.grid_table import MARK, GridColumn, GridTable
 
@@ -28,22 +29,13 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
     and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for
     an unknown format or a table without rows.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError(
-            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
-        ) from error
     if not table.rows:
         raise InputError("the table has no rows, so there is nothing to draw.")
-    path = Path(path)
     titles = [", ".join(word for word in title if word) for title in table.titles()]
     across = min(MOST_ACROSS, len(table.columns))
     down = -(-len(table.columns) // across)
     size = (2.2 + 2.9 * across, down * (1.3 + 0.27 * len(titles)) + 0.6)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for j, axes in enumerate(panels):
         if j < len(table.columns):
@@ -58,13 +50,7 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
         notes.append(f"filled: {MARK}")
     lines = [line for note in notes for line in wrap(note, int(size[0] * _LETTERS))]
     figure.supxlabel("\n".join(lines), fontsize=8, color=PALE, x=0.01, ha="left")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise InputError(
-            f"a figure can not be written as {path.suffix or 'a file without suffix'}; use .png."
-        ) from error
-    return path
+    return save_figure(figure, path)
 
 
 def _panel(axes: "Axes", table: GridTable, j: int) -> None:

@@ -102,8 +102,13 @@ def _of_table(cache: FeatureCache, by: str, file: Path, join_on: str | None, row
     return _at(TableColumns(table, np.arange(len(table)))[by], of_row)
 
 
+def group_tasks(labels: Labels) -> list[str]:
+    """By which rows may stand apart: the tasks with one value for each."""
+    return [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
+
+
 def _of_labels(labels: Labels, by: str, rows: Named) -> Values:
-    usable = [task.name for task in labels.tasks if task.kind in ("binary", "multiclass", "numeric")]
+    usable = group_tasks(labels)
     if by not in usable:
         error = suggest("column of the labels", by, usable)
         raise type(error)(f"{error} Other columns: --labels FILE, or --root of the dataset.")

@@ -30,6 +30,8 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "spearman": True,
 }
 """Of every figure of a probe's result, whether more of it is better."""
+OF_NUMBERS = ("r2", "mae", "pearson", "spearman")
+"""Those of a numeric task; it has none of the others."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from embedcache.evaluation.patch_question import (
 from embedcache.evaluation.patch_sources import LayerSource, PatchSource, PositionSource, gather
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import plain
-from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
+from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.segmentation import Counts, Overlaps, confusion, mean_dice, measure_overlap
+from embedcache.evaluation.writable import check_folder
 from embedcache.images.geometry import Placement, upsample_to_source
 from embedcache.probes.base import Features
 from embedcache.probes.patch_linear import FittedPatchLinear
@@ -65,7 +66,7 @@ def run_patch_probe(config: PatchProbeConfig, progress: Progress | None = None) 
     folder = config.results if config.results is not None else results_folder(question.cache)
     if not config.force and (there := find_result(question.inputs, folder)) is not None:
         return there
-    make_folder(folder)
+    check_folder(folder)
     layers = [LayerSource(tokens) for tokens in question.tokens.values()]
     position = PositionSource(question.grid, _depth(question))
     choice = clock.run("choosing on validation", lambda: choose(question, layers))

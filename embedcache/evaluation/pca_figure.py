@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.errors import InputError, MissingPackageError
+from embedcache.errors import InputError
+from embedcache.evaluation.figure_files import new_figure, save_figure
 
 _SHOWN_PERCENTS = (1.0, 99.0)
 """Of a component's scores: they become 0 and 1 of a colour, so that a few odd patches do not grey out the rest."""
@@ -100,23 +101,12 @@ def pca_figure(
     `path` names the format. Raises MissingPackageError without matplotlib, InputError as `patch_colours` does and
     for a format that it does not know.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # optional, and 0.4 s
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError(
-            "figures need matplotlib; install it with `pip install 'embedcache[figures]'`."
-        ) from error
-
     shown = len(tokens) if images is None else len(images)
     if not len(tokens) == shown == len(titles):
         raise InputError(f"a column needs tokens, an image, a title. Got {len(tokens)}, {shown}, {len(titles)}.")
     colours = patch_colours(tokens)
     n_rows = 1 if images is None else 2
-    figure = Figure(figsize=(1.7 * shown, 0.3 + 1.9 * n_rows), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"figures are .png, .svg or .pdf. Got {path.name!r}.")
+    figure = new_figure(1.7 * shown, 0.3 + 1.9 * n_rows)
     panels = figure.subplots(n_rows, shown, squeeze=False)
     for i, title in enumerate(titles):
         extent = None
@@ -128,5 +118,4 @@ def pca_figure(
         panels[-1, i].imshow(colours.rgb[i], extent=extent, interpolation="nearest")
     for panel in panels.flat:
         panel.set_axis_off()
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)

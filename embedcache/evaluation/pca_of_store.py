@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.errors import InputError
+from embedcache.evaluation.figure_files import check_figure
 from embedcache.evaluation.pca_figure import pca_figure
 from embedcache.store import layout
 from embedcache.store.reader import FeatureCache
@@ -33,6 +34,7 @@ def draw_pca(
     layer: which stored layer, negative from the last one. The images are not in a cache, so the picture shows colours only.
     Raises InputError for a sample that is not there, set aside or pending, or a store without patch tokens.
     """
+    path = check_figure(path)
     cache = FeatureCache.open(store)
     if cache.unit == "volume":
         raise InputError(
@@ -58,5 +60,5 @@ def draw_pca(
             raise InputError(f"slice {at} of sample {name} is not there or was set aside; it has {count} slices.")
         rows.append(row)
         titles.append(f"{name[:12]}:{at}" if count > 1 else name[:16])
-    pca_figure(tokens.rows(np.asarray(rows)), None, titles, Path(path))
+    pca_figure(tokens.rows(np.asarray(rows)), None, titles, path)
     return PcaReport(str(path), number, tuple(titles))

@@ -9,28 +9,25 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 import embedcache
-from embedcache.errors import InputError
 from embedcache.evaluation.clock import Clock, Progress
 from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
 from embedcache.evaluation.feature_choices import untried
 from embedcache.evaluation.measure import measure
+from embedcache.evaluation.parts import asked_labels, divide
 from embedcache.evaluation.planes import read_planes
 from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
-from embedcache.evaluation.reading import count_samples, incomplete_notes, pooled_by_patient, read_rows, unit_numbers
-from embedcache.evaluation.results import find_result, make_folder, results_folder, source_of, write_result
+from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows, unit_numbers
+from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
-from embedcache.evaluation.splits import part_rows
-from embedcache.evaluation.statistics import Patients
 from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
+from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import Matrix, label_matrix
 from embedcache.store.features import Features
-from embedcache.store.texts import locate
-from embedcache.types import PARTS, Level, Result, strings
+from embedcache.types import PARTS, Level, Result
 
 __all__ = ["Answer", "ProbeConfig", "Progress", "answer", "run_probe"]
 
@@ -56,7 +53,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     folder = config.results if config.results is not None else results_folder(question.cache)
     there = None if config.force else find_result(question.inputs, folder)
     if there is None:
-        make_folder(folder)
+        check_folder(folder)
         found = answer(question, config, progress)
         there = write_result(found.result, found.predictions, folder, config.force, question.split)
     line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)
@@ -69,7 +66,8 @@ def answer(
     """Choose, refit and measure, whatever results there are; `read` stands for `read_features`."""
     clock = Clock(progress)
     features: Features = clock.run("reading features", lambda: (read or read_features)(question, config))
-    parts, counts = _parts(question, features)
+    needed = PARTS if question.elsewhere is None else tuple(part for part in PARTS if part != "test")
+    parts, counts = divide(question, features, needed)
     rows = _rows(question, features)
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
     shows = np.arange(len(rows))
@@ -158,46 +156,8 @@ def read_features(question: Question, config: ProbeConfig) -> Features:
 
 
 def _rows(question: Question, features: Features) -> Rows:
-    y = features.y[:, question.columns] if question.kind == "multilabel" else features.y
-    at = np.arange(len(features.X))
+    at, y = np.arange(len(features.X)), asked_labels(question, features)
     return Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes)
-
-
-def _parts(question: Question, features: Features) -> tuple[npt.NDArray[np.str_], dict[str, int]]:
-    """The part of each row, "" for those without any label; and the counts, what was left out included."""
-    rows = _rows(question, features)
-    parts = part_rows(question.split, rows.sample_id)
-    unlabelled = np.asarray(np.isnan(rows.y).reshape(len(rows.y), -1).all(axis=1), dtype=np.bool_)
-    parts[unlabelled] = ""
-    samples = question.cache.samples()
-    current = ~samples.superseded
-    counts = {
-        "left_out_superseded": int((~current).sum()),
-        "left_out_quarantined": int((current & _without_slices(question)).sum()),
-        "left_out_not_in_split": int((locate(samples.id[current], strings(question.split.sample)) < 0).sum()),
-        "left_out_no_label": count_samples(features, unlabelled),
-    }
-    for part in PARTS:
-        inside = parts == part
-        if not inside.any() and not (part == "test" and question.elsewhere is not None):
-            raise InputError(
-                f"the {part} part has no sample with features and a label of task {question.task.name!r}; "
-                "give another split with --split FILE."
-            )
-        counts[f"{part}_samples"] = count_samples(features, inside)
-        counts[f"{part}_patients"] = Patients.of(rows.groups[inside]).count
-        counts[f"{part}_rows"] = int(inside.sum())
-    return parts, counts
-
-
-def _without_slices(question: Question) -> npt.NDArray[np.bool_]:
-    """(samples,): of which no slice can be read, of one plane at least."""
-    samples = question.cache.samples()
-    bad: npt.NDArray[np.bool_] = samples.ok_slices == 0
-    for plane in question.planes:
-        of_plane = plane.samples()
-        bad |= locate(samples.id, of_plane.id[of_plane.ok_slices == 0]) >= 0
-    return bad
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -239,4 +199,4 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    return (*found, *incomplete_notes(features, question, config))
+    return (*found, *incomplete_notes(features, question, config.strict_volumes))

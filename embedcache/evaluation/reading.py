@@ -155,14 +155,16 @@ def count_samples(features: Features, inside: npt.NDArray[np.bool_]) -> int:
 
 
 def incomplete_notes(
-    features: Features, question: "Question", config: "ProbeConfig", where: str = ""
+    features: Features, question: "Question", strict_volumes: bool, where: str = ""
 ) -> tuple[str, ...]:
     """What is to be said of samples, or units of them, of which slices are set aside; `where` they are: ` of theirs`."""
-    if not len(features.incomplete):
+    count = len(features.incomplete)
+    if not count:
         return ()
-    what = "samples" if question.pool_by is None else f"units (pooled by {question.pool_by})"
-    done = "left out, since slices of them were" if config.strict_volumes else "pooled without the slices that were"
-    return (f"{len(features.incomplete)} {what}{where} were {done} set aside.",)
+    what, many = ("sample", "samples") if question.pool_by is None else ("unit", "units")
+    of = "" if question.pool_by is None else f" (pooled by {question.pool_by})"
+    done = "left out, since slices of them were" if strict_volumes else "pooled without the slices that were"
+    return (f"{count} {what if count == 1 else many}{of}{where} {'was' if count == 1 else 'were'} {done} set aside.",)
 
 
 def _of_table(cache: FeatureCache, by: str, file: Path | None, join_on: str | None) -> StringArray | None:

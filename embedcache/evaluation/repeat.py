@@ -15,6 +15,7 @@ from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.probe import answer
 from embedcache.evaluation.question import ProbeConfig, ask
 from embedcache.evaluation.results import kept_split, read_result, result_digest, results_folder, write_result
+from embedcache.evaluation.writable import check_folder
 from embedcache.store.reader import FeatureCache
 from embedcache.types import Result
 
@@ -68,10 +69,13 @@ def repeat_probe(
     then = read_result(Path(recorded))
     config = config_of(then, store, labels, split, test_store, test_labels)
     question = ask(config)
+    folder = results_folder(question.cache)
+    if writes := force or result_digest(question.inputs) != result_digest(then.inputs):
+        check_folder(folder, "make it writable, or repeat what was asked without --force, which writes nothing.")
     found = answer(question, config, progress)
-    now, folder = found.result, results_folder(question.cache)
+    now = found.result
     predictions = read_predictions(then)  # before anything is written
-    if force or result_digest(now.inputs) != result_digest(then.inputs):
+    if writes:
         now = write_result(now, found.predictions, folder, force, question.split)
     return Repetition(
         then,

@@ -41,13 +41,13 @@ def test_several_stores_are_one_document_and_one_picture(cli: Cli, made: Labelle
     other = make_labelled_store(tmp_path / "other", n=200, signal=0.5, seed=3)
     done = cli("few-shot", made.store, other.store, *QUICK, "--json", "--figure", tmp_path / "both.png")
     assert done.code == 0
-    first, second = done.document
+    first, second = done.document["curves"]
     assert first["setting"] == second["setting"] == "few-shot"
     assert [point["shots"] for point in first["points"]] == [1, 2, None]
     assert first["points"][1]["figures"][0]["value"] > second["points"][1]["figures"][0]["value"]
     assert (tmp_path / "both.png").exists()
     alone = cli("few-shot", made.store, *QUICK, "--json").document
-    assert alone == first
+    assert alone == {"curves": [first]}
 
 
 def test_choosing_on_validation_is_labelled_wherever_it_is_shown(cli: Cli, made: LabelledStore, tmp_path: Path) -> None:
@@ -68,17 +68,31 @@ def test_the_studys_draw_and_C_by_leaving_out(cli: Cli, made: LabelledStore) -> 
     assert "nobody can be left out" in chosen.err
 
 
+def test_who_is_left_out_is_printed(cli: Cli, tmp_path: Path) -> None:
+    made = make_labelled_store(tmp_path / "cache", n=200, slices=2, quarantined=(0, 2, 3))
+    done = cli("few-shot", made.store, *QUICK)
+    assert "  left out    1 sample: quarantined\n" in done.out
+    assert "note: 1 sample was pooled without the slices that were set aside." in done.err
+
+
 def test_what_is_wrong_is_one_line(cli: Cli, made: LabelledStore, tmp_path: Path) -> None:
     for arguments, said in (
         ((made.store, "--shots", "two"), "--shots takes whole numbers"),
         ((made.store, "--C", "1,2"), "--select leave-patient-out"),
         ((made.store, "--task", "findngs"), "findings"),
         ((made.store, "--layers", "auto"), "--layers takes whole numbers"),
+        ((made.store, "--preset", "paper", "--seeds", "7"), "leave --seeds or --preset out"),
+        ((made.store, "--C", ""), "--C takes numbers"),
+        ((made.store, tmp_path / "none.zarr"), "there is no store at"),
+        ((made.store, made.store), "is given twice"),
+        ((made.store, "--figure", tmp_path / "none" / "x.png"), "make it first"),
+        ((made.store, "--figure", ""), "use .png, .svg or .pdf"),
     ):
         done = cli("few-shot", *arguments)
         assert done.code == 2
         assert said in done.err
         assert len(done.err.splitlines()) == 1
+        assert done.out == ""
     numeric = make_labelled_store(tmp_path / "numeric", Task("age", "numeric", ()))
     done = cli("few-shot", numeric.store, *QUICK)
     assert done.code == 2

@@ -59,9 +59,9 @@ def test_a_cell_that_fails_ends_in_1_and_says_which(stores: list[LabelledStore],
     assert done.code == 1
     assert "2 results fitted, 0 found" in done.out
     assert "failed: other good 0123456789ab.zarr knn findings: " in done.err
-    done = cli("probe", "all", tmp_path / "none.zarr", *QUICK, "--json")
-    assert done.code == 1
-    assert "there is no store at" in done.document["cells"][0]["error"]
+    gone = cli("probe", "all", stores[0].store, tmp_path / "none.zarr", *QUICK, "--probes", "knn", "--json")
+    assert gone.code == 1
+    assert "there is no store at" in gone.document["cells"][0]["error"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,19 @@ def test_a_cell_that_fails_ends_in_1_and_says_which(stores: list[LabelledStore],
         (("--out", "t.xlsx"), "format of a table"),
         (("--C", "one"), "--C takes numbers"),
         (("--comparisons", "-1"), "comparisons must be 0 or more"),
-        (("--probes", "knn", "--C", "1"), "--C is an option of logistic, which is not among --probes knn"),
+        (("--probes", "knn", "--C", "1"), "no probe of the grid has a hyper-parameter C: knn has k"),
+        (("--probes", "ridge"), "none of the probes ridge answers a task of these stores: findings (multilabel)"),
+        (("--probes", "knn,logistic,knn"), "probe knn is given twice"),
+        (("--metrics", "auroc,auroc"), "metric auroc is given twice"),
+        (("--tasks", "findings,findings"), "task findings is given twice"),
+        (("--label", "Masss"), "did you mean 'Mass'"),
+        (("--label", "Mass", "--classes", "Effusion,Nodule"), "unknown class of these tasks 'Mass'"),
+        (("--metrics", "r2"), "no task of the grid has the metric r2, which is of numbers: findings (multilabel)"),
+        (("--by", "sex"), "unknown column of the labels 'sex'"),
+        (("--out", "no/such/t.csv"), "there is no folder no/such; make it first"),
+        (("--figure", "no/such/t.png"), "there is no folder no/such; make it first"),
+        (("--figure", "t.xyz"), "use .png, .svg or .pdf"),
+        (("--figure", "."), "use .png, .svg or .pdf"),
     ],
 )
 def test_a_wrong_option_is_one_line_before_anything_is_fitted(
@@ -84,6 +96,48 @@ def test_a_wrong_option_is_one_line_before_anything_is_fitted(
     assert says in done.err
     assert len(done.err.splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_stores_that_are_not_there_are_nothing_to_ask(cli: Cli, tmp_path: Path) -> None:
+    for names, says in ((("a.zarr",), "there is no store at"), (("a.zarr", "b.zarr"), "none of the 2 stores")):
+        done = cli("probe", "all", *(tmp_path / name for name in names))
+        assert done.code == 2
+        assert says in done.err
+        assert len(done.err.splitlines()) == 1
+
+
+def test_a_metric_that_no_result_has_ends_in_1(stores: list[LabelledStore], cli: Cli) -> None:
+    asked = ("probe", "all", stores[0].store, *QUICK, "--probes", "prototypes", "--metrics", "auroc,brier")
+    done = cli(*asked)
+    assert done.code == 1
+    assert "note: no result has a figure brier that the table could show." in done.err
+    assert "auroc" in done.out.splitlines()[0]
+
+
+def test_C_is_for_every_probe_that_has_it(stores: list[LabelledStore], cli: Cli) -> None:
+    asked = ("probe", "all", stores[0].store, *QUICK, "--probes", "logistic,linear-svm", "--C", "0.001,0.1", "--json")
+    cells = cli(*asked).document["cells"]
+    options = [json.loads(Path(cell["path"]).read_text())["inputs"]["config"]["options"] for cell in cells]
+    assert [of_probe["C"] for of_probe in options] == [[0.001, 0.1]] * 2
+
+
+def test_results_that_can_not_be_written_are_refused_before_a_fit(
+    stores: list[LabelledStore], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (("all",), ("knn",)):
+        done = cli("probe", *command, stores[0].store, *QUICK[:2], "--results", tmp_path / "file" / "results")
+        assert done.code == 2
+        assert f"results can not be written into {tmp_path / 'file' / 'results'}: " in done.err
+        assert "is a file; name another folder with --results." in done.err
+        assert len(done.err.splitlines()) == 1
+    # of a cache among others that takes nothing, the others are answered
+    (stores[0].store.parents[2] / "results").write_text("")
+    elsewhere = make_labelled_store(tmp_path / "elsewhere", dataset="third")
+    done = cli("probe", "all", stores[0].store, elsewhere.store, *QUICK, "--probes", "knn")
+    assert done.code == 1
+    assert "failed: made good 0123456789ab.zarr knn findings: results can not be written into" in done.err
+    assert "1 result fitted" in done.out
 
 
 def test_a_plain_pipe_gets_a_line_of_progress_now_and_then(

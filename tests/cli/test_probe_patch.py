@@ -74,6 +74,7 @@ def test_it_says_what_was_chosen_and_how_far_the_floors_lie(cli: Cli, made: Made
         (("--layers", "x"), "--layers takes whole numbers"),
         (("--C", "0"), "positive"),
         (("--mask-column", "maks"), "did you mean 'mask'"),
+        (("--results", "/dev/null/x"), "results can not be written into /dev/null/x"),
     ],
 )
 def test_slips_are_one_line(cli: Cli, made: Made, more: tuple[str, ...], says: str) -> None:

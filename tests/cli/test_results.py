@@ -77,6 +77,19 @@ def test_what_can_not_be_repeated_is_one_line(cli: Any, arguments: tuple[str, ..
     assert len(done.err.splitlines()) == 1
 
 
+def test_a_repetition_that_can_not_be_written_is_refused_before_the_fit(
+    cli: Any, store: LabelledStore, tmp_path: Path
+) -> None:
+    path = Path(probe(cli, store, "knn")["path"])
+    path.parent.rename(tmp_path / "moved")
+    (tmp_path / "cache" / "results").write_text("a file where the folder goes")
+    again = ("probe", "--like", tmp_path / "moved" / path.name, "--store", store.store)
+    assert cli(*again).code == 0, "what is as recorded is not written"
+    done = cli(*again, "--force")
+    assert done.code == 2
+    assert f"results can not be written into {tmp_path / 'cache' / 'results'}: " in done.err
+
+
 def test_results_are_compared(cli: Any, store: LabelledStore) -> None:
     paths = [probe(cli, store, "knn", *more)["path"] for more in ((), ("--features", "mean"), ("--votes", "ml-knn"))]
     two = cli("compare", *paths[:2], "--resamples", "100")

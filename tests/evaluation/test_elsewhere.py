@@ -172,7 +172,7 @@ def test_slices_that_were_set_aside_there_are_told(make: Callable[..., LabelledS
     pooled = probed(made, test_store=other.store)
     assert pooled.counts["test_left_out_quarantined"] == 1
     assert pooled.counts["test_samples"] == 59
-    assert any("1 samples of other were pooled without the slices" in line for line in pooled.warnings)
+    assert any("1 sample of other was pooled without the slices" in line for line in pooled.warnings)
     strict = probed(made, test_store=other.store, strict_volumes=True)
     assert strict.counts["test_samples"] == 58
     apart = probed(made, test_store=other.store, pool=None)

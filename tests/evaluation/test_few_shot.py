@@ -20,6 +20,7 @@ from embedcache.evaluation.few_shot_figures import t_interval
 from embedcache.evaluation.few_shot_result import FewShotResult, decode_curve, encode_curve, read_curve
 from embedcache.evaluation.few_shot_scores import head_aurocs, head_scores
 from embedcache.evaluation.metrics import Ranking
+from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.splits import read_split
 from embedcache.evaluation.statistics import Patients
 from embedcache.types import Task
@@ -214,7 +215,7 @@ def test_validation_may_choose_C_and_is_not_few_shot(make: Any) -> None:
 
 def test_preset_paper_takes_the_first_patients_once(make: Any) -> None:
     made = make(n=300)
-    result = few_shot(config(made, preset="paper"))
+    result = few_shot(config(made, preset="paper", seeds=None))
     assert all(point.seeds == (None,) and point.macro.draws_low is None for point in result.points)
     part = parts(result)
     order = sorted(set(made.patients))
@@ -272,14 +273,68 @@ def test_a_class_with_too_few_patients_gives_all_it_has_and_says_so(make: Any) -
     made.relabel(y)
     result = few_shot(config(made))
     assert [dict(point.too_few) for point in result.points] == [{}, {}, {"Nodule": 3}, {}]
-    assert any(warning.startswith("Nodule: all 3 patients") for warning in result.warnings)
+    assert "Nodule: all 3 patients of the training part went into draws of 4 shots and more." in result.warnings
     y[:, 2] = 0
     made.relabel(y)
     none = few_shot(config(made))
     assert none.points[0].too_few["Nodule"] == 0
+    assert "Nodule: the training part has no such patient, so none could be drawn." in none.warnings
     assert none.points[0].by_class["Nodule"] == (None,) * SEEDS
     assert none.points[0].figures[3].value is None
     assert "Nodule" in none.points[0].macro.note
+
+
+def test_who_is_left_out_and_what_is_pooled_in_part_is_said_as_by_a_probe(make: Any) -> None:
+    made = make(n=300, slices=2, quarantined=(0, 2, 3), given=lambda p: ("test", "validation", "train", "train")[p % 4])
+    y = made.y.copy()
+    y[40:44] = np.nan
+    made.relabel(y)
+    for strict in (False, True):
+        asked = {"features": "cls", "layers": "last", "strict_volumes": strict}
+        curve = few_shot(config(made, **asked))
+        probed = run_probe(ProbeConfig("knn", made.store, k=(5,), resamples=20, **asked))
+        counts = {name: count for name, count in probed.counts.items() if name != "views"}
+        assert curve.counts == counts
+        assert (counts["left_out_quarantined"], counts["left_out_no_label"]) == (1, 4)
+        how = "left out, since slices of them were" if strict else "pooled without the slices that were"
+        (line,) = (w for w in curve.warnings if "set aside" in w)
+        assert line in probed.warnings
+        assert how in line
+
+
+def test_a_part_without_rows_is_refused(make: Any) -> None:
+    made = make(n=60, given=lambda p: ("validation", "train")[p % 2])
+    y = made.y.copy()
+    y[[i for i, part in enumerate(made.splits) if part == "train"]] = np.nan
+    made.relabel(y)
+    with pytest.raises(InputError, match="the train part has no sample with features and a label of task 'findings'"):
+        few_shot(config(made))
+
+
+def test_every_store_is_asked_before_the_first_is_fitted(make: Any, tmp_path: Path) -> None:
+    made, other = make(n=200), make(Task("other", "binary", ("sick",)), n=60, dataset="second")
+    gone = tmp_path / "gone.zarr"
+    twice = made.store.parent / ".." / made.store.parent.name / made.store.name
+    told: list[str] = []
+    for stores, figure, said in (
+        ((made.store, gone), None, "there is no store at"),
+        ((made.store, twice), None, "is given twice"),
+        ((made.store, other.store), tmp_path / "x.png", "different tasks"),
+        ((made.store,), tmp_path / "none" / "x.png", "make it first"),
+        ((), None, "a curve needs a store"),
+    ):
+        with pytest.raises(InputError, match=said):
+            embedcache.few_shot_curves([config(made, store=store) for store in stores], figure, told.append)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="results can not be written into"):
+        few_shot(config(made, results=tmp_path / "file" / "results"), told.append)
+    assert told == []
+    ways = [config(made), config(made, C=(0.1,))]  # of one store, but another question
+    heard: list[FewShotResult] = []
+    found = embedcache.few_shot_curves(ways, tmp_path / "x.png", told=heard.append)
+    assert found == tuple(heard)
+    assert (tmp_path / "x.png").exists()
+    assert embedcache.read_curve(Path(found[0].path)) == found[0]
 
 
 def test_fewer_seeds_than_the_protocols_are_said(made: Any) -> None:
@@ -295,6 +350,7 @@ def test_what_can_not_be_asked(made: Any) -> None:
         ({"C": (0.1, 1.0)}, "leave-patient-out"),
         ({"C": (-1.0,)}, "positive"),
         ({"layers": "auto"}, "choose no layers"),
+        ({"preset": "paper"}, "leave --seeds or --preset out"),
     ):
         with pytest.raises(InputError, match=said):
             config(made, **changes)

@@ -130,7 +130,9 @@ def test_slices_of_a_store_are_drawn_by_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             draw_pca(path, tmp_path / "out.png", wrong)
     with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
-        draw_pca(path, tmp_path / "out.xyz")
+        draw_pca(tmp_path / "before a store is opened.zarr", tmp_path / "out.xyz")
+    with pytest.raises(InputError, match="make it first"):
+        draw_pca(tmp_path / "before a store is opened.zarr", tmp_path / "none" / "out.png")
 
 
 def test_slices_of_an_int8_store_are_drawn_as_those_of_a_float_one(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_slices_are_pooled_or_kept_apart(make: Any) -> None:
     assert total == 3 * len(made.samples) - 1
     assert any("pooled without the slices that were set aside" in line for line in pooled.warnings)
     strict = run_probe(config(made, strict_volumes=True))
-    assert any("1 samples were left out" in line for line in strict.warnings)
+    assert any("1 sample was left out" in line for line in strict.warnings)
     assert sum(strict.counts[f"{part}_rows"] for part in ("train", "validation", "test")) == len(made.samples) - 1
 
 
