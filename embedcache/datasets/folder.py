@@ -57,6 +57,12 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
         raise InputError(f"folder {root.name} holds no image in a folder per class: <class>/<image>.")
     ids, paths = strings([f.relative for f in found]), strings([str(root / f.relative) for f in found])
     patients, told = header_patients(ids, paths)
+    parts: dict[str, set[str]] = {}
+    for patient, f in zip(patients.tolist(), found, strict=True):
+        parts.setdefault(patient, set()).add(f.split)
+    torn = sum(len(of) > 1 for of in parts.values())
+    if torn:  # its own parts stand; a folder can not say that the headers are wrong
+        patients, told = ids, 0
     samples = Samples(
         id=ids,
         patient_id=patients,
@@ -70,6 +76,10 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
     if told:
         notices = (
             f"{told} of {len(found)} images have their patient from PatientID in their DICOM headers, the others are one each",
+        )
+    if torn:
+        notices += (
+            f"the DICOM headers name {torn} patients who are in several parts: test samples leak into training",
         )
     if skipped:
         notices += (f"{skipped} files were left out: hidden, not in a folder of a class, or no image",)

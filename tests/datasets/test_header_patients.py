@@ -108,3 +108,13 @@ def test_a_second_table_may_still_be_joined_by_the_headers_patient(cases: Path) 
     labels = open_dataset("table", str(cases), DatasetOptions(label_table=str(cases.with_name("people.csv")))).labels()
     assert labels.get("died").level == "patient"
     assert sorted(labels.value[labels.task == "died"].tolist()) == [0, 1]
+
+
+def test_a_folder_whose_parts_share_a_patient_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "root" / "train" / "ill", ["P1", "P2"])
+    write(tmp_path / "root" / "test" / "ill", ["P1", "P3"])
+    dataset = open_dataset("folder", str(tmp_path / "root"))
+    assert (
+        "the DICOM headers name 1 patients who are in several parts: test samples leak into training" in dataset.notices
+    )
+    assert len(set(dataset.samples().patient_id.tolist())) == 4
