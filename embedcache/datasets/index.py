@@ -22,6 +22,7 @@ from embedcache.datasets.private import FILE_MODE, data_dir, private_folder
 from embedcache.errors import ImageError, StoreError
 from embedcache.images import SourceState, stat_source
 from embedcache.store.files import locked, replace_file
+from embedcache.store.objects import sync_folder
 from embedcache.store.texts import locate
 from embedcache.types import IntArray, Samples, StringArray, strings
 
@@ -68,6 +69,7 @@ class PrivateIndex:
         self._path = path
         self._stored, self._newer = _read(path)
         self._changed: dict[str, IndexRow] = {}
+        self._unsettled = False
 
     @classmethod
     def open(cls, dataset_folder: Path) -> "PrivateIndex":
@@ -139,11 +141,30 @@ class PrivateIndex:
             path.unlink(missing_ok=True)
 
     def note_digest(self, sample_id: str, size: int, mtime_ns: int, digest: str) -> None:
-        """Append to the journal what a source was when its pixels were read; for a sample that was put and saved."""
+        """Append to the journal what a source was when its pixels were read; for a sample that was put and saved.
+
+        It survives a power loss once `settle` was called.
+        """
         self.append(_JOURNAL, json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}))
+        self._unsettled = True
         old = self.get(sample_id)
         if old is not None:
             self._newer[sample_id] = replace(old, size=size, mtime_ns=mtime_ns, digest=digest)
+
+    def settle(self) -> None:
+        """Make what was noted since the last call durable: a shard is committed only after the digests of its sources.
+
+        Any thread may call it while another notes.
+        """
+        if not self._unsettled:
+            return
+        self._unsettled = False  # first: what is noted meanwhile needs another call
+        fd = os.open(_journal(self._path), os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(self._path.parent)
 
     def beside(self, suffix: str) -> Path:
         """The file beside the index that ends so. It need not exist."""
@@ -157,7 +178,9 @@ class PrivateIndex:
                 end = os.fstat(fd).st_size
                 # a killed process may have left half a line: it must not swallow this one
                 torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"
-                os.write(fd, (("\n" if torn else "") + line + "\n").encode())
+                left = (("\n" if torn else "") + line + "\n").encode()
+                while left:  # a write may be short, on a full disk for one
+                    left = left[os.write(fd, left) :]
             finally:
                 os.close(fd)
 

@@ -22,7 +22,6 @@ from embedcache.images.geometry import Placement, patch_shares
 from embedcache.images.views import placement_of
 from embedcache.probes.base import Matrix
 from embedcache.probes.patch_linear import PatchLinearProbe
-from embedcache.store import layout
 from embedcache.store.features import finished_rows
 from embedcache.store.reader import FeatureCache
 from embedcache.store.tokens import PatchTokens
@@ -210,7 +209,7 @@ def _slices(
 ) -> tuple[Slices, dict[str, int]]:
     """The slices that count, with their parts, and what was left out."""
     plan = cache.index.plan
-    ok = cache.row_status == layout.OK
+    ok = cache.good_rows(array.stored_pass for array in tokens.values())
     for array in tokens.values():
         ok &= finished_rows(array)
     of_sample = np.full(len(plan.sample_id), -1)

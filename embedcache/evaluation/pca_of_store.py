@@ -9,7 +9,6 @@ import numpy as np
 from embedcache.errors import InputError
 from embedcache.evaluation.figure_files import check_figure
 from embedcache.evaluation.pca_figure import pca_figure
-from embedcache.store import layout
 from embedcache.store.reader import FeatureCache
 
 SLICES = 6
@@ -42,7 +41,7 @@ def draw_pca(
         )
     number = cache.layer_number(layer)
     tokens = cache.layer(number).patch_tokens
-    plan, ok = cache.index.plan, cache.row_status == layout.OK
+    plan, ok = cache.index.plan, cache.good_rows([tokens.stored_pass])
     position = {name: i for i, name in enumerate(plan.sample_id.tolist())}
     asked = list(samples) or plan.sample_id[: max(1, n_slices)].tolist()
     rows, titles = [], []

@@ -188,6 +188,25 @@ def complete(store: OpenStore, tell: Tell) -> None:
             if not pending_shards(guarded.objects, index.plan, p):
                 finalise(guarded, p.id)
         forget_the_dead(files.leases)
+    if gone := rows_gone(store):
+        tell(
+            f"{name}: {gone} rows that its earlier passes hold can not be read any more, and are set aside in the new arrays "
+            "only; `embedcache show` names them"
+        )
+
+
+def rows_gone(store: OpenStore) -> int:
+    """Rows, of asked samples or not, that passes filled now had to set aside and that every pass from before holds."""
+    cache = FeatureCache.open(store.planned.files.path, allow_partial=True)
+    now = {p.id for p in store.passes}
+    earlier = [p for p in cache.passes if p.id not in now and cache.root.complete[p.id]]
+    if not earlier:
+        return 0
+    good = cache.good_rows(earlier)
+    filled = [p for p in cache.passes if p.id in now and cache.root.complete[p.id]]
+    return len(
+        {bad.row for p in filled for commit in cache.commits(p.id) for bad in commit.quarantined if good[bad.row]}
+    )
 
 
 @dataclass(frozen=True)
@@ -246,7 +265,7 @@ def run_turn(
         last[:] = [progress]
         listener.progress(progress)
 
-    hooks = worker.Hooks(stop, note(prepared, group.plan), report, listener.tell)
+    hooks = worker.Hooks(stop, note(prepared, group.plan), prepared.sources.settle, report, listener.tell)
     decoded = 0
     with ExitStack() as stack:
         free = turns.room(device)

@@ -26,7 +26,7 @@ def changed_sources(samples: Samples, sources: PrivateIndex, config: ExtractConf
     changed: dict[str, IndexRow] = {}
     redated, gone = [], 0
     suspected = [(str(samples.path[i]), sources.get(str(samples.id[i]))) for i in sources.suspects(samples).tolist()]
-    # of what has no digest nothing was committed yet, so there is nothing to contradict
+    # of what has no digest nothing was committed yet, so there is nothing to contradict: a digest is settled before the commit
     compared = [(path, known) for path, known in suspected if known is not None and known.digest]
     found = look([path for path, _ in compared], "examine", ImageOptions(), config)
     for (path, known), image in zip(compared, found, strict=True):

@@ -71,6 +71,8 @@ class Hooks:
     """Asked between pieces; when true, whole shards are committed and the rest is left pending."""
     seen: Callable[[int, SourceSeen], str]
     """Told each source's digest before a shard that holds it is committed; a reason that comes back sets the piece aside."""
+    settle: Callable[[], None]
+    """Called before a shard is committed: what was told so far must be on disk, should the power fail."""
     report: Callable[[Progress], None]
     tell: Callable[[str], None]
 
@@ -92,7 +94,7 @@ def run(
     """
     fillings = {target: Filling(target, device) for target in share.targets}
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
-    writer = Writer(versions, name, share.committed)
+    writer = Writer(versions, name, hooks.settle, share.committed)
     clock, tally = Clock(), Tally()
     try:
         for piece in pool.pieces(requests(plan, wanted, paths, share, fillings, writer)):

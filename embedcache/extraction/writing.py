@@ -48,9 +48,16 @@ class Finished:
 class Writer:
     """A thread that encodes, puts and commits whole shards while the next ones are computed."""
 
-    def __init__(self, versions: dict[str, str], device: str, committed: Callable[[Target, Shard], None]) -> None:
+    def __init__(
+        self,
+        versions: dict[str, str],
+        device: str,
+        settle: Callable[[], None],
+        committed: Callable[[Target, Shard], None],
+    ) -> None:
         self.versions = versions
         self.device = device
+        self.settle = settle
         self.committed = committed
         self.waited = 0.0
         """Seconds in which the computing thread waited for this one."""
@@ -101,6 +108,7 @@ class Writer:
             started=finished.started,
             finished=now(),
         )
+        self.settle()
         commit_shard(objects, p, commit)
         self.committed(finished.target, shard)
 

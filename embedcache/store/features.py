@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
-from embedcache.store import layout
 from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.pooling import Pooling, pool_slices
 from embedcache.store.texts import factorise, locate
@@ -94,7 +93,7 @@ def assemble(
 
     plan = cache.index.plan
     owner = plan.owner()
-    ok = (cache.row_status == layout.OK) & (owner >= 0)
+    ok = cache.good_rows(array.stored_pass for array in arrays)
     for token_array in arrays:
         ok &= finished_rows(token_array)
     asked = chosen_samples(cache, split, known) & ~cache.index.superseded

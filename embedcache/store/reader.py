@@ -139,6 +139,17 @@ class FeatureCache:
         status[self.index.plan.rows_of(self.index.superseded)] = layout.QUARANTINED
         return status
 
+    def good_rows(self, passes: Iterable[Pass]) -> npt.NDArray[np.bool_]:
+        """Shape (rows,): current rows of which none of `passes` set the source aside; another pass may have, later."""
+        good: npt.NDArray[np.bool_] = self.row_status == layout.OK
+        aside = (self.row_status == layout.QUARANTINED) & self.index.plan.rows_of(~self.index.superseded)
+        if len(self.passes) > 1 and aside.any():
+            for p in set(passes):
+                for commit in self.commits(p.id):
+                    aside[[bad.row for bad in commit.quarantined]] = False
+            good |= aside
+        return good
+
     def layer(self, number: int) -> Layer:
         """Layer `number` (from 1; negative counts from the last one stored)."""
         return Layer(self, self.layer_number(number))

@@ -76,7 +76,7 @@ class TokenDataset:
             )
         plan = cache.index.plan
         owner = plan.owner()
-        ok = (cache.row_status == layout.OK) & (owner >= 0)
+        ok = cache.good_rows(array.stored_pass for array in self._tokens())
         for array in self._tokens():
             ok &= finished_rows(array)
         ok[ok] = (chosen_samples(cache, split, known) & ~cache.index.superseded)[owner[ok]]

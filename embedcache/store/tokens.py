@@ -65,9 +65,15 @@ class TokenArray:
 
     def shards(self, reuse: bool = False, threads: int | None = None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """(first row, rows) of each committed shard, in order. reuse: in the same memory each time, so copy what you keep."""
+        return self.of_shards(np.flatnonzero(self._committed()).tolist(), reuse, threads)
+
+    def of_shards(
+        self, numbers: Sequence[int], reuse: bool, threads: int | None
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """The same of these shards."""
         n, per_shard = thread_count(threads), self.stored_pass.rows_per_shard
         block = None
-        for shard in np.flatnonzero(self._committed()).tolist():
+        for shard in numbers:
             if block is None or not reuse:
                 block = np.empty((per_shard, *self.spec.shape), dtype=self.dtype)
             run_jobs(self._whole_shard(shard, block, n), n)
@@ -202,7 +208,11 @@ class DequantisedTokens:
     def shards(self, reuse: bool = False, threads: int | None = None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """(first row, rows) of each committed shard, in order; see TokenArray.shards."""
         block = None
-        pairs = zip(self.codes.shards(True, threads), self.scale.shards(True, threads), strict=True)
+        # listed once: beside a running extraction a second listing may have more
+        numbers = np.flatnonzero(self.cache.committed(self.stored_pass.id)).tolist()
+        pairs = zip(
+            self.codes.of_shards(numbers, True, threads), self.scale.of_shards(numbers, True, threads), strict=True
+        )
         for (start, codes), (_, scale) in pairs:
             block = dequantise(codes, scale, block if reuse else None)
             yield start, block

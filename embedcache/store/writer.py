@@ -27,7 +27,8 @@ from embedcache.store.index import (
     read_index,
     read_manifest,
 )
-from embedcache.store.objects import Objects
+from embedcache.store.locks import exclusive
+from embedcache.store.objects import Objects, sync_folder
 from embedcache.store.root import Root
 from embedcache.types import Commit, DatasetInfo, Pass, Plan, Recipe, Shard, StringArray
 
@@ -90,6 +91,8 @@ def create_store(files: StoreFiles, root: Root, plan: Plan) -> StoredIndex:
     status = np.where(plan.slice_index >= 0, layout.PENDING, layout.PADDING).astype(np.uint8)
     index = StoredIndex(plan, status, np.zeros(root.samples, dtype=np.bool_))
     _publish(objects, root, encode_index(plan, status, index.superseded))
+    for folder in list(files.path.parents)[:3]:  # a new store's own name, and its backbone's and dataset's
+        sync_folder(folder)
     return index
 
 
@@ -202,7 +205,8 @@ def write_shard(objects: Objects, p: Pass, shard: Shard, rows: Mapping[str, npt.
 def commit_shard(objects: Objects, p: Pass, commit: Commit) -> None:
     """Put the shard's commit, last of all. Where another writer was first, its bytes must equal ours.
 
-    Raises StoreError if they do not; the shard is then pending again, since nobody knows whose bytes came last.
+    Raises StoreError if they do not; the shard is then pending again, since nobody knows whose bytes came last. Of a pass
+    that is complete that is looked at, under the store's lock: a put that began before the other's commit may have ended after.
     """
     name = layout.chunk_name(layout.commits_path(p.id), commit.shard)
     if objects.put_if_absent(name, commit_codec.encode_commit(commit)):
@@ -213,10 +217,20 @@ def commit_shard(objects: Objects, p: Pass, commit: Commit) -> None:
         if not open_root(objects).complete[p.id]:
             objects.delete(name)
             objects.sync([name])
+        else:
+            _reopen_overwritten(objects, p, winner)
         raise StoreError(
             f"shard {commit.shard} of pass {p.id} was committed by {winner.host} with other bytes than ours; "
             "the two machines do not compute alike. Run the same `embedcache extract` on one of them, then `embedcache verify`."
         )
+
+
+def _reopen_overwritten(objects: Objects, p: Pass, commit: Commit) -> None:
+    """Make a shard of a complete pass pending again if its objects are not those that its commit names."""
+    files = StoreFiles(objects.root)
+    with exclusive(files.leases, files.path.name, wait=True) as lock:
+        if any(sha256(objects.get(layout.shard_name(a, commit.shard))) != commit.objects[a.path] for a in p.arrays):
+            reopen(replace(files, fence=lock.check), open_root(objects), {p.id: {commit.shard}})
 
 
 def is_committed(objects: Objects, p: Pass, shard: Shard) -> bool:

@@ -98,6 +98,17 @@ def test_half_a_line_of_a_killed_process_costs_that_line_only(folder, home):
     assert (again.get("a").digest, again.get("b").digest) == ("d2", "d3")
 
 
+def test_a_short_write_leaves_no_half_line(folder, monkeypatch):
+    index = PrivateIndex.open(folder)
+    index.put([A])
+    index.save()
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: real(fd, data[:5]))
+        index.note_digest("a", 7, 8, "f" * 64)
+    assert PrivateIndex.open(folder).get("a").digest == "f" * 64
+
+
 def test_the_journal_is_emptied_by_saving(folder, home):
     index = PrivateIndex.open(folder)
     index.put([A])

@@ -4,13 +4,16 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import embedcache
-from embedcache import ExtractConfig, FeatureCache
+from embedcache import ExtractConfig, FeatureCache, TokenDataset
+from embedcache.datasets.private import data_dir
 from embedcache.errors import IncompleteStoreError, InputError, TooManyBadError
+from embedcache.extraction import writing
 from embedcache.store.verify import verify_store
 from embedcache.testing.files import write_nifti
 
@@ -157,6 +160,50 @@ def test_a_folder_copied_under_another_name_is_refused(config: ExtractConfig) ->
     shutil.copytree(Path(config.cache) / "cases", Path(config.cache) / "other")
     with pytest.raises(InputError, match=r"holds dataset 'cases'.*copied or renamed"):
         embedcache.extract(replace(config, options=replace(config.options, name="other")))
+
+
+def test_a_pass_that_lacks_sources_takes_nothing_from_those_before_it(config: ExtractConfig) -> None:
+    embedcache.extract(replace(config, tokens="cls"))
+    before = features_by_id(config)
+    for number in range(12, 24):
+        image(config, number).unlink()
+    heard: list[str] = []
+    embedcache.extract(replace(config, tokens="mean,patch", limit=12), embedcache.Listener(tell=heard.append))
+    assert any("12 rows that its earlier passes hold can not be read any more" in line for line in heard)
+    after = features_by_id(config)
+    assert after.keys() == before.keys()
+    assert all((after[name] == vector).all() for name, vector in before.items())
+    assert len(features_by_id(config, "mean")) == 12
+    assert len(features_by_id(config, "cls+mean")) == 12, "what both hold"
+    cache = FeatureCache.open(only_store(config))
+    assert len(TokenDataset(only_store(config), kind="cls")) == 24
+    assert (cache.row_status == 1).sum() == 12, "whoever filters by row_status alone gets what every pass holds"
+    assert verify_store(only_store(config)).intact
+
+
+def test_digests_of_a_shards_sources_are_on_disk_before_its_commit(
+    config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power loss a source that was committed without its digest could change unseen."""
+    durable: dict[int, int] = {}
+    fsync, commit, noted = os.fsync, writing.commit_shard, []
+
+    def keep_size(fd: int) -> None:
+        fsync(fd)
+        state = os.fstat(fd)
+        durable[state.st_ino] = state.st_size
+
+    def commit_after(*given: Any) -> None:
+        (journal,) = (data_dir() / "index").glob("*.jsonl")
+        lines = journal.read_bytes()[: durable.get(journal.stat().st_ino, 0)].splitlines()
+        noted.append((given[2].rows, len(lines)))
+        commit(*given)
+
+    monkeypatch.setattr(os, "fsync", keep_size)
+    monkeypatch.setattr(writing, "commit_shard", commit_after)
+    embedcache.extract(config)
+    assert [rows for rows, _ in noted] == [(0, 8), (8, 16), (16, 24)]
+    assert all(lines >= rows[1] for rows, lines in noted)
 
 
 def test_a_mended_file_is_tried_again_when_asked(config: ExtractConfig) -> None:

@@ -219,6 +219,32 @@ def test_of_two_writers_with_other_bytes_at_one_time_neither_is_believed(
     assert verify_store(files.path).intact
 
 
+def test_a_late_writer_that_looked_before_the_commit_leaves_no_damage_in_a_complete_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, p, shard = planned(tmp_path)
+    write(files, p, shard)
+    finalise(files, p.id)
+    with monkeypatch.context() as patch:
+        patch.setattr("embedcache.store.writer.is_committed", lambda *_: False)
+        with pytest.raises(StoreError, match="do not compute alike"):
+            write(files, p, shard, change=1.0)
+    root, index = load(files)
+    assert not root.complete[p.id], "its readers are refused"
+    assert pending_shards(files.objects, index.plan, root.passes[p.id]) == [shard]
+    write(files, p, shard)
+    finalise(files, p.id)
+    assert verify_store(files.path).intact
+
+
+def test_a_new_stores_name_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr("embedcache.store.writer.sync_folder", synced.append)
+    path = tmp_path / "cache" / "dataset" / "backbone"
+    planned(path)
+    assert synced == [path, path.parent, path.parent.parent]
+
+
 def test_a_holder_that_stood_still_replaces_nothing_after_it_was_taken_for_dead(tmp_path: Path) -> None:
     files, p, shard = planned(tmp_path)
     write(files, p, shard)

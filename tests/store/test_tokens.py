@@ -18,7 +18,7 @@ from embedcache.store import chunks, layout
 from embedcache.store.objects import Objects
 from embedcache.store.quantise import int8_arrays
 from embedcache.store.reader import FeatureCache
-from embedcache.store.tokens import TokenArray
+from embedcache.store.tokens import DequantisedTokens, TokenArray
 from embedcache.store.writer import StoreFiles, finalise
 from embedcache.testing.stores import default_arrays, make_plan, make_store, token_values
 from embedcache.types import ArraySpec
@@ -114,6 +114,23 @@ def test_shards_come_one_by_one(store: Path, kind: str) -> None:
     reused = [(block.ctypes.data, block.copy()) for _, block in tokens.shards(reuse=True)]
     assert len({address for address, _ in reused}) == 1
     np.testing.assert_array_equal(np.concatenate([block for _, block in reused]), expected_of(kind))
+
+
+def test_a_shard_that_is_committed_while_int8_tokens_are_read_does_not_mix_codes_and_scales(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.zarr"
+    make_store(path, make_plan([1] * 16), int8_arrays(2, (2, 2, 8)), rows_per_shard=4)
+    whole = FeatureCache.open(path).layer(2).patch_tokens.read()
+    cache = FeatureCache.open(path, allow_partial=True)
+    listings = iter([[True, False, False, True], [True, False, True, True]])
+    monkeypatch.setattr(cache, "committed", lambda _: np.array(next(listings)))
+    tokens = cache.layer(2).patch_tokens
+    assert isinstance(tokens, DequantisedTokens)
+    got = {start: rows.copy() for start, rows in tokens.shards()}
+    assert list(got) == [0, 12]
+    for start, rows in got.items():
+        np.testing.assert_array_equal(rows, whole[start : start + 4])
 
 
 def test_int8_patch_tokens_are_read_as_floats(store: Path, tmp_path: Path) -> None:
