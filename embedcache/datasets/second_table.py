@@ -94,7 +94,7 @@ def join_labels(
     slices = table.find(options.slice_column, ("slice", "sliceindex"))
     boxes = box_columns(table)
     findings = [] if boxes else find_tasks(table, [name, *([slices] if slices else [])], replace(options, level=level))
-    rows, place = _places(table, key, link, others, slices, samples)
+    rows, place = _places(table, key, link, others, slices)
     owner = link.found[rows]
     if boxes:
         return JoinedLabels(table, [], [box_labels(table, boxes, samples, rows, owner, place, others)], notices)
@@ -163,7 +163,7 @@ def _refuse_twice(table: Table, key: StringArray, matched: IntArray) -> None:
 
 
 def _places(
-    table: Table, key: StringArray, link: _Link, others: OtherIds, slices: str | None, samples: Samples
+    table: Table, key: StringArray, link: _Link, others: OtherIds, slices: str | None
 ) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.int32]]]:
     """The rows of the table that name a slice, and the number of each."""
     matched = np.flatnonzero(link.found >= 0)
