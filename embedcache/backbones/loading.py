@@ -5,11 +5,9 @@ process down. `python -m embedcache.backbones.loading` is that process.
 """
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.carried import WeightFile, weights_in
@@ -18,9 +16,8 @@ from embedcache.backbones.hub import UNREACHABLE, hub_name, page
 from embedcache.backbones.known import find_known
 from embedcache.backbones.weights import BUNDLE_WEIGHTS, PROCESSOR, config_file, find_weights, weight_files
 from embedcache.errors import EmbedcacheError, MissingPackageError, UnknownNameError
+from embedcache.store.processes import child_environment
 from embedcache.types import BackboneInfo
-
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,13 @@ def try_loading(name: str, *, revision: str | None = None, weights: str | None =
     except EmbedcacheError as error:
         return Loading(name, False, what_to_do(name, error))
     asked = json.dumps({"name": name, "revision": revision, "weights": weights})
-    paths = os.environ.get("PYTHONPATH", "")
     done = subprocess.run(
         [sys.executable, "-m", "embedcache.backbones.loading"],
         input=asked,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": PACKAGE_ROOT + (os.pathsep + paths if paths else "")},
+        env=child_environment(),
     )
     commit = info.model.revision
     if done.returncode < 0:

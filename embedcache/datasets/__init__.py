@@ -1,6 +1,6 @@
 """Datasets: what there is to look at, and what is known of it. One file per dataset, found by name or entry point."""
 
-from embedcache.datasets.base import Adapter, Dataset, DatasetOptions
+from embedcache.datasets.base import DEFAULT_OPTIONS, Adapter, Dataset, DatasetOptions
 from embedcache.errors import InputError
 from embedcache.registry import Registry
 from embedcache.types import DatasetInfo
@@ -25,15 +25,13 @@ REGISTRY = Registry(
     },
 )
 
-_DEFAULT_OPTIONS = DatasetOptions()
-
 
 def list_datasets() -> list[DatasetInfo]:
     """What every registered dataset says of itself, sorted by name."""
     return [find_adapter(name).info for name in REGISTRY.names()]
 
 
-def open_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIONS) -> Dataset:
+def open_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTIONS) -> Dataset:
     """The dataset `name` at `root`: a table's file, or the folder that a dataset lies in.
 
     Raises UnknownNameError for a name that is not registered, InputError for whatever is wrong with the data.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets import open_dataset
-from embedcache.datasets.base import MASK_SEPARATOR, Dataset, DatasetOptions
+from embedcache.datasets.base import DEFAULT_OPTIONS, MASK_SEPARATOR, Dataset, DatasetOptions
 from embedcache.errors import ImageError, InputError
 from embedcache.images import count_slices, open_image
 from embedcache.images.files import form_of, is_series, split_path
@@ -18,8 +18,6 @@ from embedcache.types import PARTS, Samples, StringArray
 
 FILES = 200
 """Samples whose files are opened, unless asked for otherwise: evenly spread over the list."""
-
-_DEFAULT_OPTIONS = DatasetOptions()
 
 
 @runtime_checkable
@@ -54,7 +52,7 @@ class Audit:
         return 1 if self.problems else 0
 
 
-def audit_dataset(name: str, root: str, options: DatasetOptions = _DEFAULT_OPTIONS, files: int = FILES) -> Audit:
+def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTIONS, files: int = FILES) -> Audit:
     """Open the dataset `name` at `root`, read its labels, and open the image (its headers) and mask of `files` samples.
 
     Fewer samples than were published are a notice. Raises InputError for whatever keeps the dataset from being opened: a

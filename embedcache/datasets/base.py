@@ -88,6 +88,9 @@ class DatasetOptions:
                 raise InputError(f"dataset {dataset} does not take --{switch}: it knows its own columns; leave it out.")
 
 
+DEFAULT_OPTIONS = DatasetOptions()
+
+
 @dataclass(frozen=True)
 class Published:
     """The size with which a dataset was published, and how it is divided. No store carries it."""

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.datasets.base import Dataset, DatasetOptions, Origin
+from embedcache.datasets.base import DEFAULT_OPTIONS, Dataset, DatasetOptions, Origin
 from embedcache.datasets.columns import Table, read_table
 from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.datasets.table import TableDataset, find_roles
 from embedcache.types import Labels
 
-_DEFAULT_OPTIONS = DatasetOptions()
 
-
-def describe_labels(what: Dataset | str | Path, options: DatasetOptions = _DEFAULT_OPTIONS) -> list[dict[str, Any]]:
+def describe_labels(what: Dataset | str | Path, options: DatasetOptions = DEFAULT_OPTIONS) -> list[dict[str, Any]]:
     """One JSON-able line per column of a table (a path, or a table dataset), or per task of another dataset.
 
     Keys: column, task, kind, level, positive, classes (name → count of ones), missing, reason, switch. A column that is

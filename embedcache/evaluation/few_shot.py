@@ -79,7 +79,7 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
     clock = Clock(progress)
     data: _Data = clock.run("reading features", lambda: _read(question, config, settled.asked))
     draws = draw_all(data.classes, config.shots, config.draws, config.seed, config.preset == "paper")
-    points = [_point(question, config, data, draws, n, clock) for n in config.shots]
+    points = [_point(config, data, draws, n, clock) for n in config.shots]
     if config.whole:
         points.append(_whole(config, data, clock))
     result = FewShotResult(
@@ -188,9 +188,7 @@ def _read(question: Question, config: FewShotConfig, asked: ProbeConfig) -> _Dat
     return _Data(features, train, drawn, fitting, tested, counts)
 
 
-def _point(
-    question: Question, config: FewShotConfig, data: _Data, draws: list[Draw], shots: int, clock: Clock
-) -> CurvePoint:
+def _point(config: FewShotConfig, data: _Data, draws: list[Draw], shots: int, clock: Clock) -> CurvePoint:
     mine = [draw for draw in draws if draw.shots == shots]
     what = f"{shots} patient{'' if shots == 1 else 's'} per class"
     rows = [data.train[draw.rows] for draw in mine]

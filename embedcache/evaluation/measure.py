@@ -1,5 +1,7 @@
 """From scores on the test part to the figures of a result, each with its interval and what is to be said of it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from embedcache.evaluation.calibration import INVERTED
@@ -118,7 +120,11 @@ def _counts(truth: Matrix, patients: Patients) -> dict[str, int]:
 
 
 def _macro_note(labels: tuple[Label, ...], missing: tuple[str, ...] = ()) -> str:
-    out = [label.name for label in labels if label.undefined or label.name in missing]
+    return macro_note(labels, [label.name for label in labels if label.undefined or label.name in missing])
+
+
+def macro_note(labels: Sequence[Label], out: Sequence[str]) -> str:
+    """What is to be said of an average over `labels`: which are left `out` of it, and which have few patients."""
     few = [label.name for label in labels if label.few and not label.undefined]
     left_out = f"left out as undefined: {', '.join(out)}" if out else ""
     return joined(left_out, f"few patients in {', '.join(few)}" if few else "")

@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from embedcache.evaluation.clustered import Clustered
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, mask
 from embedcache.evaluation.estimating import estimate, in_common
+from embedcache.evaluation.measure import joined, macro_note
 from embedcache.evaluation.regression import VALUES, resampled_values
 from embedcache.evaluation.statistics import FEW_PATIENTS, TAIL, Patients, degrees_of_freedom
 from embedcache.evaluation.thresholds import BeforeRefit
@@ -98,7 +99,7 @@ def compare_estimates(first: Estimates, second: Estimates, truth: Matrix, patien
         for label in (ALL, MACRO):
             if (name, label) in first.found and (name, label) in second.found:
                 one, two = first.found[name, label], second.found[name, label]
-                note = _macro_note(name, first, second) if label == MACRO else _few(patients.count)
+                note = _note_of_macro(name, first, second) if label == MACRO else _few(patients.count)
                 compared.append(_by_bootstrap(one, two, int(known.sum()), patients.having(known), note))
         for label_a, label_b in zip(first.labels, second.labels, strict=True):
             key = name, label_a.name
@@ -174,14 +175,14 @@ def compare_areas(a: Clustered, b: Clustered, label: str, n: int, patients: int,
             error, df = float(np.sqrt(variance)), degrees_of_freedom(parts.influence(), parts.smaller)
             half = float(stdtrit(df, 1 - TAIL)) * error
             low, high, p, note = d - half, d + half, float(2 * stdtr(df, -abs(d) / error)), ""
-    return Comparison("auroc", label, a.value, b.value, d, low, high, p, COVARIANCE, n, patients, _joined(note, few))
+    return Comparison("auroc", label, a.value, b.value, d, low, high, p, COVARIANCE, n, patients, joined(note, few))
 
 
 def _by_bootstrap(a: Estimate, b: Estimate, n: int, patients: int, note: str) -> Comparison:
     if a.name in NEVER_TESTED:
         why = "not tested: chance adds to a calibration error, and ties make it smaller"
         return Comparison(
-            a.name, a.label, a.value, b.value, a.value - b.value, None, None, None, "", n, patients, _joined(note, why)
+            a.name, a.label, a.value, b.value, a.value - b.value, None, None, None, "", n, patients, joined(note, why)
         )
     smaller = min(a.patients, b.patients)
     each = a.drawn - b.drawn, a.left_out - b.left_out
@@ -223,7 +224,7 @@ def _resampled(
             paired_p(defined, df, stretch, a - b),
             f"{undefined} of {len(drawn)} resamples undefined" if undefined else "",
         )
-    return Comparison(name, label, a, b, a - b, low, high, p, PAIRED, n, patients, _joined(note, few))
+    return Comparison(name, label, a, b, a - b, low, high, p, PAIRED, n, patients, joined(note, few))
 
 
 def _compare_values(
@@ -245,21 +246,14 @@ def _compare_values(
     )  # fmt: skip
 
 
-def _macro_note(name: str, first: Estimates, second: Estimates) -> str:
+def _note_of_macro(name: str, first: Estimates, second: Estimates) -> str:
     out = [
         label.name
         for label in first.labels
         if first.per_label(name) and not all((name, label.name) in side.found for side in (first, second))
     ]
-    few = [label.name for label in first.labels if label.few and not label.undefined]
-    return _joined(
-        f"left out as undefined: {', '.join(out)}" if out else "", f"few patients in {', '.join(few)}" if few else ""
-    )
+    return macro_note(first.labels, out)
 
 
 def _few(patients: int) -> str:
     return "few patients" if patients < FEW_PATIENTS else ""
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)

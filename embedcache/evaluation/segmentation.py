@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.evaluation.metrics import macro
+from embedcache.evaluation.metrics import macro, ratio
 from embedcache.evaluation.statistics import (
     BCA,
     FEW_PATIENTS,
@@ -68,11 +68,11 @@ class Overlaps:
 
     def dice(self) -> Matrix:
         """2 · both / (mask + prediction); NaN where both are empty."""
-        return _ratio(2 * self.both, self.truth + self.predicted)
+        return ratio(2 * self.both, self.truth + self.predicted)
 
     def jaccard(self) -> Matrix:
         """both / (mask or prediction); NaN where both are empty."""
-        return _ratio(self.both, self.truth + self.predicted - self.both)
+        return ratio(self.both, self.truth + self.predicted - self.both)
 
 
 def mean_dice(counts: Counts) -> Matrix:
@@ -111,7 +111,7 @@ def measure_overlap(
         """(r, figure, class or macro), flat."""
         pooled = overlaps.summed(weights)
         mean = [
-            _ratio(weights @ np.nan_to_num(values), weights @ defined.astype(np.float64)) for values in (dice, jaccard)
+            ratio(weights @ np.nan_to_num(values), weights @ defined.astype(np.float64)) for values in (dice, jaccard)
         ]
         found = np.stack([*mean, (mean[0] + mean[1]) / 2, pooled.dice(), pooled.jaccard()], axis=1)
         found[..., ~held] = np.nan
@@ -158,7 +158,3 @@ def _note(interval: Interval, patients: float, empty: int, undefined: list[str])
     if patients < FEW_PATIENTS:
         notes.append("few patients")
     return "; ".join(notes)
-
-
-def _ratio(above: Matrix, below: Matrix) -> Matrix:
-    return np.asarray(np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0))

@@ -9,10 +9,10 @@ import tempfile
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from embedcache.extraction.pieces import Request
+from embedcache.store.processes import child_environment
 
 FIRST_SLOT_BYTES = 2**20
 
@@ -75,20 +75,13 @@ class Decoder:
     @classmethod
     def start(cls, slots: list[Slot], memory: int) -> "Decoder":
         """A process that may take `memory` bytes, with all of its slots free."""
-        package_root = str(Path(__file__).resolve().parents[2])
-        paths = os.environ.get("PYTHONPATH", "")
         process = subprocess.Popen(
             [sys.executable, "-m", "embedcache.extraction.decoder", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=[slot.fd for slot in slots],
-            # one thread a process: the pool is the parallelism
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": package_root + (os.pathsep + paths if paths else ""),
-            },
+            env=child_environment(OMP_NUM_THREADS="1"),  # one thread a process: the pool is the parallelism
         )
         return cls(process, slots, list(slots))
 

@@ -5,7 +5,6 @@ doctor down, and the trial's images must not enter the user's private index. Imp
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from embedcache.datasets.private import ENVIRONMENT
 from embedcache.errors import InputError
-
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+from embedcache.store.processes import child_environment
 
 
 @dataclass(frozen=True)
@@ -119,18 +117,13 @@ def check_device(device: str, backbones: Sequence[str] = (), weights: str | None
     """
     with tempfile.TemporaryDirectory(prefix="embedcache-device-") as folder:
         asked = {"device": device, "backbones": list(backbones), "weights": weights, "folder": folder}
-        paths = os.environ.get("PYTHONPATH", "")
         done = subprocess.run(
             [sys.executable, "-m", "embedcache.extraction.device_trial"],
             input=json.dumps(asked),
             capture_output=True,
             text=True,
             check=False,
-            env={
-                **os.environ,
-                "PYTHONPATH": PACKAGE_ROOT + (os.pathsep + paths if paths else ""),
-                ENVIRONMENT: str(Path(folder) / "home"),
-            },
+            env=child_environment(**{ENVIRONMENT: str(Path(folder) / "home")}),
         )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:

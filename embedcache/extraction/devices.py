@@ -24,6 +24,7 @@ from embedcache.extraction.plan import Prepared
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
+from embedcache.store.processes import child_environment
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
@@ -131,14 +132,12 @@ def run_children(prepared: Prepared, devices: Sequence[str], listener: Listener)
 
 def start(config: ExtractConfig) -> Child:
     """A process that extracts on one device. It ends when its stdin closes, so never outlives this one for long."""
-    package_root = str(Path(__file__).resolve().parents[2])
-    paths = os.environ.get("PYTHONPATH", "")
     process = subprocess.Popen(
         [sys.executable, "-m", "embedcache.extraction.device_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": package_root + (os.pathsep + paths if paths else "")},
+        env=child_environment(),
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once; `listen` sees its end

@@ -21,6 +21,7 @@ from embedcache.backbones.loading import Loading, try_loading
 from embedcache.datasets.private import data_dir
 from embedcache.extraction.bundle import Bundle, make_bundle
 from embedcache.extraction.device_check import DeviceReport, check_device
+from embedcache.store.processes import child_environment
 from embedcache.store.trial import Trial, try_file_system
 
 PACKAGES = (
@@ -29,14 +30,13 @@ PACKAGES = (
     "torch", "torchvision", "transformers", "timm", "monai", "safetensors", "faiss-cpu", "faiss-gpu", "matplotlib", "xarray",
 )  # fmt: skip
 TORCH_SCRIPT = """
-import json, sys
+import json
 import torch
 devices = []
 for i in range(torch.cuda.device_count()):
     p = torch.cuda.get_device_properties(i)
     devices.append(f"cuda:{i} {p.name}, {p.total_memory / 2**30:.0f} GiB")
 said = {"devices": devices, "cuda": torch.version.cuda, "mended": False, "models": None}
-sys.path.insert(0, %r)
 from embedcache.backbones.torchvision_pair import complete_torchvision
 said["mended"] = complete_torchvision()
 try:
@@ -48,7 +48,6 @@ except Exception as error:
     said["models"] = str(error)
 print(json.dumps(said))
 """
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 TORCHVISION_BEHIND = 15
 """torchvision 0.N+15 is the one for torch 2.N."""
 
@@ -150,7 +149,7 @@ def look_at_torch(versions: dict[str, str]) -> tuple[list[str], list[str], list[
 def ask_torch() -> dict[str, Any] | None:
     """What torch says of itself, in a process of its own: a broken pair must not take the doctor down. None: nothing."""
     done = subprocess.run(
-        [sys.executable, "-c", TORCH_SCRIPT % PACKAGE_ROOT], capture_output=True, text=True, check=False
+        [sys.executable, "-c", TORCH_SCRIPT], capture_output=True, text=True, check=False, env=child_environment()
     )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:

@@ -7,7 +7,7 @@ import numpy as np
 from embedcache.errors import InputError
 from embedcache.probes.base import Features, Matrix, runs
 
-_BLOCK_VALUES = 4_000_000
+BLOCK_VALUES = 4_000_000
 """Features that are converted to float64 at a time: 32 MB."""
 
 
@@ -34,7 +34,7 @@ class Coordinates:
             raise not_finite()
         gram = np.zeros((n, n))
         # float64, because a Gram matrix squares the condition, and these coordinates are the problem itself.
-        for part in runs(d, n, _BLOCK_VALUES):
+        for part in runs(d, n, BLOCK_VALUES):
             block = X[:, part].astype(np.float64) - centre[part]
             gram += block @ block.T
         square, vectors = np.linalg.eigh(gram)
@@ -51,7 +51,7 @@ class Coordinates:
             return w
         share = w @ self.dual.T
         result = np.empty((*w.shape[:-1], self.X.shape[1]))
-        for part in runs(self.X.shape[1], len(self.X), _BLOCK_VALUES):
+        for part in runs(self.X.shape[1], len(self.X), BLOCK_VALUES):
             result[..., part] = share @ (self.X[:, part].astype(np.float64) - self.centre[part])
         return result
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Features, Matrix
@@ -56,7 +57,7 @@ class FittedPatchLinear:
         n_values, n_classes, d = self.coef.shape
         flat = X.astype(dtype, copy=False) @ self.coef.reshape(-1, d).T.astype(dtype)
         logits = flat.reshape(len(X), n_values, n_classes).transpose(1, 0, 2) + self.intercept[:, None, :].astype(dtype)
-        return _softmax(logits)
+        return np.asarray(softmax(logits, axis=-1))
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class PatchLinearProbe:
         def objective(flat: Matrix) -> tuple[float, Matrix]:
             U = flat.reshape(r + 1, -1) * scale
             W, b = U[:r], U[r]
-            log_p = _log_softmax(Z @ W.astype(Z.dtype) + b.astype(Z.dtype))
+            log_p = log_softmax(Z @ W.astype(Z.dtype) + b.astype(Z.dtype), axis=-1)
             loss = -float(np.einsum("ik,ik->k", T, log_p, dtype=np.float64).sum()) / n
             R = np.exp(log_p) - T
             slope = np.concatenate([Z.T @ R / n + penalty * W, R.mean(axis=0, dtype=np.float64)[None]])
@@ -187,13 +188,3 @@ def _log_prior(T: Features) -> Matrix:
     """Intercepts of the model without any feature, their sum 0."""
     log: Matrix = np.log(T.mean(axis=0, dtype=np.float64))
     return np.asarray(log - log.mean())
-
-
-def _log_softmax(logits: Features) -> Features:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
-def _softmax(logits: Features) -> Features:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

@@ -11,10 +11,7 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix, runs
-from embedcache.probes.coordinates import not_finite
-
-_BLOCK_VALUES = 4_000_000
-"""Features that are converted to float64 at a time: 32 MB."""
+from embedcache.probes.coordinates import BLOCK_VALUES, not_finite
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class FittedPrototypes:
         columns = []
         for means, centre in zip(self.means, self.centres, strict=True):
             near = np.empty((len(means), len(X), means.shape[1]))
-            for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
+            for rows in runs(len(X), X.shape[1], BLOCK_VALUES):
                 near[:, rows] = _nearness(X[rows].astype(np.float64) - centre, means, self.metric)
             columns.append(near if self.kind == "multiclass" else near[..., 1:] - near[..., :1])
         return np.concatenate(columns, axis=2)
@@ -108,7 +105,7 @@ def _class_means(X: Features, member: Matrix, values: tuple[float, ...]) -> tupl
         return np.full((len(values), member.shape[1], d), np.nan), np.zeros(d)
     total, total_of_square = np.zeros((member.shape[1], d)), np.zeros(d)
     middle = X[known[: min(n, 1000)]].mean(axis=0, dtype=np.float64)  # near the mean: squares about it lose no digits
-    for rows in runs(n, d, _BLOCK_VALUES):
+    for rows in runs(n, d, BLOCK_VALUES):
         block = X[known[rows]].astype(np.float64) - middle
         total += member[rows].T @ block
         total_of_square += np.einsum("ij,ij->j", block, block)

@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, runs
-from embedcache.probes.coordinates import not_finite
+from embedcache.probes.coordinates import BLOCK_VALUES, not_finite
 
 ALPHA_GRID: tuple[float, ...] = tuple(float(a) for a in 10 ** np.linspace(6, -3, 37))
 Columns: TypeAlias = npt.NDArray[np.intp]
-_BLOCK_VALUES = 4_000_000
-"""Features that are converted to float64 at a time: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class FittedRidge:
     def scores(self, X: Features) -> Matrix:
         """Predicted values, shape (n_values, n, 1)."""
         result = np.empty((len(self.values), len(X), 1))
-        for rows in runs(len(X), X.shape[1], _BLOCK_VALUES):
+        for rows in runs(len(X), X.shape[1], BLOCK_VALUES):
             result[:, rows, 0] = self.coef @ X[rows].astype(np.float64).T + self.intercept[:, None]
         return result
 
@@ -97,7 +95,7 @@ def solve_ridge(
         return np.full((len(alphas), d), np.nan), np.full(len(alphas), np.nan)
     weight = weight[used]
     mean = (
-        sum((weight[rows] @ X[used[rows]].astype(np.float64) for rows in runs(n, d, _BLOCK_VALUES)), np.zeros(d))
+        sum((weight[rows] @ X[used[rows]].astype(np.float64) for rows in runs(n, d, BLOCK_VALUES)), np.zeros(d))
         / weight.sum()
     )
     if not np.isfinite(mean).all():
@@ -114,7 +112,7 @@ def solve_ridge(
 def _by_features(X: Features, used: Columns, mean: Matrix, root: Matrix, target: Matrix, penalty: Matrix) -> Matrix:
     d = X.shape[1]
     gram, moment = np.zeros((d, d)), np.zeros(d)
-    for rows in runs(len(used), d, _BLOCK_VALUES):
+    for rows in runs(len(used), d, BLOCK_VALUES):
         x = (X[used[rows]] - mean) * root[rows, None]
         gram += x.T @ x
         moment += target[rows] @ x
@@ -126,12 +124,12 @@ def _by_features(X: Features, used: Columns, mean: Matrix, root: Matrix, target:
 def _by_rows(X: Features, used: Columns, mean: Matrix, root: Matrix, target: Matrix, penalty: Matrix) -> Matrix:
     n, d = len(used), X.shape[1]
     gram = np.zeros((n, n))
-    for part in runs(d, n, _BLOCK_VALUES):
+    for part in runs(d, n, BLOCK_VALUES):
         x = (X[used, part] - mean[part]) * root[:, None]
         gram += x @ x.T
     square, Q = np.linalg.eigh(gram)
     dual = ((target @ Q) / (np.maximum(square, 0.0) + penalty[:, None])) @ Q.T
     coef = np.empty((len(penalty), d))
-    for part in runs(d, n, _BLOCK_VALUES):
+    for part in runs(d, n, BLOCK_VALUES):
         coef[:, part] = dual @ ((X[used, part] - mean[part]) * root[:, None])
     return coef

@@ -43,5 +43,4 @@ def describe_pass(p: Pass) -> dict[str, Any]:
 def make_pass(document: Any) -> Pass:
     """A Pass from plain JSON values; its id is computed, not believed. Raises ValueError for values of other types."""
     made = typed(Pass, document, id="")
-    content = pass_document(made.arrays, made.rows_per_shard, made.batch_size, made.threads, made.device_kind)
-    return replace(made, id=pass_id(content))
+    return replace(made, id=pass_id(describe_pass(made)))

@@ -1,9 +1,17 @@
-"""Who a process is, and whether it lives: what locks, leases and temporary files are named by."""
+"""Who a process is, and whether it lives: what locks, leases and temporary files are named by; a child's environment."""
 
 import hashlib
 import os
 import socket
 from pathlib import Path
+
+import embedcache
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """This process's variables and `more`, for a child python that must find this package wherever this process found it."""
+    paths = [str(Path(embedcache.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **more}
 
 
 def this_host() -> str:

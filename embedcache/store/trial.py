@@ -22,6 +22,7 @@ from pathlib import Path
 
 from embedcache.errors import InputError
 from embedcache.store.objects import Objects, sync_folder
+from embedcache.store.processes import child_environment
 
 RACERS = 8
 ROUNDS = 50
@@ -29,7 +30,6 @@ REPLACEMENTS = 200
 OBJECT_BYTES = 64 * 2**10
 PATIENCE = 60.0
 """Seconds that a trial may take; then its processes are ended, and it has failed."""
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
@@ -221,14 +221,13 @@ class Child:
     """This module as a process of its own: lines in, lines out. It ends when its stdin closes, or is ended here."""
 
     def __init__(self, role: str, *arguments: Path | str) -> None:
-        paths = [PACKAGE_ROOT, os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "embedcache.store.trial", role, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+            env=child_environment(),
         )
         self.watchdog = threading.Timer(PATIENCE, self.process.kill)
         self.watchdog.daemon = True

@@ -7,16 +7,14 @@ from unittest.mock import patch
 
 import numpy as np
 
-from embedcache.datasets.base import Adapter, Dataset, DatasetOptions
+from embedcache.datasets.base import DEFAULT_OPTIONS, Adapter, Dataset, DatasetOptions
 from embedcache.datasets.identifiers import Key, assign_ids
 from embedcache.errors import ImageError
 from embedcache.images import stat_source
 from embedcache.types import PARTS, Labels, Samples
 
-_DEFAULT_OPTIONS = DatasetOptions()
 
-
-def check_dataset(adapter: Adapter, root: str | Path, options: DatasetOptions = _DEFAULT_OPTIONS) -> None:
+def check_dataset(adapter: Adapter, root: str | Path, options: DatasetOptions = DEFAULT_OPTIONS) -> None:
     """Open a dataset at `root`, a small one (each of its files is looked for), and hold it to what others rely on.
 
     Ids are unique and no paths of this machine; their order, and the labels, do not depend on the order in which the file

@@ -206,7 +206,7 @@ def _write_page(
         page.Section("Nearest neighbours", _neighbours(images, cache)),
         page.Section("Probed", _probed(out, images, results)),
         page.Section("Patch tokens as colours", _coloured(colours)),
-        page.Section("The same on the command line", _commands(out, images, first)),
+        page.Section("The same on the command line", _commands(out, first)),
     )
     return page.write_page(out / "index.html", lead, NOTICE, sections)
 
@@ -327,7 +327,7 @@ def _coloured(figure: Path) -> str:
     return page.paragraph(text) + page.picture(figure, "Axial slices of the head above the colours of their patches")
 
 
-def _commands(out: Path, images: DemoImages, first: ExtractReport) -> str:
+def _commands(out: Path, first: ExtractReport) -> str:
     store = Path(first.stores[0].path)
     lines = (
         f"export {ENVIRONMENT}=home    # the demo's own key and index",
