@@ -11,6 +11,7 @@ from embedcache.evaluation.statistics import (
     EXACT,
     Patients,
     bca_interval,
+    degrees_of_freedom,
     fisher_interval,
     patients_together,
     resample,
@@ -275,3 +276,38 @@ def test_an_interval_holds_its_figure_with_two_patients_in_a_class() -> None:
         for m in metrics:
             assert m.low is None or m.name == "calibration_error" or m.low <= m.value <= m.high, m
             assert m.name != "average_precision" or m.low < m.value < m.high or m.value == 1
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_widening_is_students_quantile_of_a_plain_mean(n: int) -> None:
+    left_out = np.linspace(-1.0, 1.0, n)
+    expected = student.ppf(0.975, n - 1) * np.sqrt(n / (n - 1))
+    assert widened(np.concatenate([left_out, [np.nan]]), 1e9) <= expected * 3  # fourth powers may say less
+    assert widened(np.tile([-1.0, 1.0], 50)[: 2 * n], float(n)) == pytest.approx(
+        student.ppf(0.975, n - 1) * np.sqrt(2 * n / (2 * n - 1))
+    )
+
+
+def test_degrees_of_freedom_are_satterthwaites() -> None:
+    """2 (Σ x²)² / (Σ x⁴ - (Σ x²)² / n): many for equal shares, one for a patient that has all of them."""
+    x = np.array([3.0, 1, 1, 1, 1, 1, 1, 1])
+    squares, fourths = (x**2).sum(), (x**4).sum()
+    assert degrees_of_freedom(x, 1e9) == pytest.approx(2 / (fourths / squares**2 - 1 / len(x)))
+    assert degrees_of_freedom(x, 3.0) == 2.0
+    assert degrees_of_freedom(np.ones(8), 5.0) == 4.0
+
+
+def test_a_correlations_interval_is_students_of_as_many_patients() -> None:
+    drawn = np.tanh(np.random.default_rng(0).normal(0.5, 0.2, 400))
+    found = fisher_interval(0.46, drawn, patients=6)
+    half = student.ppf(0.975, 5) * np.sqrt(6 / 5) * np.arctanh(drawn).std(ddof=1)
+    assert (found.low, found.high) == pytest.approx(
+        (np.tanh(np.arctanh(0.46) - half), np.tanh(np.arctanh(0.46) + half))
+    )
+
+
+def test_a_value_above_all_resamples_has_a_finite_bias() -> None:
+    drawn = np.linspace(0.1, 0.5, 99)
+    found = bca_interval(0.9, drawn, np.linspace(-1, 1, 20), 20.0)
+    assert found.high == 0.9
+    assert 0.1 < found.low < 0.9

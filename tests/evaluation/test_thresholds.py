@@ -66,3 +66,8 @@ def test_scores_of_minus_infinity_are_never_called() -> None:
     y, score = np.array([0.0, 0, 1, 1]), np.array([-np.inf, -np.inf, -1.0, 0.0])
     assert f1_threshold(y, score) == -np.inf
     assert confusion(y, score > -np.inf).sum(axis=1).tolist() == [2, 0, 0, 2]
+
+
+def test_right_share_counts_both_kinds_of_right_decisions() -> None:
+    counts = np.array([[3.0, 1], [1, 0], [2, 0], [4, 2]])
+    np.testing.assert_allclose(thresholds.right_share(counts), [0.7, 1.0])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedcache.errors import InputError
-from embedcache.images.geometry import Placement, patch_shares, place, upsample_to_source
+from embedcache.images.geometry import Look, Placement, patch_shares, place, upsample_to_source
 
 DINOV2 = {
     "do_resize": True,
@@ -225,3 +225,14 @@ def test_a_bright_patch_comes_back_where_it_was():
     peak = np.unravel_index(back.argmax(), back.shape)
     assert abs(peak[0] + 0.5 - y[0]) <= 1
     assert abs(peak[1] + 0.5 - x[0]) <= 1
+
+
+def test_what_a_view_does_not_show_lies_under_no_border() -> None:
+    """The look's border is black: pixels of the slice beyond it are not there."""
+    placement = Placement((8, 8), (8, 8), (4, 8), (-2, 0), Look(4, 0, 4, 8, False))
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4] = 1  # just above what is shown
+    assert patch_shares(mask, 2, placement, (4, 4))[..., 1].max() == 0
+    mask[4:] = 1
+    shares = patch_shares(mask, 2, placement, (4, 4))[..., 1]
+    np.testing.assert_allclose(shares[:, 0], [0, 1, 1, 0])

@@ -89,3 +89,10 @@ def test_one_slice_is_not_pooled(way: str) -> None:
 def test_what_is_no_pooling_is_said(text: str, says: str) -> None:
     with pytest.raises(EmbedcacheError, match=says):
         Pooling.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("way", "width"), [("mean", 1), ("max", 1), ("middle", 1), ("top-3", 1), ("mean+max", 2), ("bags", 1)]
+)
+def test_only_mean_and_max_are_side_by_side(way: str, width: int) -> None:
+    assert Pooling.parse(way).width == width

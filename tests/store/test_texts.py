@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedcache.coded import CodedTexts
 from embedcache.store.texts import factorise, joint_codes, locate, sort
 from embedcache.types import strings
 
@@ -39,3 +40,8 @@ def test_locate_survives_what_ends_numpys_own_search():
 @given(texts)
 def test_the_order_is_that_of_a_sorted_list(values):
     assert sort(strings(values)).tolist() == sorted(range(len(values)), key=lambda i: values[i])
+
+
+def test_the_first_row_of_a_coded_column_is_found_and_nothing_where_there_is_none() -> None:
+    column = CodedTexts(strings(["never", "a", "b"]), np.array([2, 1, 1, 2, 1]))
+    assert locate(strings(["a", "b", "never", "gone"]), column).tolist() == [1, 0, -1, -1]
