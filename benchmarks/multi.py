@@ -10,12 +10,17 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 from common import SHARED_DATA, finish, median, of_children, sandbox
 from PIL import Image
+
+if TYPE_CHECKING:
+    from embedcache import ExtractConfig
 
 ASKED = 1 / 1.05
 BATCH = 8
@@ -50,7 +55,7 @@ def main() -> None:
         layers = LayersTrial(backbones[-1])
         for _ in range(effort.layer_rounds):
             layers.round()
-        trial = BackbonesTrial(folder, table, backbones)
+        trial = BackbonesTrial(folder, table, backbones, effort.widths[-1])
         for i in range(asked.rounds or effort.rounds):
             trial.round(i)
             print(
@@ -58,6 +63,7 @@ def main() -> None:
             )
         equal = layers.equal()
         one_decode, alone_equal = trial.check()
+        unlike_equal = trial.check_unlike_shards()
 
     ratio_layers = median([last / every for last, every in zip(layers.last, layers.every, strict=True)])
     ratio_backbones = median([e / m for e, m in zip(trial.expected, trial.measured, strict=True)])
@@ -82,6 +88,7 @@ def main() -> None:
             "every_layer_equals_itself_alone": equal,
             "decoded_once": one_decode,
             "stores_equal_those_of_single_runs": alone_equal,
+            "stores_of_unlike_rows_per_shard_equal_those_of_single_runs": unlike_equal,
             "layers_within_1.05": ratio_layers >= ASKED,
             "backbones_within_1.05": ratio_backbones >= ASKED,
         },
@@ -180,6 +187,8 @@ class BackbonesTrial:
     folder: Path
     table: Path
     backbones: Sequence[str]
+    widest: int
+    """Features of the last backbone."""
     count: int = 0
     measured: list[float] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
@@ -190,7 +199,7 @@ class BackbonesTrial:
     def __post_init__(self) -> None:
         self.count = len(self.table.read_text().splitlines()) - 1
 
-    def config(self, cache: str, backbones: Sequence[str]) -> "object":
+    def config(self, cache: str, backbones: Sequence[str]) -> "ExtractConfig":
         """An extraction on one thread, with one decode process."""
         from embedcache import DatasetOptions, ExtractConfig
 
@@ -227,7 +236,7 @@ class BackbonesTrial:
                 first.append(time.process_time())
 
         children = of_children()
-        report = embedcache.extract(self.config(cache, self.backbones), embedcache.Listener(progress=progress))  # type: ignore[arg-type]
+        report = embedcache.extract(self.config(cache, self.backbones), embedcache.Listener(progress=progress))
         self.decoded.append(report.decoded)
         return time.process_time() - first[0] + of_children() - children
 
@@ -272,11 +281,38 @@ class BackbonesTrial:
 
         same = True
         for name in self.backbones[:2]:
-            single = embedcache.extract(self.config("alone", [name]))  # type: ignore[arg-type]
+            single = embedcache.extract(self.config("alone", [name]))
             path = Path(single.stores[0].path)
             together = self.folder / f"cache-{len(self.measured) - 1}" / path.relative_to(self.folder / "alone")
             same &= differences(path, together) == []
         return all(decoded == self.count for decoded in self.decoded), same
+
+    def check_unlike_shards(self) -> bool:
+        """Whether the widest and the narrowest backbone give together, in either order, what each gives alone, where a shard
+        holds fewer rows of the one than of the other: of the widest a quarter of all, while a batch has 2 images.
+        """
+        import embedcache
+        from embedcache.store import layout
+        from embedcache.store.reader import FeatureCache
+        from embedcache.testing.stores import differences
+
+        ends = [self.backbones[-1], self.backbones[0]]
+        alone: dict[str, Path] = {}
+        rows, same = set(), True
+        longest = layout.choose_quantum(self.count) // 4 * 2 * self.widest
+        with patch.object(layout, "MAX_SHARD_BYTES", longest):
+            for name in ends:
+                alone[name] = Path(embedcache.extract(self.small_batches("unlike-alone", [name])).stores[0].path)
+                rows |= {p.rows_per_shard for p in FeatureCache.open(alone[name]).passes}
+            for order in (ends, ends[::-1]):
+                report = embedcache.extract(self.small_batches(f"unlike-{Path(order[0]).name}", order))
+                same &= report.decoded == self.count
+                same &= all(differences(alone[store.backbone], Path(store.path)) == [] for store in report.stores)
+        return same and len(rows) == 2
+
+    def small_batches(self, cache: str, backbones: Sequence[str]) -> "ExtractConfig":
+        """So small that a shard is longer than what is asked of the decoders ahead."""
+        return replace(self.config(cache, backbones), tokens="cls", batch_size=2)
 
 
 if __name__ == "__main__":

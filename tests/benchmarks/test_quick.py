@@ -49,7 +49,12 @@ def test_multi() -> None:
         line
     )
     assert line["ratio"] == min(line["ratio_layers"], line["ratio_backbones"])
-    for name in ("every_layer_equals_itself_alone", "decoded_once", "stores_equal_those_of_single_runs"):
+    for name in (
+        "every_layer_equals_itself_alone",
+        "decoded_once",
+        "stores_equal_those_of_single_runs",
+        "stores_of_unlike_rows_per_shard_equal_those_of_single_runs",
+    ):
         assert line["checks"][name], name
 
 
