@@ -51,7 +51,10 @@ def command(
     figure: Annotated[str | None, typer.Option(help="Draw all curves to this PNG, SVG or PDF.")] = None,
     json: Json = False,
 ) -> int:
-    """Few-shot curve: AUROC by patients of each class, drawn many times over. Under --json one document, whose `curves` are one of each store."""
+    """Few-shot curve: AUROC by patients of each class, drawn many times over.
+
+    Under --json one document, whose `curves` are one of each store.
+    """
     configs = [
         embedcache.FewShotConfig(
             store=Path(store),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import embedcache
+from embedcache_cli.asking import place
 from embedcache_cli.output import Json, counted, print_json, print_table, tell
 from embedcache_cli.probe_printing import figure
 
@@ -30,6 +31,9 @@ def command(
     json: Json = False,
 ) -> int:
     """List the results of a cache: what was asked, what was chosen, the figures with their 95% intervals."""
+    file = place(csv, "--csv")
+    if file is not None:
+        embedcache.check_file(file, "the table")
     table = embedcache.tabulate_results(
         folder,
         probe=probe,
@@ -37,10 +41,10 @@ def command(
         backbone=backbone,
         dataset=dataset,
         label=label,
-        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics is not None else None,
     )
-    if csv:
-        write_csv(table, Path(csv))
+    if file is not None:
+        write_csv(table, file)
     if json:
         print_json(table)
     else:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.evaluation.results import kept_split, result_digest
+from embedcache.evaluation.results import CURVE_FORMAT, kept_split, result_digest
 from embedcache.evaluation.splits import COLUMNS, encode_split, split_digest
 from embedcache.store.files import locked, replace_file
 from embedcache.types import Split, Task
 
-FORMAT = "embedcache-few-shot"
 VERSION = 1
 FOLDER = "few-shot"
 NOT_FEW_SHOT = "not few-shot"
@@ -106,7 +105,7 @@ class FewShotResult:
 
 def encode_curve(result: FewShotResult) -> str:
     """The JSON text; its path is left out."""
-    document = {"format": FORMAT, "version": VERSION, **asdict(result)}
+    document = {"format": CURVE_FORMAT, "version": VERSION, **asdict(result)}
     del document["path"]
     return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -118,7 +117,7 @@ def decode_curve(text: str, name: str) -> FewShotResult:
         stamp, version = document.pop("format"), document.pop("version")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no few-shot result of embedcache: it names no format.") from error
-    if stamp != FORMAT:
+    if stamp != CURVE_FORMAT:
         raise InputError(f"{name} is no few-shot result of embedcache: its format is {stamp!r}.")
     if version > VERSION:
         raise NewerFormatError(

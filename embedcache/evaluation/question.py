@@ -106,6 +106,10 @@ class ProbeConfig:
             raise InputError(f"seed must be 0 or more. Got {self.seed}.")
         if self.select not in get_args(Select):
             raise suggest("way to choose", self.select, get_args(Select))
+        if self.test_labels is not None and self.test_store is None:
+            raise InputError(
+                "test labels are those of a second store; name it with --test STORE, or leave --test-labels out."
+            )
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,8 @@ def _probe(config: ProbeConfig) -> Probe:
         raise InputError(f"{probe.parameter} must be one or several {what}. Got {list(grid)}.")
     try:
         asked: Probe = factory(**options)
+    except InputError:  # it says itself what is wrong
+        raise
     except (TypeError, ValueError) as error:  # a word where a number belongs
         given = ", ".join(f"{name} = {value!r}" for name, value in options.items())
         raise InputError(f"probe {config.probe!r} takes no such options: {given} ({error}).") from None

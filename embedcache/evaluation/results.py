@@ -20,6 +20,8 @@ from embedcache.store.reader import FeatureCache
 from embedcache.types import Metric, Result, Split, Task
 
 FORMAT = "embedcache-result"
+CURVE_FORMAT = "embedcache-few-shot"
+"""Of a few-shot curve, which is a document of another kind beside the results."""
 VERSION = 2
 """2 adds `source` and `selection`, and patients and scores before refitting to the predictions; 1 is read."""
 SPLITS = "splits"
@@ -47,6 +49,11 @@ def decode_result(text: str, name: str) -> Result:
         stamp, version = document.pop("format"), int(document.pop("version"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no result of embedcache: it names no format; run the probe again.") from error
+    if stamp == CURVE_FORMAT:
+        raise InputError(
+            f"{name} is a few-shot curve, not the result of a probe: `embedcache few-shot STORES --figure FILE` lists and draws "
+            "curves beside each other, `embedcache.read_curve` reads one."
+        )
     if stamp != FORMAT:
         raise InputError(f"{name} is no result of embedcache: its format is {stamp!r}.")
     if version > VERSION:
