@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.evaluation.results import CURVE_FORMAT, kept_split, result_digest
+from embedcache.evaluation.results import CURVE_FORMAT, CURVES, kept_split, result_digest
 from embedcache.evaluation.splits import COLUMNS, encode_split, split_digest
 from embedcache.store.files import locked, replace_file
 from embedcache.types import Split, Task
 
 VERSION = 1
-FOLDER = "few-shot"
 NOT_FEW_SHOT = "not few-shot"
 """What is said of a curve whose C was chosen on the whole validation part."""
 _DIGITS = 16
@@ -148,7 +147,7 @@ def _point(document: dict[str, Any]) -> CurvePoint:
 def find_curve(inputs: Mapping[str, Any], folder: Path) -> FewShotResult | None:
     """The curve of these inputs below a folder of results; None if there is none."""
     digest = result_digest(inputs)
-    path = folder / FOLDER / f"{digest[:_DIGITS]}.json"
+    path = folder / CURVES / f"{digest[:_DIGITS]}.json"
     if not path.exists():
         return None
     result = read_curve(path)
@@ -172,7 +171,7 @@ def write_curve(
     result: FewShotResult, drawn: list[DrawnSample], folder: Path, split: Split, force: bool = False
 ) -> FewShotResult:
     """Write the split, the draws and last the JSON below `folder`; under `force` beside what is there, as `-2`, `-3`…"""
-    place = folder / FOLDER
+    place = folder / CURVES
     place.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".results.lock"):
         if not force and (there := find_curve(result.inputs, folder)) is not None:
