@@ -63,6 +63,7 @@ _PUBLIC = {
     "Window": "embedcache.types",
     "audit_dataset": "embedcache.datasets.audit",
     "check_figure": "embedcache.evaluation.figure_files",
+    "check_file": "embedcache.evaluation.writable",
     "check_weights": "embedcache.backbones.carried",
     "collect_garbage": "embedcache.store.gc",
     "compare_results": "embedcache.evaluation.compare",
@@ -176,6 +177,7 @@ __all__ = [
     "__version__",
     "audit_dataset",
     "check_figure",
+    "check_file",
     "check_weights",
     "collect_garbage",
     "compare_results",
@@ -274,6 +276,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.results import list_results, read_result
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
     from embedcache.evaluation.split_show import ShownSplit, show_split
+    from embedcache.evaluation.writable import check_file
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
     from embedcache.extraction.embed import Embedded, embed

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -319,3 +320,10 @@ def numbers(text: str, kind: type, switch: str) -> tuple[Any, ...]:
     except ValueError:
         what = "whole numbers" if kind is int else "numbers"
         raise InputError(f"{switch} takes {what} with commas between. Got {text!r}.") from None
+
+
+def place(text: str | None, switch: str) -> Path | None:
+    """Where something lies; None where nothing was said. The empty text of a shell's unset variable is refused."""
+    if text == "":
+        raise InputError(f"{switch} is given without a name; name a file or folder, or leave it out.")
+    return None if text is None else Path(text)

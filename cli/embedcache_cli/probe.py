@@ -7,7 +7,7 @@ import typer
 
 import embedcache
 from embedcache.errors import InputError
-from embedcache_cli.asking import numbers, takes
+from embedcache_cli.asking import numbers, place, takes
 from embedcache_cli.output import Json, print_json, tell_stage
 from embedcache_cli.probe_printing import print_repetition, print_result
 
@@ -94,18 +94,18 @@ def shared(
         "pool_by": pool_by,
         "planes": tuple(Path(p) for p in planes or ()),
         "strict_volumes": strict_volumes,
-        "labels": Path(labels) if labels else None,
+        "labels": place(labels, "--labels"),
         "join_on": join_on,
-        "split": Path(split) if split else None,
-        "classes": tuple(c.strip() for c in classes.split(",")) if classes else None,
+        "split": place(split, "--split"),
+        "classes": tuple(c.strip() for c in classes.split(",")) if classes is not None else None,
         "validation": validation,
         "test": share,
         "test_store": test_store,
-        "test_labels": Path(test_labels) if test_labels else None,
+        "test_labels": place(test_labels, "--test-labels"),
         "seed": seed,
         "standardize": {"own": None, "yes": True, "no": False, "auto": "auto"}[standardize],
         "resamples": resamples,
-        "results": Path(results) if results else None,
+        "results": place(results, "--results"),
         "force": force,
     }
 
@@ -195,7 +195,7 @@ def logistic_command(
     json: Json = False,
 ) -> int:
     """Logistic regression: C and the vector chosen on validation, refitted on train+validation, tested once."""
-    grid = numbers(C, float, "--C") if C else None
+    grid = numbers(C, float, "--C") if C is not None else None
     options = {"class_weight": class_weight} if class_weight != "none" else {}
     return run(embedcache.ProbeConfig(probe="logistic", C=grid, options=options, **asked), figure, json)
 
@@ -216,7 +216,7 @@ def knn_command(
     json: Json = False,
 ) -> int:
     """Nearest neighbours by cosine; k and the vector chosen on validation."""
-    grid = numbers(k, int, "--k") if k else None
+    grid = numbers(k, int, "--k") if k is not None else None
     config = embedcache.ProbeConfig(probe="knn", k=grid, options={"votes": votes}, select=select, **asked)
     return run(config, figure, json)
 
@@ -230,7 +230,7 @@ def ridge_command(
     json: Json = False,
 ) -> int:
     """Ridge regression for numbers (age, a measurement): alpha and the vector chosen on validation, tested once."""
-    options = {"alpha": numbers(alpha, float, "--alpha")} if alpha else {}
+    options = {"alpha": numbers(alpha, float, "--alpha")} if alpha is not None else {}
     return run(embedcache.ProbeConfig(probe="ridge", options=options, **asked), figure, json)
 
 

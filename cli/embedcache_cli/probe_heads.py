@@ -24,7 +24,7 @@ def attention_command(
 ) -> int:
     """Gated attention over the slices of a sample, then a linear head: weight decay chosen on validation."""
     options = {"hidden": hidden, "lr": lr, "epochs": epochs, "seed": first_weights, "device": device}
-    if weight_decay:
+    if weight_decay is not None:
         options["weight_decay"] = numbers(weight_decay, float, "--weight-decay")
     return run(embedcache.ProbeConfig(probe="attention", options=options, **asked), figure, json)
 
@@ -40,7 +40,7 @@ def linear_svm_command(
     json: Json = False,
 ) -> int:
     """Linear support vector machine, one per label: C chosen on validation, refitted on train+validation, tested once."""
-    grid = numbers(C, float, "--C") if C else None
+    grid = numbers(C, float, "--C") if C is not None else None
     options = {"class_weight": class_weight} if class_weight != "none" else {}
     return run(embedcache.ProbeConfig(probe="linear-svm", C=grid, options=options, **asked), figure, json)
 
@@ -58,7 +58,7 @@ def prototypes_command(
 ) -> int:
     """Nearest class mean."""
     options: dict[str, Any] = {"metric": metric}
-    if shrink:
+    if shrink is not None:
         options["shrink"] = numbers(shrink, float, "--shrink")
     return run(embedcache.ProbeConfig(probe="prototypes", options=options, **asked), figure, json)
 

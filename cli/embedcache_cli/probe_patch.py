@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import embedcache
-from embedcache_cli.asking import label_options, numbers, takes
+from embedcache_cli.asking import label_options, numbers, place, takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
 from embedcache_cli.probe_printing import figure
 
@@ -55,14 +55,14 @@ def patch_config(
         options=options,
         mask_values=mask_values,
         layers=_layers(layers),
-        split=Path(split) if split else None,
+        split=place(split, "--split"),
         validation=validation,
         test=test,
         seed=seed,
         resamples=resamples,
-        C=numbers(C, float, "--C") if C else None,
+        C=numbers(C, float, "--C") if C is not None else None,
         max_patches=max_patches,
-        results=Path(results) if results else None,
+        results=place(results, "--results"),
         force=force,
     )
 

@@ -46,7 +46,7 @@ def command(
         dataset=dataset,
         root=root,
         options=options,
-        edges=numbers(edges, float, "--edges") if edges else None,
+        edges=numbers(edges, float, "--edges") if edges is not None else None,
         resamples=resamples,
     )
     if json:
@@ -55,7 +55,7 @@ def command(
     names = [n for n in dict.fromkeys(m.name for g in table.groups for m in g.metrics) if n in SHOWN]
     rows = []
     for group in table.groups:
-        cells = {m.name: m for m in group.metrics if m.label in ((label,) if label else ("macro", "all"))}
+        cells = {m.name: m for m in group.metrics if m.label in ((label,) if label is not None else ("macro", "all"))}
         if not cells and label is None:  # numbers have no macro average
             cells = {m.name: m for m in group.metrics}
         note = "; ".join(dict.fromkeys(m.note for m in cells.values() if m.note and m.name == "auroc"))

@@ -51,7 +51,13 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
         "test_patients": Patients.of(rows.groups).count,
         "test_rows": len(rows),
     }
-    notes = [f"tested on {there.name}; the own test part of {question.cache.root.dataset.name} is not used."]
+    own = question.cache.root.dataset.name
+    if there.cache.path.resolve() == question.cache.path.resolve():
+        notes = [
+            f"--test names the store that is fitted: tested on those of {own} whose patients neither train nor validate."
+        ]
+    else:
+        notes = [f"tested on {there.name}; the own test part of {own} is not used."]
     if there.trained_samples:
         notes.append(
             f"{there.trained_samples} samples of {there.trained_patients} patients were left out of {there.name}: "

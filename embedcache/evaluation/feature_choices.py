@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from embedcache.errors import suggest
+from embedcache.errors import InputError, suggest
 from embedcache.probes.base import Columns
 from embedcache.store.features import VECTORS, FeatureColumns
 from embedcache.store.reader import FeatureCache
@@ -49,10 +49,12 @@ def feature_choices(
 ) -> dict[str, FeatureChoice]:
     """By name, from the fewest features to the most: the first of equals is chosen.
 
-    Raises InputError, UnknownNameError for what the store has not.
+    Raises InputError, UnknownNameError for what the store has not, and for layers of which nothing would be taken.
     """
     asked = _layer_sets(cache, layers)
     kinds = _kinds(cache, features, asked)
+    _check_pooled(cache, kinds)
+    _check_layers(cache, features, layers, kinds)
     scaled = (False, True) if standardize == "auto" else (standardize,)
     found: dict[str, FeatureChoice] = {}
     for of_layers, kind, scale in product(asked, kinds, scaled):
@@ -115,6 +117,36 @@ def _kinds(cache: FeatureCache, features: str, layer_sets: list[tuple[int, ...]]
     if has_cls:
         return ("cls", "cls+mean") if has_mean else ("cls",)
     return ("mean",) if has_mean else ("pooled",)
+
+
+def _check_pooled(cache: FeatureCache, kinds: tuple[str, ...]) -> None:
+    """Raise for a pooled vector that the store does not hold."""
+    stored = {kind for _, kind in _arrays(cache)}
+    if "pooled" not in kinds or "pooled" in stored:
+        return
+    held = [name for name in ("cls", "mean") if VECTORS[name][0] in stored]
+    if not held:
+        raise InputError(f"{cache.path.name} holds no vector of a slice; extract it with --tokens cls,mean.")
+    raise InputError(
+        f"{cache.path.name} holds no pooled vector of the backbone's own, but {' and '.join(held)}; use --features {held[0]}."
+    )
+
+
+def _check_layers(cache: FeatureCache, features: str, layers: Layers, kinds: tuple[str, ...]) -> None:
+    """Raise for layers that were asked for by number, and that these features leave unread."""
+    if isinstance(layers, str):  # `last` and `auto` name none
+        return
+    if kinds == ("pooled",):
+        raise InputError("pooled features are of no layer; leave --layers out.")
+    if len({cache.layer_number(n) for n in layers}) > 1 and kinds == ("mean",):
+        why = (
+            ""
+            if features == "mean"
+            else f", and {cache.path.name} does not hold the CLS tokens of all that are asked for"
+        )
+        raise InputError(
+            f"mean features are of one layer{why}; several layers set their CLS tokens side by side: name one."
+        )
 
 
 def _arrays(cache: FeatureCache) -> set[tuple[int, str]]:

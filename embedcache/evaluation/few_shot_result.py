@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.evaluation.results import kept_split, make_folder, result_digest
+from embedcache.evaluation.results import CURVE_FORMAT, CURVES, kept_split, make_folder, result_digest
 from embedcache.evaluation.splits import COLUMNS, encode_split, split_digest
 from embedcache.store.files import locked, replace_file
 from embedcache.types import Split, Task
 
-FORMAT = "embedcache-few-shot"
 VERSION = 1
-FOLDER = "few-shot"
 NOT_FEW_SHOT = "not few-shot"
 """What is said of a curve whose C was chosen on the whole validation part."""
 _DIGITS = 16
@@ -106,7 +104,7 @@ class FewShotResult:
 
 def encode_curve(result: FewShotResult) -> str:
     """The JSON text; its path is left out."""
-    document = {"format": FORMAT, "version": VERSION, **asdict(result)}
+    document = {"format": CURVE_FORMAT, "version": VERSION, **asdict(result)}
     del document["path"]
     return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -118,7 +116,7 @@ def decode_curve(text: str, name: str) -> FewShotResult:
         stamp, version = document.pop("format"), document.pop("version")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no few-shot result of embedcache: it names no format.") from error
-    if stamp != FORMAT:
+    if stamp != CURVE_FORMAT:
         raise InputError(f"{name} is no few-shot result of embedcache: its format is {stamp!r}.")
     if version > VERSION:
         raise NewerFormatError(
@@ -149,7 +147,7 @@ def _point(document: dict[str, Any]) -> CurvePoint:
 def find_curve(inputs: Mapping[str, Any], folder: Path) -> FewShotResult | None:
     """The curve of these inputs below a folder of results; None if there is none."""
     digest = result_digest(inputs)
-    path = folder / FOLDER / f"{digest[:_DIGITS]}.json"
+    path = folder / CURVES / f"{digest[:_DIGITS]}.json"
     if not path.exists():
         return None
     result = read_curve(path)
@@ -173,7 +171,7 @@ def write_curve(
     result: FewShotResult, drawn: list[DrawnSample], folder: Path, split: Split, force: bool = False
 ) -> FewShotResult:
     """Write the split, the draws and last the JSON below `folder`; under `force` beside what is there, as `-2`, `-3`…"""
-    place = folder / FOLDER
+    place = folder / CURVES
     make_folder(place)
     with locked(folder / ".results.lock"):
         if not force and (there := find_curve(result.inputs, folder)) is not None:

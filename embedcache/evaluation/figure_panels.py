@@ -45,9 +45,11 @@ def intervals(axes: "Axes", shown: Sequence[Metric], style: Styles) -> None:
             color=colour,
             markerfacecolor="white" if hollow else colour,
             markeredgewidth=1.8,
+            clip_on=False,  # at 1 half of it lies beyond the axis
+            zorder=3,
         )
         axes.annotate(
-            f"{m.value:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=10, color=INK
+            f"{m.value:.3f}", (1.03, y), xycoords=("axes fraction", "data"), va="center", fontsize=10, color=INK
         )
     axes.axvline(0.5, color=PALE, linewidth=1, linestyle=":")
     if len(shown) > 1:
@@ -72,7 +74,7 @@ def roc_curves(axes: "Axes", test: Predictions, chosen: Sequence[Metric], style:
             if band is not None:
                 axes.fill_between(band.false_positive_rate, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         false, true = roc_curve(test.label[:, j], test.score[:, j])
-        axes.plot(false, true, color=colour, linestyle=line, linewidth=1.6, label=m.label)
+        axes.plot(false, true, color=colour, linestyle=line, linewidth=1.6, label=m.label, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
@@ -100,6 +102,7 @@ def reliability_curves(
             "marker": "o",
             "markersize": 3.5,
             "linewidth": 1.4,
+            "clip_on": False,
         }
         axes.plot(curve.predicted, curve.observed, label=m.label, **points)
         most = float(np.nanmax([most, *curve.predicted, *curve.high, *curve.observed]))
@@ -123,13 +126,22 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
         scores = np.array([np.nan if s is None else s for s in path["scores"]], dtype=np.float64)
         values = np.array(path["values"], dtype=np.float64)
         order = np.argsort(values)
-        colour = COLOURS[i % len(COLOURS)]
-        axes.plot(values[order], scores[order], color=colour, marker="o", markersize=3, linewidth=1.4, label=name)
+        colour, line = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
+        plain: dict[str, Any] = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.4}
+        axes.plot(values[order], scores[order], label=name, **plain)
         if name == features:
             at = int(np.argmin(np.abs(values - value)))
             ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8}
+            ring |= {"clip_on": False, "zorder": 3}
             axes.plot(values[at], scores[at], color=colour, **ring)
-            axes.annotate(f" {parameter} = {value:.3g}", (values[at], scores[at]), fontsize=9, color=INK, va="bottom")
+            axes.annotate(
+                f"{parameter} = {value:.3g}",
+                (values[at], scores[at]),
+                (8, 5),
+                textcoords="offset points",
+                fontsize=9,
+                color=INK,
+            )
     tried = np.array([value for path in paths.values() for value in path["values"]], dtype=np.float64)
     if (tried > 0).all():
         axes.set_xscale("log")

@@ -145,6 +145,7 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
     if config.by is not None and "labels" not in config.shared:  # of a table any column will do
         _check_by(config.by, found)
     found = [_with_room(one) for one in found]
+    _check_any(found)
     missing = [i for i, one in enumerate(found) if one.cell.result is None and not one.cell.error]
     read = _LastRead()
     for done, i in enumerate(missing):
@@ -256,6 +257,13 @@ def _check_by(by: str, found: list[_Asked]) -> None:
     usable = [set(one.columns) for one in found if not one.cell.error]
     if usable and not any(by in columns for columns in usable):
         raise suggest("column of the labels", by, set().union(*usable))
+
+
+def _check_any(found: list[_Asked]) -> None:
+    """Raise what the first cell says if no cell can be answered, so that nothing is to be done and nothing to be shown."""
+    if all(one.cell.error for one in found):
+        many = f"none of the {len(found)} cells can be answered; the first: " if len(found) > 1 else ""
+        raise InputError(many + found[0].cell.error)
 
 
 def _tasks(config: GridConfig, dataset: str, labels: Labels, notes: list[str]) -> Iterator[Task]:

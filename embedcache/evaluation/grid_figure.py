@@ -1,8 +1,9 @@
 """A grid's table as a picture: a panel per column, a dot with its interval per row."""
 
+from math import inf
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import InputError
 from embedcache.evaluation.figure_files import new_figure, save_figure
@@ -25,9 +26,9 @@ _LEAST = {"r2": -1.0}
 def draw_grid(table: GridTable, path: str | Path) -> Path:
     """Draw `table` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
-    A panel per column; rows have one colour per backbone; filled dots are the best of a column, as a set, hollow ones the others
-    and those that nothing was tested of. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for
-    an unknown format or a table without rows.
+    A panel per column, those of one metric over one range. Rows have one colour per backbone; filled dots are the best of a
+    column, as a set, hollow ones the others and those that nothing was tested of. An axis of R2 ends at -1. Raises
+    MissingPackageError without matplotlib, InputError for an unknown format or a table without rows.
     """
     if not table.rows:
         raise InputError("the table has no rows, so there is nothing to draw.")
@@ -44,6 +45,9 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
                 axes.set_yticks(range(len(titles)), titles, fontsize=9)
         else:
             axes.set_visible(False)
+    for metric in {column.metric for column in table.columns}:
+        of_metric = [axes for axes, column in zip(panels, table.columns, strict=False) if column.metric == metric]
+        _share_range(of_metric, _LEAST.get(metric))
     panels[0].set_ylim(len(titles) - 0.5, -0.5)
     notes = ["95% intervals, clustered by patient"]
     if any(column.compared for column in table.columns):
@@ -68,14 +72,26 @@ def _panel(axes: "Axes", table: GridTable, j: int) -> None:
         if figure.low is not None and figure.high is not None:
             axes.plot([figure.low, figure.high], [y, y], color=colour, linewidth=thin)
         face = colour if figure.best else "white"
-        axes.plot(figure.value, y, marker="o", markersize=4 if row.group else 7, color=colour, markerfacecolor=face)
+        dot: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 4 if row.group else 7,
+            "color": colour,
+            "markerfacecolor": face,
+        }
+        beyond = figure.value < _LEAST.get(column.metric, -inf)  # where the axis does not reach there is no dot
+        axes.plot(figure.value, y, clip_on=beyond, zorder=3, **dot)
     axes.set_title(_title(column), fontsize=9, color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, length=3, labelsize=8)
     axes.margins(x=0.08)
-    if column.metric in _LEAST:
-        left, _ = axes.get_xlim()
-        axes.set_xlim(left=max(left, _LEAST[column.metric]))
+
+
+def _share_range(panels: "list[Axes]", least: float | None) -> None:
+    """One range for all panels of a metric, so that they can be held beside each other; from `least` on at the lowest."""
+    ranges = [axes.get_xlim() for axes in panels]
+    left, right = min(left for left, _ in ranges), max(right for _, right in ranges)
+    for axes in panels:
+        axes.set_xlim(left if least is None else max(left, least), right)
 
 
 def _title(column: GridColumn) -> str:

@@ -110,6 +110,10 @@ class ProbeConfig:
             raise InputError(f"seed must be 0 or more. Got {self.seed}.")
         if self.layers == ():
             raise InputError("layers names none; give their numbers, `last` or `auto`.")
+        if self.test_labels is not None and self.test_store is None:
+            raise InputError(
+                "test labels are those of a second store; name it with --test STORE, or leave --test-labels out."
+            )
 
 
 @dataclass(frozen=True)

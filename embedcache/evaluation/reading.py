@@ -14,7 +14,7 @@ from embedcache.probes.base import FitsBags, Probe
 from embedcache.store.features import Features, find_units
 from embedcache.store.fingerprint import sha256
 from embedcache.store.labels import is_label_table
-from embedcache.store.pooling import Pooling
+from embedcache.store.pooling import POOLS, Pooling
 from embedcache.store.reader import FeatureCache
 from embedcache.store.units import PoolBy, pooling_task, units_by
 from embedcache.types import IntArray, Labels, StringArray, Task, strings
@@ -28,8 +28,8 @@ BAGS = "bags"
 
 def settle_pool(pool: str | None, probe: Probe, name: str, task: Task) -> str | None:
     """How slices are pooled: as asked, or not at all for a probe that does it itself. Raises InputError, UnknownNameError."""
-    if pool is not None:
-        Pooling.parse(pool)
+    if pool is not None:  # who takes bags takes nothing else, so nobody is offered them
+        Pooling.parse(pool, [way for way in POOLS if way != BAGS])
     if not isinstance(probe, FitsBags):
         if pool == BAGS:
             raise InputError(f"probe {name!r} takes one vector per sample, not a bag of slices; use another --pool.")

@@ -113,7 +113,7 @@ def config_of(
         store=fitted,
         task=asked["task"],
         features=choices[0] if len(choices) == 1 else "auto",
-        layers="auto" if several else tuple(layers) or "last",
+        layers="auto" if several else "last" if choices == ["pooled"] else tuple(layers) or "last",
         views=len(result.inputs.get("views", ())),
         pool=asked["pool"],
         pool_by=asked.get("pool_by"),

@@ -1,4 +1,4 @@
-"""`embedcache results`: the results of a folder, filtered, one line each."""
+"""`embedcache results`: the results and the few-shot curves of a folder, filtered, one line each."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedcacheError, InputError, suggest
-from embedcache.evaluation.results import is_result_name, read_result
+from embedcache.evaluation.curve_table import CurveLine, curve_lines, read_curves
+from embedcache.evaluation.few_shot_result import FewShotResult
+from embedcache.evaluation.results import CURVES, is_result_name, read_result
 from embedcache.types import Metric, Result
 
 RESULTS = "results"
@@ -48,6 +50,8 @@ class ResultTable:
     """Columns: every metric that a line has."""
     unreadable: tuple[str, ...]
     """What is wrong with the others, a sentence each."""
+    curves: tuple[CurveLine, ...] = ()
+    """Few-shot curves, whose figures are AUROC by patients of each class."""
 
 
 def tabulate_results(
@@ -62,44 +66,54 @@ def tabulate_results(
 ) -> ResultTable:
     """The results in `folder` (a cache, or a folder of results) that match, in the order of dataset, task, backbone and probe.
 
+    Curves match as probe `few-shot`, and have the one metric AUROC.
+
     `label`: a class instead of the macro average. `metrics`: these columns, ("all",) for every one that there is; None for those
     of `SHOWN`. `backbone` matches a part of the name. A file that can not be read is told of, and the others are listed. Raises
     InputError if there is no such folder, UnknownNameError for a probe, task, dataset, class or metric that no result has.
     """
-    found, unreadable = _read(Path(folder))
+    found, curves, unreadable = _read(Path(folder))
+    every: tuple[Result | FewShotResult, ...] = (*found, *curves)
     for name, what, has in (
-        ("probe", probe, {r.probe for r in found}),
-        ("task", task, {r.task.name for r in found}),
-        ("dataset", dataset, {name for r in found for name in (dataset_of(r), *datasets_of(r))}),
+        ("probe", probe, {*(r.probe for r in found), *(CURVES for _ in curves)}),
+        ("task", task, {r.task.name for r in every}),
+        ("dataset", dataset, {name for r in every for name in (dataset_of(r), *datasets_of(r))}),
     ):
         if what is not None and what not in has:
             raise suggest(f"{name} in the results", what, has)
-    kept = [
-        r
-        for r in found
-        if (probe is None or r.probe == probe)
-        and (task is None or r.task.name == task)
-        and (dataset is None or dataset in (dataset_of(r), *datasets_of(r)))
-        and (backbone is None or backbone in r.source.get("backbone", ""))
-    ]
-    labels = {m.label for r in kept for m in r.metrics}
+
+    def matches(r: Result | FewShotResult) -> bool:
+        return (
+            (probe is None or (r.probe if isinstance(r, Result) else CURVES) == probe)
+            and (task is None or r.task.name == task)
+            and (dataset is None or dataset in (dataset_of(r), *datasets_of(r)))
+            and (backbone is None or backbone in r.source.get("backbone", ""))
+        )
+
+    kept, drawn = [r for r in found if matches(r)], [curve for curve in curves if matches(curve)]
+    labels = {m.label for r in kept for m in r.metrics} | {f.label for c in drawn for p in c.points for f in p.figures}
     if label is not None and label not in labels:
         raise suggest("class in the results", label, labels)
     lines = sorted(
         (line for r in kept for line in _lines(r, label)),
         key=lambda x: (x.dataset, x.task, x.backbone, x.probe, x.features, x.file),
     )
+    of_curves = curve_lines(drawn if metrics is None or {"auroc", "all"} & {*metrics} else (), label or MACRO)
     there = list(dict.fromkeys(name for line in lines for name in line.figures))
     if metrics is None or metrics == ("all",):
         metrics = tuple(name for name in there if metrics or name in SHOWN)
     for name in metrics:
-        if name not in there:
+        if name not in there and not (name == "auroc" and of_curves):
             raise suggest("metric in the results", name, there)
-    return ResultTable(tuple(lines), metrics, tuple(unreadable))
+    return ResultTable(tuple(lines), tuple(name for name in metrics if name in there), tuple(unreadable), of_curves)
 
 
-def _read(folder: Path) -> tuple[list[Result], list[str]]:
+def _read(folder: Path) -> tuple[list[Result], list[FewShotResult], list[str]]:
     where = folder / RESULTS if (folder / RESULTS).is_dir() else folder
+    if where.name == CURVES and where.is_dir() and not (where / CURVES).is_dir():
+        where = where.parent  # the curves' own folder: they are listed with the results above it
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; name a cache, or the folder of its results.")
     if not where.is_dir():
         raise InputError(f"there is no folder {folder}; name a cache, or the folder of its results.")
     found, unreadable = [], []
@@ -109,7 +123,8 @@ def _read(folder: Path) -> tuple[list[Result], list[str]]:
                 found.append(read_result(path))
             except EmbedcacheError as error:
                 unreadable.append(str(error))
-    return found, unreadable
+    curves, wrong = read_curves(where)
+    return found, curves, [*unreadable, *wrong]
 
 
 def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
@@ -135,13 +150,13 @@ def _lines(result: Result, label: str | None) -> Iterator[ResultLine]:
         )
 
 
-def datasets_of(result: Result) -> tuple[str, ...]:
+def datasets_of(result: Result | FewShotResult) -> tuple[str, ...]:
     """The dataset that it was fitted on, and the one that it was tested on, if that is another store's."""
     source = result.source
     return (source.get("dataset", ""), *((source["test_dataset"],) if "test_dataset" in source else ()))
 
 
-def dataset_of(result: Result) -> str:
+def dataset_of(result: Result | FewShotResult) -> str:
     """`nih-cxr14`, or `nih-cxr14 -> chexpert` of a result that was tested elsewhere."""
     return " -> ".join(datasets_of(result))
 

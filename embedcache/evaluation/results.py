@@ -20,6 +20,10 @@ from embedcache.store.reader import FeatureCache
 from embedcache.types import Metric, Result, Split, Task
 
 FORMAT = "embedcache-result"
+CURVE_FORMAT = "embedcache-few-shot"
+"""Of a few-shot curve, which is a document of another kind beside the results."""
+CURVES = "few-shot"
+"""Folder of the curves below the results, and what stands for their probe where they are listed."""
 VERSION = 2
 """2 adds `source` and `selection`, and patients and scores before refitting to the predictions; 1 is read."""
 SPLITS = "splits"
@@ -47,6 +51,11 @@ def decode_result(text: str, name: str) -> Result:
         stamp, version = document.pop("format"), int(document.pop("version"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is no result of embedcache: it names no format; run the probe again.") from error
+    if stamp == CURVE_FORMAT:
+        raise InputError(
+            f"{name} is a few-shot curve, not the result of a probe: `embedcache results` lists curves, "
+            "`embedcache few-shot STORES --figure FILE` draws them beside each other, `embedcache.read_curve` reads one."
+        )
     if stamp != FORMAT:
         raise InputError(f"{name} is no result of embedcache: its format is {stamp!r}.")
     if version > VERSION:

@@ -94,8 +94,10 @@ class AttentionProbe:
         for name, value in (("hidden", self.hidden), ("epochs", self.epochs)):
             if value < 1:
                 raise InputError(f"{name} must be 1 or more. Got {value}.")
-        if not 0 < self.lr < np.inf or self.seed < 0:
-            raise InputError(f"lr must be above 0 and seed 0 or more. Got lr {self.lr} and seed {self.seed}.")
+        if not 0 < self.lr < np.inf:
+            raise InputError(f"lr must be above 0. Got {self.lr}.")
+        if self.seed < 0:
+            raise InputError(f"the seed of the first weights must be 0 or more. Got {self.seed}.")
 
     def grid(self, n_train: int) -> tuple[float, ...]:
         """All decays, descending: a stronger one is the smoother model. Independent of `n_train`."""

@@ -34,6 +34,8 @@ class Settings:
 
 FEWEST, MOST = 1000, 12_500
 """Iterations: below, a small dataset's heads have hardly moved; DINOv2 makes 12,500."""
+LARGEST_LR = 1e6
+"""Nothing is learned long before; steps are taken in float32, which ends at 3e38."""
 PRESETS: Mapping[str, Settings] = {
     "paper": Settings((1e-3, 5e-3, 1e-2, 5e-2), False, 128, 10),
     "dinov2": Settings((1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1), True, 128, None),
@@ -75,7 +77,9 @@ class LinearProbe:
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum must be at least 0 and below 1. Got {self.momentum}.")
         if self.seed < 0:
-            raise InputError(f"seed must be 0 or more. Got {self.seed}.")
+            raise InputError(f"the seed of the training must be 0 or more. Got {self.seed}.")
+        if self.lr is not None and any(rate > LARGEST_LR for rate in self.lr):
+            raise InputError(f"lr must be at most {LARGEST_LR:g}. Got {', '.join(f'{rate:g}' for rate in self.lr)}.")
 
     def grid(self, n_train: int) -> tuple[float, ...]:
         """All learning rates, ascending: after as many steps, a smaller one is the smoother model."""

@@ -83,8 +83,7 @@ class EstimatorProbe:
     standardize: ClassVar[bool]
     smoothest: ClassVar[str]
     made_by: ClassVar[Callable[..., Any]]
-    zero_too: ClassVar[bool] = True
-    """The estimator itself refuses what it does not take."""
+    zero_too: ClassVar[bool]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __post_init__(self) -> None:
@@ -175,15 +174,17 @@ def estimator_probe(
     grid: tuple[float, ...],
     smoothest: str = "smallest",
     standardize: bool = True,
+    zero_too: bool = True,
     **options: Any,
 ) -> Callable[..., Probe]:
     """A probe of a scikit-learn classifier (one per label) or regressor, whose `parameter` validation chooses from `grid`.
 
-    factory: the class, or a function without arguments that returns a pipeline. smoothest: which end of the grid, `smallest` or
-    `largest`, is the smoothest model, which wins a tie. standardize: whether features are standardised unless the user says
-    otherwise. options: values in place of the estimator's own; the user may change these and all its other options that are plain
-    numbers, texts, booleans or None. A `random_state` of None becomes 0, so that a fit can be repeated. Raises InputError for a
-    parameter that the estimator has not.
+    factory: the class, or a function without arguments that returns a pipeline. smoothest: which end of the grid,
+    `smallest` or `largest`, is the smoothest model, which wins a tie. standardize: whether features are standardised
+    unless the user says otherwise. zero_too: whether 0 may stand in the grid; what else the estimator does not take it
+    refuses itself. options: values in place of the estimator's own; the user may change these and all its other options
+    that are plain numbers, texts, booleans or None. A `random_state` of None becomes 0, so that a fit can be repeated.
+    Raises InputError for a parameter that the estimator has not.
     """
     estimator = factory()
     known: Mapping[str, Any] = estimator.get_params()
@@ -209,6 +210,7 @@ def estimator_probe(
             "answers": answers,
             "standardize": standardize,
             "smoothest": smoothest,
+            "zero_too": zero_too,
             "made_by": staticmethod(factory),
             "__doc__": f"{_named(factory)} of scikit-learn by {parameter}.",
         },

@@ -1,7 +1,7 @@
 """How the slices of a sample, or of all samples of a patient, become one vector; numpy, runs of rows at a time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,16 @@ class Pooling:
     """Slices that `middle` takes the mean of; values of each feature that `top` does."""
 
     @classmethod
-    def parse(cls, text: str) -> "Pooling":
-        """From `mean`, `max`, `mean+max`, `middle`, `middle-3`, `top-5`. Raises UnknownNameError, InputError."""
+    def parse(cls, text: str, offered: Iterable[str] = POOLS) -> "Pooling":
+        """From `mean`, `max`, `mean+max`, `middle`, `middle-3`, `top-5`. Raises InputError, UnknownNameError.
+
+        offered: what a message lists.
+        """
         if text in ("mean", "max", "mean+max", "middle", "bags"):
             return cls(text)
         counted = _COUNTED.fullmatch(text)
         if counted is None:
-            raise suggest("pooling", text, POOLS)
+            raise suggest("pooling", text, offered)
         if int(counted[2]) < 1:
             raise InputError(f"pooling {text!r} takes no slice; give a number of 1 or more.")
         return cls(counted[1], int(counted[2]))

@@ -40,6 +40,39 @@ def test_results_are_listed_filtered_and_written_as_csv(cli: Any, store: Labelle
     assert cli("results", tmp_path / "none").code == 2
 
 
+def test_curves_are_listed_below_the_results(cli: Any, store: LabelledStore, tmp_path: Path) -> None:
+    few = ("few-shot", store.store, "--shots", "1,2", "--seeds", "2", "--json")
+    (curve,) = cli(*few).document["curves"]
+    alone = cli("results", tmp_path / "cache")
+    assert (alone.code, alone.err) == (0, "")
+    assert alone.out.splitlines()[-1] == "0 results, 1 curve"
+    figure = curve["points"][0]["figures"][0]
+    assert f"{figure['value']:.3f} ({figure['test_low']:.3f}-{figure['test_high']:.3f})" in alone.out
+    assert [word in alone.out.splitlines()[0] for word in ("1 a class", "2 a class", "all")] == [True] * 3
+    probe(cli, store, "knn")
+    for folder in (tmp_path / "cache", tmp_path / "cache" / "results", Path(curve["path"]).parent):
+        assert "1 result, 1 curve" in cli("results", folder).out
+    for arguments, results, curves in (
+        (("--probe", "few-shot"), 0, 1),
+        (("--probe", "knn"), 1, 0),
+        (("--label", "Mass"), 1, 1),
+        (("--metrics", "brier"), 1, 0),
+        (("--metrics", "auroc"), 1, 1),
+        (("--backbone", "other"), 0, 0),
+    ):
+        table = cli("results", tmp_path / "cache", *arguments, "--json").document
+        assert (len(table["lines"]), len(table["curves"])) == (results, curves), arguments
+    (line,) = cli("results", tmp_path / "cache", "--label", "Mass", "--json").document["curves"]
+    assert (line["label"], line["file"]) == ("Mass", f"few-shot/{Path(curve['path']).name}")
+    assert line["figures"]["2"]["value"] == curve["points"][1]["figures"][2]["value"]
+    assert "unknown probe in the results 'few-shoot'" in cli("results", tmp_path / "cache", "--probe", "few-shoot").err
+    assert "is a file; name a cache" in cli("results", curve["path"]).err
+    Path(curve["path"]).write_text("{")
+    damaged = cli("results", tmp_path / "cache")
+    assert damaged.code == 1
+    assert "left out: " in damaged.err
+
+
 def test_a_damaged_result_ends_with_exit_code_1(cli: Any, store: LabelledStore, tmp_path: Path) -> None:
     Path(probe(cli, store, "knn")["path"]).write_text("{")
     done = cli("results", tmp_path / "cache")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.errors import UnknownNameError
+from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.feature_choices import FeatureChoice, feature_choices, widest
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.repeat import config_of
@@ -41,6 +41,14 @@ def test_auto_offers_the_last_block_and_the_last_four(four: Path) -> None:
     assert list(feature_choices(cache, "mean", "auto", True)) == ["mean"]  # of the last block only, whatever n is
     with pytest.raises(UnknownNameError, match="did you mean 'cls\\+mean'"):
         feature_choices(cache, "cls+mena", "auto", True)
+
+
+def test_layers_that_would_not_be_read_are_refused(four: Path) -> None:
+    cache = FeatureCache.open(four)
+    assert list(feature_choices(cache, "mean", (9,), True).values()) == [FeatureChoice("mean", (9,), True)]
+    assert list(feature_choices(cache, "mean", (12, -1), True).values()) == [FeatureChoice("mean", (12,), True)]
+    with pytest.raises(InputError, match="mean features are of one layer; several layers set their CLS tokens"):
+        feature_choices(cache, "mean", (9, 10), True)
 
 
 @pytest.mark.parametrize("layers", [(2,), (3, 6, 9, 12), (11, 12)])

@@ -7,7 +7,8 @@ from PIL import Image
 from sklearn.metrics import roc_curve as reference_curve
 
 from embedcache.errors import InputError
-from embedcache.evaluation.figure_panels import roc_curve
+from embedcache.evaluation.figure_files import new_figure
+from embedcache.evaluation.figure_panels import choice_path, roc_curve
 from embedcache.evaluation.figures import draw_result, probe_figure
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
@@ -35,6 +36,17 @@ def test_a_result_is_drawn_from_the_predictions_beside_it(made: Any, tmp_path: P
     Path(result.path).with_suffix(".parquet").unlink()
     with pytest.raises(InputError, match="no predictions beside"):
         draw_result(result, tmp_path / "gone.png")
+
+
+def test_paths_of_a_choice_are_told_apart_and_no_dot_is_cut() -> None:
+    axes = new_figure(4, 4).subplots()
+    path = {"values": [0.1, 1.0], "scores": [0.9, 1.0], "by": "macro auroc"}
+    names = [f"vector {i}" for i in range(9)]
+    choice_path(axes, dict.fromkeys(names, path), "C", names[8], 1.0)
+    shown = {str(line.get_label()): (line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len({shown[name] for name in names}) == 9
+    (ring,) = [line for line in axes.lines if line.get_markersize() == 10]
+    assert not ring.get_clip_on()
 
 
 def test_curves_are_scikit_learns() -> None:

@@ -466,6 +466,18 @@ def test_a_picture_has_a_panel_per_column_and_fills_the_best(
         assert [float(line.get_xdata()[0]) for line in dots] == [row.figures[j].value for row in table.rows]  # type: ignore
         filled = [line.get_markerfacecolor() != "white" for line in dots]
         assert filled == [row.figures[j].best for row in table.rows]  # type: ignore[union-attr]
+    assert all(not line.get_clip_on() for axes in panels for line in axes.lines if line.get_marker() == "o")
+    twice = replace(table, columns=(*table.columns, replace(table.columns[0], dataset="other")))
+    low = [replace(f, low=0.1) if f is not None else None for f in (row.figures[0] for row in table.rows)]
+    twice = replace(
+        twice,
+        rows=tuple(replace(row, figures=(*row.figures, f)) for row, f in zip(table.rows, low, strict=True)),
+    )
+    draw_grid(twice, tmp_path / "twice.png")
+    first, f1, other = [axes.get_xlim() for axes in drawn[1].axes if axes.get_visible()]
+    assert first == other, "panels of one metric have one range"
+    assert first[0] < 0.1
+    assert first != f1
     with pytest.raises(InputError, match=r"use \.png"):
         draw_grid(table, tmp_path / "grid.xyz")
     with pytest.raises(InputError, match="no rows"):
