@@ -37,7 +37,10 @@ def command(
         str, typer.Option(help="cls, mean, cls+mean, pooled; auto: the first of them that is stored.")
     ] = "auto",
     layers: Annotated[str, typer.Option(help="last, or numbers with commas: their CLS tokens side by side.")] = "last",
-    pool: Annotated[str, typer.Option(help="Slices of a sample: mean, max, mean+max, middle; none.")] = "mean",
+    pool: Annotated[
+        str,
+        typer.Option(help="Slices of a sample: mean, max, mean+max, middle, middle-N, top-K; none keeps slices apart."),
+    ] = "mean",
     strict_volumes: Annotated[
         bool,
         typer.Option(
