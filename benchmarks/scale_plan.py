@@ -161,7 +161,7 @@ def planning(asked: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     from embedcache.extraction.forecast import check_room
     from embedcache.extraction.opening import open_stores
-    from embedcache.extraction.plan import RowPlanner, prepare
+    from embedcache.extraction.prepare import RowPlanner, prepare
     from embedcache.store.labels import write_labels
 
     parts = {"import": time.perf_counter() - started}

@@ -12,7 +12,7 @@ from embedcache.extraction.device import ready_device
 from embedcache.extraction.devices import parse_devices, threads_each
 from embedcache.extraction.peak import Memory, peak_memory
 from embedcache.extraction.pending import PendingPass, needed_bytes, pending_passes
-from embedcache.extraction.plan import Prepared, RowPlanner, prepare
+from embedcache.extraction.prepare import Prepared, RowPlanner, prepare
 from embedcache.extraction.rates import Rates, RunTime, run_time
 from embedcache.extraction.sources import Tell
 

@@ -20,7 +20,7 @@ from embedcache.extraction.like import what_differs
 from embedcache.extraction.limits import known_limits
 from embedcache.extraction.opening import OpenStore, open_stores, remember
 from embedcache.extraction.pieces import SourceSeen, reading
-from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.regroup import regroup_patients
 from embedcache.extraction.share import Share, Target

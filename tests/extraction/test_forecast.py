@@ -15,7 +15,7 @@ from embedcache import ExtractConfig
 from embedcache.errors import InputError, MissingPackageError
 from embedcache.extraction import forecast
 from embedcache.extraction.pending import BLOCK_BYTES, PendingPass, in_blocks, pending_passes
-from embedcache.extraction.plan import RowPlanner, StorePlan, prepare
+from embedcache.extraction.prepare import RowPlanner, StorePlan, prepare
 from embedcache.store.writer import StoreFiles, load, reopen
 from embedcache.testing.stores import default_arrays, make_pass_of, make_plan, make_recipe
 
