@@ -160,9 +160,9 @@ def make_table(asked: argparse.Namespace) -> dict[str, Any]:
 def planning(asked: argparse.Namespace) -> dict[str, Any]:
     """All that `extract` does before it loads a backbone."""
     started = time.perf_counter()
-    from embedcache.extraction.forecast import check_room
     from embedcache.extraction.opening import open_stores
-    from embedcache.extraction.plan import RowPlanner, prepare
+    from embedcache.extraction.plan import check_room
+    from embedcache.extraction.prepare import RowPlanner, prepare
     from embedcache.store.labels import write_labels
 
     parts = {"import": time.perf_counter() - started}

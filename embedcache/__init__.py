@@ -98,7 +98,7 @@ _PUBLIC = {
     "measure_subgroups": "embedcache.evaluation.by_column",
     "open_dataset": "embedcache.datasets",
     "parse_probe_options": "embedcache.evaluation.probe_options",
-    "plan": "embedcache.extraction.forecast",
+    "plan": "embedcache.extraction.plan",
     "probe": "embedcache.evaluation.probe:run_probe",
     "probe_all": "embedcache.evaluation.grid:run_grid",
     "probe_patches": "embedcache.evaluation.patch_probe:run_patch_probe",
@@ -280,9 +280,9 @@ if TYPE_CHECKING:
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
     from embedcache.extraction.embed import Embedded, embed
-    from embedcache.extraction.forecast import plan
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.like import config_like
+    from embedcache.extraction.plan import plan
     from embedcache.extraction.progress import Listener
     from embedcache.extraction.recompute import recompute
     from embedcache.extraction.repair import repair_store as repair

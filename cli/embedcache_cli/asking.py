@@ -135,7 +135,9 @@ def extract_config(
         str | None, opt("Only samples for which this holds, for example \"view == 'PA' and age > 50\".", SAMPLES)
     ] = None,
     sample_list: Annotated[str | None, opt("Only the samples named in this file, one id a line.", SAMPLES)] = None,
-    tokens: Annotated[str, opt("Of cls, mean, patch, with commas.", TOKENS)] = "cls,mean",
+    tokens: Annotated[
+        str, opt("Of cls, mean, patch, pooled (a model's own vector), with commas.", TOKENS)
+    ] = "cls,mean",
     layers: Annotated[str, opt("last, last:4, all, or numbers with commas; negative from the end.", TOKENS)] = "last",
     dtype: Annotated[
         str, opt("float16, float32, or int8: patch tokens with a scale each, while cls and mean stay float16.", TOKENS)
@@ -202,7 +204,9 @@ def extract_config(
     ] = None,
     threads: Annotated[int | None, opt("CPU threads of the forward pass; fixed once a pass is planned.", RUN)] = None,
     rows_per_shard: Annotated[int | None, opt("A power of two; smaller shards lose less work to a kill.", RUN)] = None,
-    workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
+    workers: Annotated[
+        int | None, opt("Decode processes; half the cores unless given, or with a GPU all but one, 32 at most.", RUN)
+    ] = None,
     decode_timeout: Annotated[float, opt("Seconds until a decoder without an answer is replaced.", RUN)] = 120.0,
     strict: Annotated[
         bool,
@@ -288,7 +292,9 @@ def sources(
     weights: Annotated[str | None, opt(WEIGHTS_HELP, RUN)] = None,
     device: Annotated[str, opt("auto, cpu, cuda, cuda:1.", RUN)] = "auto",
     mixed: Annotated[bool, opt("Also on another device, or with other versions.", RUN, "--mixed")] = False,
-    workers: Annotated[int | None, opt("Decode processes.", RUN)] = None,
+    workers: Annotated[
+        int | None, opt("Decode processes; half the cores unless given, or with a GPU all but one, 32 at most.", RUN)
+    ] = None,
     decode_timeout: Annotated[float, opt("Seconds until a decoder without an answer is replaced.", RUN)] = 120.0,
 ) -> "ExtractConfig | None":
     """Where the images and the weights of a store lie on this machine; None where no root was given."""

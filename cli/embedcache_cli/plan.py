@@ -11,7 +11,7 @@ from embedcache_cli.output import Json, counted, duration, print_json, print_tab
 
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
-    from embedcache.extraction.forecast import PlanReport
+    from embedcache.extraction.plan import PlanReport
 
 NAME = "plan"
 

@@ -134,7 +134,10 @@ Figure = Annotated[str | None, typer.Option(help="Draw the result to this PNG, S
 
 Select = Annotated[
     Literal["validation", "leave-one-out", "leave-patient-out"],
-    typer.Option(help="What chooses k: the validation part, or all rows but those for testing, each without its own."),
+    typer.Option(
+        help="What chooses k and the vector: the validation part; or all rows but those for testing, each scored without "
+        "itself (leave-one-out) or without its patient's rows (leave-patient-out)."
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from embedcache.errors import InputError
 from embedcache.extraction.config import ExtractConfig, asked_arrays, parse_layers
 from embedcache.extraction.pending import needed_bytes, pending_passes
-from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan
 
 UNITS = {"B": 1} | {
     f"{letter}{kind}": base ** (i + 1) for i, letter in enumerate("KMGT") for kind, base in (("B", 1000), ("iB", 1024))

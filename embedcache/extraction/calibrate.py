@@ -21,7 +21,7 @@ from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.pieces import Piece, Request, reading
-from embedcache.extraction.plan import Prepared, paths_of
+from embedcache.extraction.prepare import Prepared, paths_of
 from embedcache.extraction.rates import Rates
 from embedcache.extraction.share import Target
 from embedcache.extraction.sources import Tell

@@ -94,7 +94,7 @@ class ExtractConfig:
     rows_per_shard: int | None = None
     """A power of two; None is the largest that FORMAT.md allows. Smaller shards lose less work to a kill."""
     workers: int | None = None
-    """Decode processes; None is half the cores on a CPU, one core less than all on a GPU."""
+    """Decode processes; None is half the cores on a CPU, one core less than all but 32 at most on a GPU."""
     decode_timeout: float = 120.0
     """Seconds after which a decoder that gives no answer is replaced and its sample set aside."""
     mixed: bool = False

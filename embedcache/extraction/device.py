@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from embedcache.errors import MissingPackageError
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.plan import choose_device
+from embedcache.extraction.prepare import choose_device
 
 if TYPE_CHECKING:
     import torch

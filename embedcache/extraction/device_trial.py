@@ -30,8 +30,8 @@ from embedcache.extraction.config import ExtractConfig, asked_arrays
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.device_check import Agreement, BackboneOnDevice, DeviceReport, Speed
 from embedcache.extraction.device_samples import Samples, tiny_model, write_samples
-from embedcache.extraction.forecast import plan
 from embedcache.extraction.job import extract
+from embedcache.extraction.plan import plan
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.recompute import FLOAT32_LIMITS
 from embedcache.extraction.worker import out_of_memory

@@ -20,7 +20,7 @@ from embedcache.errors import InputError, WorkerFailedError
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.device import ready_device
 from embedcache.extraction.opening import open_stores
-from embedcache.extraction.plan import Prepared
+from embedcache.extraction.prepare import Prepared
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell

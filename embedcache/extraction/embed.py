@@ -23,7 +23,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.job import extract
 from embedcache.extraction.named_images import Given, NamedImage, find_images
-from embedcache.extraction.plan import KEPT_IDS
+from embedcache.extraction.prepare import KEPT_IDS
 from embedcache.extraction.progress import Listener
 from embedcache.images.options import parse_plane
 from embedcache.store.catalog import quarantined_rows

@@ -15,12 +15,12 @@ from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
-from embedcache.extraction.forecast import check_room
 from embedcache.extraction.like import what_differs
 from embedcache.extraction.limits import known_limits
 from embedcache.extraction.opening import OpenStore, open_stores, remember
 from embedcache.extraction.pieces import SourceSeen, reading
-from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
+from embedcache.extraction.plan import check_room
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.regroup import regroup_patients
 from embedcache.extraction.share import Share, Target

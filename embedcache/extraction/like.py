@@ -11,7 +11,7 @@ from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets.base import DatasetOptions
 from embedcache.errors import InputError
 from embedcache.extraction.config import BATCH_SIZES, TOKEN_WORDS, ExtractConfig
-from embedcache.extraction.plan import Prepared, id_scheme
+from embedcache.extraction.prepare import Prepared, id_scheme
 from embedcache.extraction.versions import family_versions, minor, software_versions
 from embedcache.images.options import parse_plane
 from embedcache.images.views import augmentation_text

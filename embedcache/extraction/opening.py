@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedcache.datasets.index import PrivateIndex
 from embedcache.extraction.apart import count_each
-from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan, check_device, compare, id_scheme
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, check_device, compare, id_scheme
 from embedcache.extraction.sources import Tell
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index

@@ -12,7 +12,7 @@ from embedcache.extraction.device import default_workers
 from embedcache.extraction.memory import decoder_limit, main_memory
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.pieces import PIECE_SLICES, Found
-from embedcache.extraction.plan import Prepared, RowPlanner, paths_of
+from embedcache.extraction.prepare import Prepared, RowPlanner, paths_of
 from embedcache.extraction.turns import weights_bytes
 from embedcache.types import IntArray, Window
 

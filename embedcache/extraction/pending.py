@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.extraction.plan import Prepared, RowPlanner, StorePlan
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan
 from embedcache.store import layout
 from embedcache.store.encoding import ShardForm
 from embedcache.store.fingerprint import canonical, recipe_document, sha256

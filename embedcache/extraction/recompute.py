@@ -14,7 +14,7 @@ from embedcache.errors import InputError, Interrupted
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.device import ready_device
 from embedcache.extraction.like import what_differs
-from embedcache.extraction.plan import Prepared, prepare
+from embedcache.extraction.prepare import Prepared, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.signals import watch_signals
 from embedcache.store import layout

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from embedcache.errors import EmbedcacheError, InputError
-from embedcache.extraction.plan import Prepared
+from embedcache.extraction.prepare import Prepared
 from embedcache.extraction.sources import Tell
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex

@@ -15,7 +15,7 @@ from embedcache.backbones.preprocess import preprocess
 from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.limits import known_limits
-from embedcache.extraction.plan import Prepared, paths_of
+from embedcache.extraction.prepare import Prepared, paths_of
 from embedcache.extraction.worker import runs
 from embedcache.store.quantise import float_arrays
 from embedcache.store.reader import FeatureCache

@@ -16,7 +16,7 @@ from embedcache.errors import ImageError, InputError, StoreError
 from embedcache.extraction.config import ExtractConfig
 from embedcache.extraction.job import refill
 from embedcache.extraction.like import config_like
-from embedcache.extraction.plan import check_identifiers, choose_device, id_scheme
+from embedcache.extraction.prepare import check_identifiers, choose_device, id_scheme
 from embedcache.extraction.progress import Listener
 from embedcache.extraction.sync import sync_labels
 from embedcache.extraction.versions import family_versions, minor, software_versions

@@ -110,6 +110,7 @@ class ModelRecipe:
     weights_digest: str
     """SHA-256 over names and bytes of the weight files and of the model configuration."""
     adapter_digest: str | None = None
+    """Reserved for weights that are laid over a backbone's own; always None so far, and part of the fingerprint."""
     compute_dtype: str = "float32"
     tf32: bool = False
     attention: str = "sdpa"

@@ -13,7 +13,7 @@ class Metric:
     """One figure with its 95% interval."""
 
     name: str
-    """`auroc`, `average_precision`, `accuracy`."""
+    """`auroc`, `r2`, `dice`: each figure, and what it means, stands in `docs/figures.md`."""
     label: str
     """The class it speaks of, or `macro`."""
     value: float | None

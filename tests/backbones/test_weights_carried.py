@@ -15,7 +15,7 @@ from embedcache.backbones import describe_backbone, load_backbone
 from embedcache.backbones.carried import ENVIRONMENT, MANIFEST, Manifest, WeightFile, read_manifest, write_manifest
 from embedcache.backbones.digest import read_digest
 from embedcache.errors import InputError
-from embedcache.extraction.plan import prepare
+from embedcache.extraction.prepare import prepare
 from embedcache.store.fingerprint import fingerprint
 from embedcache.testing.files import write_png
 from embedcache.types import Recipe

@@ -10,7 +10,6 @@ from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.datasets.amos22 import study_parts
 from embedcache.datasets.systematic import systematic_parts
 from embedcache.errors import InputError, MissingPackageError
-from embedcache.evaluation.splits import systematic
 from embedcache.testing import make_replica
 from embedcache.types import strings
 
@@ -23,14 +22,16 @@ def parts_of(samples):
     return Counter(samples.split.tolist())
 
 
-def test_the_rule_of_systematic_sampling_is_one():
+def test_systematic_sampling_counts_patients_and_parts_none():
     patients = strings([f"p{i:03}" for i in np.random.default_rng(0).integers(0, 40, 100)])
-    ids = strings([str(i) for i in range(100)])
-    split = systematic(ids, patients, test_every=3, validation_every=4)
-    assert split.part.tolist() == systematic_parts(patients, 3, 4).tolist()
-    for part in ("train", "validation", "test"):
-        others = set(patients[split.part != part].tolist())
-        assert not others & set(patients[split.part == part].tolist())
+    part = systematic_parts(patients, 3, 4)
+    of_patient = dict(zip(patients.tolist(), part.tolist(), strict=True))
+    assert [of_patient[p] for p in patients.tolist()] == part.tolist()
+    in_order = [of_patient[p] for p in sorted(of_patient)]
+    assert {i for i, name in enumerate(in_order) if name == "test"} == set(range(2, len(in_order), 3))
+    assert [name for name in in_order if name != "test"][:8] == [*["train"] * 3, "validation"] * 2
+    order = np.random.default_rng(1).permutation(100)
+    assert systematic_parts(patients[order], 3, 4).tolist() == part[order].tolist()
 
 
 def test_published_sizes_give_the_studys_parts():

@@ -8,7 +8,7 @@ from embedcache import ExtractConfig
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.rates import Rates, run_time
 
-from .test_forecast import pending_of
+from .test_plan import pending_of
 
 
 @pytest.fixture

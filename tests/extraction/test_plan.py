@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import embedcache
 from embedcache import ExtractConfig
 from embedcache.errors import InputError, MissingPackageError
-from embedcache.extraction import forecast
+from embedcache.extraction import plan as planning
 from embedcache.extraction.pending import BLOCK_BYTES, PendingPass, in_blocks, pending_passes
-from embedcache.extraction.plan import RowPlanner, StorePlan, prepare
+from embedcache.extraction.prepare import RowPlanner, StorePlan, prepare
 from embedcache.store.writer import StoreFiles, load, reopen
 from embedcache.testing.stores import default_arrays, make_pass_of, make_plan, make_recipe
 
@@ -68,7 +68,7 @@ def test_only_what_is_pending_counts(config: ExtractConfig, monkeypatch: pytest.
         raise AssertionError("nothing is pending, so nothing is calibrated")
 
     with monkeypatch.context() as patch:
-        patch.setattr(forecast, "calibrated", refuse)
+        patch.setattr(planning, "calibrated", refuse)
         done = embedcache.plan(config, calibrate=True)
     assert done.passes == ()
     assert (done.bytes, done.needed, done.time) == (0, 0, None)
@@ -155,7 +155,7 @@ def test_without_torch_there_is_a_forecast_without_time(config: ExtractConfig, m
     def absent(*_: object) -> None:
         raise MissingPackageError("an extraction needs torch: pip install 'embedcache[cpu]'.")
 
-    monkeypatch.setattr(forecast, "ready_device", absent)
+    monkeypatch.setattr(planning, "ready_device", absent)
     report = embedcache.plan(config, calibrate=True)
     assert report.time is None
     assert report.bytes > 0
@@ -191,11 +191,11 @@ def test_the_reserve_is_small_on_a_small_disk_and_bounded_on_a_large_one(
     config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare(config, silent)
-    for total, reserve in ((2**20, 2**20 // 100), (2**50, forecast.RESERVE_BYTES)):
+    for total, reserve in ((2**20, 2**20 // 100), (2**50, planning.RESERVE_BYTES)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, total=total: Usage(total, 0, total))
-        assert forecast.free_bytes(prepared) == total - reserve
+        assert planning.free_bytes(prepared) == total - reserve
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**50, 2**50 - 5, 5))
-    assert forecast.free_bytes(prepared) == 0
+    assert planning.free_bytes(prepared) == 0
 
 
 # --- counting -------------------------------------------------------------------------------------
