@@ -1,0 +1,43 @@
+"""What readers say of images that are read all the same reaches the user, once for each text."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import embedcache
+from embedcache import DatasetOptions, ExtractConfig
+from embedcache.testing.files import write_png, write_series
+
+
+def test_missing_slices_and_dark_images_are_told_with_their_count(config: ExtractConfig, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    root = tmp_path / "mixed"
+    root.mkdir()
+    for name in ("a", "b"):
+        folder = write_series(root / name, random.integers(0, 99, (6, 20, 20)).astype(np.int16), series=name, seed=1)
+        files = sorted(folder.iterdir(), key=lambda path: path.name)
+        files[2].unlink()
+    write_png(root / "dark.png", random.integers(0, 4096, (30, 30)).astype(np.uint16))
+    write_png(root / "plain.png", random.integers(0, 255, (30, 30)).astype(np.uint8))
+    (root / "cases.csv").write_text("path,case,patient\na,a,p1\nb,b,p2\ndark.png,d,p3\nplain.png,e,p4\n")
+    heard: list[str] = []
+    asked = replace(config, root=str(root / "cases.csv"), options=DatasetOptions(id_column="case"))
+    report = embedcache.extract(asked, embedcache.Listener(tell=heard.append))
+    assert report.exit_code == 0
+    (missing,) = [line for line in heard if "missing" in line]
+    assert missing.startswith("2 samples: 1 slice is missing")
+    (dark,) = [line for line in heard if "16-bit" in line]
+    assert dark.startswith("1 sample: ")
+    assert set(heard) <= set(report.notices)
+    assert not [line for line in heard if "p1" in line or str(root) in line]
+
+
+def test_many_texts_end_in_a_count() -> None:
+    from embedcache.extraction.worker import MOST_REMARKS, Remarks
+
+    remarks = Remarks({f"gap of {i} mm": {i} for i in range(MOST_REMARKS + 3)} | {"tilt": {1, 2}})
+    lines = remarks.lines()
+    assert lines[0] == "2 samples: tilt"
+    assert lines[-1] == "4 more remarks of that kind"
+    assert len(lines) == MOST_REMARKS + 1
