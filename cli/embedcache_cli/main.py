@@ -4,11 +4,12 @@ Nothing heavy is imported here: each command reaches embedcache through its lazy
 """
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import embedcache
 from embedcache.errors import EmbedcacheError, suggest
 from embedcache_cli import (
     backbones,
@@ -54,10 +55,16 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def tell_version(asked: bool) -> None:
+    """Print the version, if it is asked for, and end."""
+    if asked:
+        print(f"embedcache {embedcache.__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=Commands,
     name="embedcache",
-    help="Run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,6 +72,17 @@ app = typer.Typer(
 ALONE = (
     plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, few_shot, compare, subgroups, doctor, demo,
 )  # fmt: skip
+
+
+@app.callback()
+def whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop."""
+
+
 for module in ALONE:
     app.command(module.NAME)(module.command)
 for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
@@ -84,6 +102,8 @@ def main() -> None:
         fail(str(error), type(error).__name__, error.exit_code, as_json)
     except typer.TyperException as error:  # a wrong argument
         message = error.format_message()
+        if "unexpected extra argument" in message and "probe" in sys.argv[1:2] and ".zarr" in message:
+            message = f"{message.rstrip('.')}: this command takes one store; `embedcache probe all` takes several."
         if not message:  # a bare group of commands has printed its help
             sys.exit(2)
         fail(message, "UsageError", 2, as_json)
@@ -102,3 +122,7 @@ def main() -> None:
         fail_unexpectedly(error, as_json)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

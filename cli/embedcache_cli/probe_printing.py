@@ -68,13 +68,14 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     names = [name for name in there if name in SHOWN]
     labels = list(dict.fromkeys(m.label for m in metrics))
     cells = {(m.label, m.name): m for m in metrics}
+    of_rows = any(name in there for name in ("r2", "mae"))  # numbers have no positives
     rows = []
     for label in labels:
         of_label = [cells[label, name] for name in names if (label, name) in cells]
         first = of_label[0]
-        positives = f"{first.positives:,} of {first.n:,}" if first.positives else f"{first.n:,}"
+        positives = f"{first.n:,}" if of_rows or label in ("macro", "all") else f"{first.positives:,} of {first.n:,}"
         rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
-    print_table(("class", "positives", *(name.replace("_", " ") for name in names)), rows)
+    print_table(("class", "rows" if of_rows else "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
     if "f1" in names:
         print("f1: each class at the threshold that validation chose, by the model before its refit")

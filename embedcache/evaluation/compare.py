@@ -69,16 +69,23 @@ def compare_results(
     metrics: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    task: str | None = None,
 ) -> ComparedResults:
     """Test every pair of two or more results (their JSONs) that were measured on the same test rows with the same labels.
 
-    label: only this class (`macro` is one); metrics: only these. AUROC of a class by Obuchowski's clustered covariance, all else
-    by a paired bootstrap over patients. Raises InputError where results can not be compared, saying what differs, and
-    UnknownNameError for a class or metric that they have not in common.
+    label: only this class (`macro` is one); metrics: only these; task: only results that answer it. AUROC of a class by
+    Obuchowski's clustered covariance, all else by a paired bootstrap over patients. Raises InputError where results can not be
+    compared, saying what differs, and UnknownNameError for a class, metric or task that they have not.
     """
-    if len(results) < 2:
-        raise InputError(f"a comparison takes two results or more. Got {len(results)}.")
     read = [read_measured(path) for path in results]
+    if task is not None:
+        there = [one.result.task.name for one in read]
+        if task not in there:
+            raise suggest("task of these results", task, there)
+        read = [one for one in read if one.result.task.name == task]
+    if len(read) < 2:
+        of = "" if task is None else f" of task {task!r}"
+        raise InputError(f"a comparison takes two results or more. Got {len(read)}{of}.")
     return compare_measured(
         read, titles_of([one.result for one in read]), label=label, metrics=metrics, resamples=resamples, seed=seed
     )
@@ -178,7 +185,9 @@ def _check_alike(a: Measured, b: Measured) -> None:
         raise InputError(f"{a.file} and {b.file} can not be compared: {what}.")
 
     if (a.result.task.name, a.kind) != (b.result.task.name, b.kind):
-        refuse(f"they answer tasks {a.result.task.name!r} and {b.result.task.name!r}")
+        refuse(
+            f"they answer tasks {a.result.task.name!r} and {b.result.task.name!r}; --task NAME takes those of one task alone"
+        )
     if a.test.classes != b.test.classes:
         refuse(f"their classes are {', '.join(a.test.classes)} and {', '.join(b.test.classes)}")
     if a.result.level != b.result.level:

@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FORMATS = (".png", ".svg", ".pdf")
+
+
 def check_figure(path: str | Path) -> Path:
     """Hold, before any work, that a figure can be drawn into `path`; its suffix names the format. Returns it as a path.
 
     Raises MissingPackageError without matplotlib, InputError for a format that it does not know and where no file can be written.
     """
     path = Path(path)
-    if path.suffix.lstrip(".").lower() not in new_figure(1, 1).canvas.get_supported_filetypes():
+    new_figure(1, 1)  # without matplotlib there is no figure of any format
+    if path.suffix.lower() not in FORMATS:
         what = path.suffix or "a file without suffix"
         raise InputError(f"a figure can not be written as {what}; use .png, .svg or .pdf.")
     check_file(path, "a figure")

@@ -148,8 +148,9 @@ def kept_split(folder: Path, digest: str) -> Path:
     return folder / SPLITS / f"{digest[:_DIGITS]}.csv"
 
 
-def list_results(folder: Path) -> list[Result]:
+def list_results(folder: str | Path) -> list[Result]:
     """All results in a folder, by name; [] if there is no such folder."""
+    folder = Path(folder)
     if not folder.is_dir():
         return []
     return [read_result(p) for p in sorted(folder.iterdir()) if is_result_name(p.name)]

@@ -79,6 +79,11 @@ def open_store(prepared: Prepared, store: StorePlan, files: StoreFiles, planner:
         index = create_store(files, root, plan)
     elif store.index is not None and len(store.new):
         tell(f"{store.name} is extended by {len(store.new)} samples")
+        if len(store.new) == len(prepared.samples):
+            tell(
+                f"none of them was in {store.name} before: where this is another listing under the name of an earlier one, "
+                "give it a name of its own (--name), or their patients may be taken for the same"
+            )
         none = np.zeros(len(store.new), dtype=np.bool_)
         extend_store(files, store.root, store.index, plan, np.concatenate([store.index.superseded, none]))
     if prepared.config.retry_quarantined and store.root is not None:
@@ -88,6 +93,10 @@ def open_store(prepared: Prepared, store: StorePlan, files: StoreFiles, planner:
         root = add_pass(files, root, prepared.new_pass(store.missing, plan.quantum, store.recipe.image.unit))
     if index is None:  # new stores share their one plan: at 10^7 rows each reading of it takes 150 MiB
         index = read_index(files.objects, root)
+    rows = prepared.config.rows_per_shard
+    for p in store.unfinished:
+        if rows is not None and rows != p.rows_per_shard:
+            tell(f"{store.name}: pass {p.id} was begun with {p.rows_per_shard} rows per shard, and goes on with them")
     asked = {spec.path for spec in store.missing} | {a.path for p in store.unfinished for a in p.arrays}
     passes = tuple(
         p

@@ -65,6 +65,11 @@ class FeatureCache:
         folder = layout.store_folder(path)
         if not folder.is_dir():
             raise InputError(f"there is no store at {path}; `embedcache ls CACHE` lists the stores of a cache.")
+        if not (folder / layout.ROOT_DOCUMENT).exists() and (below := sorted(folder.glob("**/*.zarr/zarr.json"))):
+            raise InputError(
+                f"{folder.name} is a folder with {len(below)} stores, and one of them is wanted: such as "
+                f"{below[0].parent.relative_to(folder)}; `embedcache ls` lists all."
+            )
         objects = Objects(folder, folder.with_suffix(".leases") / "scratch")
         root = open_root(objects)
         check_sizes(objects, root)
