@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embedcache.errors import InputError
 from embedcache.evaluation.metrics import accuracy, correct, macro
 from embedcache.evaluation.question import Question
+from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import (
     Columns,
     Features,
@@ -170,6 +171,13 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
     value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
     warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
+    alike = int((best.found == best.found[i]).sum())
+    if 2 * alike > len(best.found) > 2:
+        judged = Patients.of(validation.groups).count
+        warnings.append(
+            f"{alike} of {len(best.found)} values of {question.probe.parameter} score the same on the {judged} patients that "
+            "choose: the smoothest is taken, and its scores may hardly differ from one another."
+        )
     own = question.select == "validation"
     return Choice(
         best.features,

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -116,9 +117,23 @@ def test_a_value_without_scores_is_not_chosen_and_the_others_are_judged_as_ever(
     np.testing.assert_array_equal(found[:2], selection_scores("binary", truth, path[:2], 0.0)[1])
 
 
-def test_heads_that_all_diverged_are_no_fault_of_the_split(made: Any) -> None:
+def test_heads_that_all_diverged_are_no_fault_of_the_split(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates that may be asked for diverge on features of other scales; here the cap is lifted instead."""
+    monkeypatch.setattr("embedcache.probes.linear.LARGEST_LR", 1e38)
     config = ProbeConfig(
         "linear", made.store, features="cls", options={"lr": (1e38,), "iterations": 300}, resamples=20, force=True
     )
     with pytest.raises(InputError, match="none converged"):
         run_probe(config)
+
+
+def test_values_that_score_the_same_are_told(make: Any) -> None:
+    """Few patients choose, and the features part them: nearly every C puts them in the same order."""
+    made = make(n=80, given=lambda p: "validation" if p < 6 else "test" if p % 4 == 2 else "train", signal=12.0)
+    result = run_probe(ProbeConfig("logistic", made.store, resamples=20))
+    (line,) = [line for line in result.warnings if "score the same" in line]
+    assert re.match(r"\d+ of 45 values of C score the same on the 6 patients that choose", line)
+    many = make(n=400, dataset="many")
+    assert not [
+        w for w in run_probe(ProbeConfig("logistic", many.store, resamples=20)).warnings if "score the same" in w
+    ]
