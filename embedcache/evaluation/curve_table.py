@@ -8,9 +8,6 @@ from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.few_shot_result import CurveFigure, FewShotResult, read_curve
 from embedcache.evaluation.results import CURVES, is_result_name
 
-PROBE = "few-shot"
-"""What curves are called where results are named by their probe."""
-
 
 @dataclass(frozen=True)
 class CurveLine:

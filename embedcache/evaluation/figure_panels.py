@@ -128,6 +128,7 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
         order = np.argsort(values)
         colour, line = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
         plain: dict[str, Any] = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.4}
+        plain["markerfacecolor"] = colour if line == STYLES[0] else "white"  # dots of a long grid hide the dashes
         axes.plot(values[order], scores[order], label=name, **plain)
         if name == features:
             at = int(np.argmin(np.abs(values - value)))

@@ -11,7 +11,7 @@ from embedcache.evaluation.estimates import ALL, MACRO
 from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.grid_formats import table_format, write_table
 from embedcache.evaluation.grid_table import Entry, GridTable, tabulate
-from embedcache.evaluation.groupings import group_tasks
+from embedcache.evaluation.groupings import check_column, group_tasks
 from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER, OF_NUMBERS
 from embedcache.evaluation.paired import RESAMPLES
@@ -142,8 +142,8 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
     asked, broken, notes = _plan(config)
     _check_columns(config, asked)
     found = [_find(one) for one in asked]
-    if config.by is not None and "labels" not in config.shared:  # of a table any column will do
-        _check_by(config.by, found)
+    if config.by is not None:
+        _check_by(config, config.by, found)
     found = [_with_room(one) for one in found]
     _check_any(found)
     missing = [i for i, one in enumerate(found) if one.cell.result is None and not one.cell.error]
@@ -252,11 +252,12 @@ def _check_columns(config: GridConfig, asked: list[_Asked]) -> None:
             )
 
 
-def _check_by(by: str, found: list[_Asked]) -> None:
-    """Raise for a column that no tested store has."""
+def _check_by(config: GridConfig, by: str, found: list[_Asked]) -> None:
+    """Raise for a column that neither the user's table nor, without one, any tested store has."""
     usable = [set(one.columns) for one in found if not one.cell.error]
-    if usable and not any(by in columns for columns in usable):
-        raise suggest("column of the labels", by, set().union(*usable))
+    if usable:
+        table = config.shared.get("labels" if config.shared.get("test_store") is None else "test_labels")
+        check_column(by, table, set().union(*usable))
 
 
 def _check_any(found: list[_Asked]) -> None:

@@ -4,6 +4,7 @@ A column may name a hospital or a scanner, which is no label: it is compared her
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions
-from embedcache.datasets.columns import TableColumns
+from embedcache.datasets.columns import TableColumns, read_table
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation.label_files import find_labels, table_rows
 from embedcache.evaluation.listing import list_again
@@ -67,7 +68,7 @@ def group_column(cache: FeatureCache, by: str, source: ColumnSource, rows: Named
         raise InputError("the column is in --labels or at --root; give one of them.")
     if source.root is not None:
         values = _of_dataset(cache, by, source, rows)
-    elif source.labels is not None and not source.labels.is_dir() and not is_label_table(source.labels):
+    elif source.labels is not None and is_own_table(source.labels):
         values = _of_table(cache, by, source.labels, source.join_on, rows)
     else:
         values = _of_labels(find_labels(cache, source.labels, source.join_on), by, rows)
@@ -77,6 +78,21 @@ def group_column(cache: FeatureCache, by: str, source: ColumnSource, rows: Named
             f"no row of the test part has a value of {by!r}; give a table that has one with --labels FILE."
         )
     return values
+
+
+def is_own_table(labels: Path) -> bool:
+    """Whether it is a table of the user's, in which any column may group rows."""
+    return not labels.is_dir() and not is_label_table(labels)
+
+
+def check_column(by: str, labels: Path | str | None, tasks: Collection[str]) -> None:
+    """Hold, before there are rows, that the user's table `labels` has the column `by`, or without one that it is in `tasks`."""
+    if labels is not None and is_own_table(file := Path(labels)):
+        names = read_table(file).names
+        if by not in names:
+            raise suggest(f"column of {file.name}", by, names)
+    elif by not in tasks:
+        raise suggest("column of the labels", by, tasks)
 
 
 def is_missing_value(values: Values) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from embedcache.errors import InputError
 from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
+from embedcache.evaluation.writable import check_file
 from embedcache.store.labels import LABELS
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
@@ -46,26 +47,29 @@ def make_splits(
 ) -> SplitReport:
     """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`.
 
-    Samples without a part stay out where the labels name training samples: see `make_split`.
+    Samples without a part stay out where the labels name training samples: see `make_split`. Raises InputError
+    where no file can be written, before anything is drawn.
     """
+    path = _place(out)
     cache = FeatureCache.open(store)
     ids, patients = _current(cache)
     given = None
     if not redraw and cache.dataset_folder is not None:
         given = given_parts(ids, patients, cache.labels())
     split = make_split(ids, patients, given, validation=validation, test=test, seed=seed)
-    return _written(split, Path(out), ids)
+    return _written(split, path, ids)
 
 
 def export_splits(store: str | Path, out: str | Path) -> SplitReport:
-    """Write down the parts that the dataset itself names. Raises InputError if it names none."""
+    """Write down the parts that the dataset itself names. Raises InputError if it names none, and as `make_splits`."""
+    path = _place(out)
     cache = FeatureCache.open(store)
     ids, patients = _current(cache)
     parts = given_parts(ids, patients, cache.labels())
     named = parts != ""
     if not named.any():
         raise InputError(f"the labels of {cache.path.name} name no parts; `embedcache splits make` draws them.")
-    return _written(Split(ids[named], patients[named], parts[named]), Path(out), ids)
+    return _written(Split(ids[named], patients[named], parts[named]), path, ids)
 
 
 def import_splits(file: str | Path, store: str | Path, name: str) -> SplitReport:
@@ -97,6 +101,13 @@ def _current(cache: FeatureCache) -> tuple[StringArray, StringArray]:
     """Ids and patients of the store's samples, without those that a newer one of the same id replaces."""
     samples = cache.samples()
     return samples.id[~samples.superseded], samples.patient_id[~samples.superseded]
+
+
+def _place(out: str | Path) -> Path:
+    """Where a split will be written; its folders are made then."""
+    path = Path(out)
+    check_file(path, "the split", makes_folders=True)
+    return path
 
 
 def _written(split: Split, path: Path, ids: StringArray) -> SplitReport:

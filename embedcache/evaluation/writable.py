@@ -11,21 +11,30 @@ def check_folder(folder: Path, remedy: str = "name another folder with --results
 
     Raises InputError that names the folder and says `remedy`.
     """
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if why := _refusal(there):
+    if why := _refusal(_nearest(folder)):
         raise InputError(f"results can not be written into {folder}: {why}; {remedy}")
 
 
-def check_file(path: Path, what: str) -> None:
-    """Hold that `what` can be written as the file `path`: its folder is there and takes files. Raises InputError."""
+def check_file(path: Path, what: str, makes_folders: bool = False) -> None:
+    """Hold that `what` can be written as the file `path`: its folder takes files. Raises InputError.
+
+    makes_folders: whether who writes it makes the folders that are not there.
+    """
     if not path.name or path.is_dir():
         raise InputError(f"{what} can not be written as {str(path)!r}: that is a folder; name a file.")
-    if not path.parent.exists():
-        raise InputError(f"{what} can not be written as {path}: there is no folder {path.parent}; make it first.")
-    if why := _refusal(path.parent):
+    folder = _nearest(path.parent) if makes_folders else path.parent
+    if not folder.exists():
+        raise InputError(f"{what} can not be written as {path}: there is no folder {folder}; make it first.")
+    if why := _refusal(folder):
         raise InputError(f"{what} can not be written as {path}: {why}; name another place.")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return there
 
 
 def _refusal(folder: Path) -> str:

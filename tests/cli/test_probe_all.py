@@ -205,10 +205,14 @@ def test_json_of_a_grid_with_groups(stores: list[LabelledStore], cli: Cli, tmp_p
         for i, (sample, y) in enumerate(zip(stores[0].samples, stores[0].y, strict=True))
     ]
     table.write_text("\n".join(["sample,effusion,sex", *lines]) + "\n")
-    done = cli(
-        "probe", "all", stores[0].store, *QUICK, "--probes", "knn", "--tasks", "effusion", "--by", "sex",
-        "--labels", table, "--json",
+    asked = (
+        "probe", "all", stores[0].store, *QUICK, "--probes", "knn", "--tasks", "effusion", "--labels", table, "--json",
     )  # fmt: skip
+    wrong = cli(*asked, "--by", "sexx")
+    assert wrong.code == 2
+    assert "unknown column of labels.csv 'sexx'; did you mean 'sex'?" in wrong.err
+    assert not (stores[0].store.parents[2] / "results").exists()
+    done = cli(*asked, "--by", "sex")
     assert done.code == 0
     assert [row["group"] for row in done.document["table"]["rows"]] == ["", "F", "M"]
     assert json.dumps(done.document["notes"]) == "[]"

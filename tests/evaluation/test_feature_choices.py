@@ -1,5 +1,6 @@
 """Which vectors validation chooses among, and that each is what `FeatureCache.features` gives."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.feature_choices import FeatureChoice, feature_choices, widest
 from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.evaluation.question import ask
 from embedcache.evaluation.repeat import config_of
 from embedcache.probes.base import take_columns
 from embedcache.store.reader import FeatureCache
-from embedcache.testing.labelled_stores import make_labelled_store
+from embedcache.testing.labelled_stores import make_labelled_store, write_labelled_store
 
 LAST_FOUR = (9, 10, 11, 12)
 
@@ -49,6 +51,18 @@ def test_layers_that_would_not_be_read_are_refused(four: Path) -> None:
     assert list(feature_choices(cache, "mean", (12, -1), True).values()) == [FeatureChoice("mean", (12,), True)]
     with pytest.raises(InputError, match="mean features are of one layer; several layers set their CLS tokens"):
         feature_choices(cache, "mean", (9, 10), True)
+
+
+def test_a_pooled_vector_is_of_no_layer_and_is_asked_again_without_one(tmp_path: Path) -> None:
+    made = make_labelled_store(tmp_path / "plain", n=120)
+    values = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+    also = replace(made, store=tmp_path / "also" / "made" / "made-up" / "0123456789ab.zarr")
+    write_labelled_store(also, {(2, "patch_mean"): values, (3, "cls_token"): values, (0, "pooled"): values})
+    cache = FeatureCache.open(also.store)
+    with pytest.raises(InputError, match="pooled features are of no layer; leave --layers out"):
+        feature_choices(cache, "pooled", (3,), True)
+    result = run_probe(ProbeConfig("knn", also.store, features="pooled", k=(5,), resamples=20))
+    assert ask(config_of(result)).inputs == result.inputs
 
 
 @pytest.mark.parametrize("layers", [(2,), (3, 6, 9, 12), (11, 12)])

@@ -45,6 +45,10 @@ def test_paths_of_a_choice_are_told_apart_and_no_dot_is_cut() -> None:
     choice_path(axes, dict.fromkeys(names, path), "C", names[8], 1.0)
     shown = {str(line.get_label()): (line.get_color(), line.get_linestyle()) for line in axes.lines}
     assert len({shown[name] for name in names}) == 9
+    faces = {str(line.get_label()): line.get_markerfacecolor() for line in axes.lines}
+    assert [faces[name] == "white" for name in names] == [False] * 6 + [True] * 3, (
+        "dashes do not show between many dots"
+    )
     (ring,) = [line for line in axes.lines if line.get_markersize() == 10]
     assert not ring.get_clip_on()
 

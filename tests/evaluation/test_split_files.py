@@ -63,6 +63,19 @@ def test_there_is_nothing_to_export_where_nothing_is_named(made: Any, tmp_path: 
     assert not (tmp_path / "own.csv").exists()
 
 
+def test_a_place_that_takes_no_file_is_refused_before_a_store_is_opened(made: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out, says in (
+        ("", "that is a folder"),
+        (tmp_path, "that is a folder"),
+        (tmp_path / "file" / "x.csv", "is a file"),
+    ):
+        for write in (make_splits, export_splits):
+            with pytest.raises(InputError, match=f"the split can not be written as .*{says}"):
+                write(tmp_path / "none.zarr", out)
+    assert Path(make_splits(made.store, tmp_path / "new" / "folders" / "x.csv").path).exists()
+
+
 def test_an_imported_split_is_found_by_name_and_gives_the_same_result(made: Any, tmp_path: Path) -> None:
     file = tmp_path / "given.csv"
     report = make_splits(made.store, file, seed=7)
