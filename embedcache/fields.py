@@ -116,7 +116,8 @@ def _words(hint: Any, several: bool = False) -> list[str]:
     if origin in (Union, types.UnionType):
         return [word for one in _members(hint) for word in _words(one, several)]
     if origin is Literal:
-        return [repr(word) for word in inner]
+        # typing keeps one object for all orders of the same words, so whichever was made first would decide
+        return sorted(repr(word) for word in inner)
     if origin is tuple:
         many = "one or several" if inner[-1] is Ellipsis else str(len(inner))
         return [f"{many} {_listed(_words(inner[0], several=True))}"]

@@ -79,11 +79,11 @@ def test_what_can_only_mean_one_thing_is_taken_so(name: str, given: Any, taken: 
         ("number", float("nan"), "number must be a number. Got nan."),
         ("count", 1.5, "count must be a whole number. Got 1.5."),
         ("count", False, "count must be a whole number. Got False."),
-        ("counts", (1, "b"), "counts must be one or several whole numbers, 'last' or 'auto'. Got (1, 'b')."),
+        ("counts", (1, "b"), "counts must be one or several whole numbers, 'auto' or 'last'. Got (1, 'b')."),
         (
             "counts",
             "lsat",
-            "counts must be one or several whole numbers, 'last' or 'auto'. Got 'lsat'; did you mean 'last'?",
+            "counts must be one or several whole numbers, 'auto' or 'last'. Got 'lsat'; did you mean 'last'?",
         ),
         ("pair", (1, 2, 3), "pair must be a whole number, 2 whole numbers or None. Got (1, 2, 3)."),
         ("switch", "nope", "switch must be True, False, 'auto' or None. Got 'nope'."),

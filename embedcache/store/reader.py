@@ -67,8 +67,8 @@ class FeatureCache:
             raise InputError(f"there is no store at {path}; `embedcache ls CACHE` lists the stores of a cache.")
         if not (folder / layout.ROOT_DOCUMENT).exists() and (below := sorted(folder.glob("**/*.zarr/zarr.json"))):
             raise InputError(
-                f"{folder.name} is a folder with {len(below)} stores, and one of them is wanted: such as "
-                f"{below[0].parent.relative_to(folder)}; `embedcache ls` lists all."
+                f"{folder.name} is no store: it has no {layout.ROOT_DOCUMENT}; name one of the {len(below)} below it, such as "
+                f"{below[0].parent.relative_to(folder)}."
             )
         objects = Objects(folder, folder.with_suffix(".leases") / "scratch")
         root = open_root(objects)

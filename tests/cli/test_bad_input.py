@@ -107,7 +107,7 @@ REFUSED = {
     "probe resamples": ("probe knn {store} --task bright --resamples 0", r"resamples must be at least 20"),
     "probe results in a file": (
         "probe knn {store} --task bright --results {bad}/a-file",
-        r"a file stands where a folder is needed",
+        r"a-file is a file; name another folder with --results",
     ),
     # splits, labels, keys
     "split import of nothing": ("splits import {bad}/gone.csv {store} --name x", r"no split file"),
@@ -115,7 +115,7 @@ REFUSED = {
     "split of a table": ("splits show {bad}/good.csv", r"good.csv has no column 'sample'"),
     "split show of no store": ("splits show {bad}/good.csv {bad}", r"is no store: it has no zarr\.json"),
     "split name": ("splits import {bad}/good.csv {store} --name a/b", r"a split's name is letters"),
-    "split into a folder": ("splits make {store} --out {bad}/empty", r"a folder stands where a file is needed"),
+    "split into a folder": ("splits make {store} --out {bad}/empty", r"that is a folder; name a file"),
     "labels of nothing": ("labels show {bad}/gone.csv", r"there is no table gone\.csv"),
     "labels of a column not there": ("labels show {bad}/good.csv --task x=binary:nope", r"'nope'.*label, path"),
     "sync without a store": ("labels sync --dataset table --root {bad}/good.csv --cache {new}", r"has no store in"),

@@ -313,7 +313,7 @@ def test_rm_asks_and_removes_only_stores_that_nobody_holds(
     with exclusive(store.with_suffix(".leases"), "it"):
         held = cli("rm", store, "--yes")
     assert held.code == 2
-    assert "is being written by process" in held.err
+    assert "is being changed by process" in held.err
     assert store.is_dir()
 
     removed = cli("rm", store, "--yes", "--json").document

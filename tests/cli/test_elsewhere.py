@@ -108,7 +108,8 @@ def test_a_lone_store_takes_a_table_of_ones_own(
     unnamed = cli("probe", "knn", alone, "--labels", table)
     assert unnamed.code == 2
     assert "--join-on" in unnamed.err
-    command = ("probe", "knn", alone, "--labels", table, "--join-on", "whose", "--json")
+    # a task of patients would be measured by patient
+    command = ("probe", "knn", alone, "--labels", table, "--join-on", "whose", "--pool-by", "sample", "--json")
     document = cli(*command).document
     assert document["task"]["name"] == "seen"
     assert document["task"]["level"] == by

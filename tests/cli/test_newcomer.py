@@ -36,7 +36,10 @@ def test_several_stores_for_one_probe_and_a_folder_of_stores(cli: Any, tmp_path:
     assert "this command takes one store; `embedcache probe all` takes several" in done.err
     done = cli("probe", "knn", tmp_path)
     assert done.code == 2
-    assert "is a folder with 1 stores, and one of them is wanted: such as made/made-up/0123456789ab.zarr" in done.err
+    assert (
+        "is no store: it has no zarr.json; name one of the 1 below it, such as made/made-up/0123456789ab.zarr"
+        in done.err
+    )
 
 
 def test_results_of_several_tasks_are_compared_by_one(cli: Any, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def test_vectors_that_are_not_stored_drop_out_and_who_asks_for_them_is_told(tmp_
     assert line not in named.warnings
 
 
-def test_a_head_that_diverges_is_not_chosen(tmp_path: Path) -> None:
+def test_a_head_that_diverges_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcache.probes.linear.LARGEST_LR", 1e38)
     store = make_labelled_store(tmp_path, signal=1e20).store
     result = run_probe(ProbeConfig("linear", store, options=SHORT | {"lr": (1e-22, 1e25)}, resamples=20))
     assert result.chosen["lr"] == 1e-22
