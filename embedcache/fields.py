@@ -10,7 +10,6 @@ import os
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -37,7 +36,7 @@ def held(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     What can only mean one thing is taken so: one value where several may stand becomes a tuple of it, a list or an array a tuple,
     a text a path and a path a text, and a number of numpy's is Python's. Raises InputError, which says what the field may be.
     """
-    hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
+    hints = _hints(kind)
     defaults = {f.name: f.default for f in fields(kind)}
     values = {}
     for name, value in given.items():
@@ -54,7 +53,6 @@ def held(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-@lru_cache
 def _hints(kind: type[Any]) -> Mapping[str, Any]:
     try:
         return get_type_hints(kind)

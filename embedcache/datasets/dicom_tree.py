@@ -1,6 +1,7 @@
 """`dicom-tree`: any tree of DICOM files, grouped by SeriesInstanceUID into samples."""
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ SINGLE = ("CR", "DX", "MG", "RF", "XA", "US", "IO", "PX", "ES", "XC", "OP", "SM"
 """Modalities whose images stand alone: several in one series are no slices of one volume, so each is a sample."""
 STACKED = ("CT", "MR", "PT", "NM")
 """Modalities whose series are volumes even where no file says where it lies."""
+_AGE = re.compile(r"(\d{3})([DWMY])")
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 
@@ -189,9 +191,9 @@ def _columns(found: list[_Found]) -> Columns:
 
 
 def years(age: str) -> float:
-    """A DICOM age (`063Y`, `006M`, `10W`, `3D`) in years; NaN where it is none."""
-    number, unit = age[:-1], age[-1:]
-    return float(number) / _PER_YEAR[unit] if number.isdigit() and unit in _PER_YEAR else float("nan")
+    """An Age String of DICOM (PS3.5 6.2; `063Y`, `006M`, `010W`, `003D`) in years; NaN where it is none."""
+    found = _AGE.fullmatch(age)
+    return float(found[1]) / _PER_YEAR[found[2]] if found else float("nan")
 
 
 def _notices(tree: Tree, found: list[_Found], masks: list[list[DicomFile]], aside: Counter[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 A column may name a hospital or a scanner, which is no label: it is compared here, and goes into no store.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions
 from embedcache.datasets.columns import TableColumns, read_table
+from embedcache.datasets.dicom_tree import years
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation.label_files import find_labels, table_rows
 from embedcache.evaluation.listing import list_again
@@ -22,10 +22,6 @@ from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.types import Labels
-
-_AGE = re.compile(r"(\d{3})([DWMY])")
-"""DICOM's Age String (PS3.5 6.2)."""
-_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 
 Values = npt.NDArray[Any]
 """(n,): text, "" where missing, or numbers, NaN where missing."""
@@ -147,7 +143,6 @@ def _ages(values: Values) -> Values:
     """Years, where all texts are ages as DICOM writes them (`045Y`)."""
     if values.dtype.kind == "f":
         return values
-    ages = [_AGE.fullmatch(text) for text in values.tolist()]
-    if not any(ages) or any(age is None and text != "" for age, text in zip(ages, values.tolist(), strict=True)):
-        return values
-    return np.array([float(age[1]) / _PER_YEAR[age[2]] if age else np.nan for age in ages])
+    ages = np.array([years(text) for text in values.tolist()], dtype=np.float64)
+    known = values != ""
+    return values if not known.any() or np.isnan(ages[known]).any() else ages

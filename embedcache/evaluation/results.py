@@ -109,7 +109,7 @@ def find_result(inputs: Mapping[str, Any], folder: Path) -> Result | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of results: before hours of fits, not after them. Raises InputError where there can be none."""
+    """Make the folder of results. Raises InputError where there can be none; `writable.check_folder` asks before the fits."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -23,6 +23,7 @@ from embedcache.extraction.plan import check_room
 from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.regroup import regroup_patients
+from embedcache.extraction.remarks import Remarks, remarks_told
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
@@ -158,11 +159,11 @@ def refill(config: ExtractConfig, store: str | Path, listener: Listener | None =
 def fill(prepared: Prepared, listener: Listener) -> tuple[int, str]:
     """Fill what the stores lack, together with whoever else does. Returns slices decoded here and the stage that bound."""
     decoded, binds = 0, ""
-    with watch_signals() as stop, ExitStack() as workers:
+    with watch_signals() as stop, ExitStack() as workers, remarks_told(listener.tell) as remarks:
         # more than once only where another process extends a store meanwhile
         while opened := open_stores(prepared, listener.tell, workers):
             for group in same_plan(opened):
-                done, slowest = run_group(prepared, group, stop, listener)
+                done, slowest = run_group(prepared, group, stop, listener, remarks)
                 decoded, binds = decoded + done, slowest or binds
             for store in opened:
                 complete(store, listener.tell)
@@ -235,7 +236,9 @@ def same_plan(opened: list[OpenStore]) -> list[Group]:
     ]
 
 
-def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listener) -> tuple[int, str]:
+def run_group(
+    prepared: Prepared, group: Group, stop: StopFlag, listener: Listener, remarks: Remarks
+) -> tuple[int, str]:
     """Run the backbones of a group over what is pending, until nothing is, by whomever: at once, or in turns that fit memory."""
     # stopped between the last commit and the end, only the finalising is left
     waiting = [
@@ -245,13 +248,13 @@ def run_group(prepared: Prepared, group: Group, stop: StopFlag, listener: Listen
     ]
     decoded, binds = 0, ""
     while waiting:
-        done, slowest, waiting = run_turn(prepared, replace(group, stores=tuple(waiting)), stop, listener)
+        done, slowest, waiting = run_turn(prepared, replace(group, stores=tuple(waiting)), stop, listener, remarks)
         decoded, binds = decoded + done, slowest or binds
     return decoded, binds
 
 
 def run_turn(
-    prepared: Prepared, group: Group, stop: StopFlag, listener: Listener
+    prepared: Prepared, group: Group, stop: StopFlag, listener: Listener, remarks: Remarks
 ) -> tuple[int, str, list[turns.Member]]:
     """Load the backbones that fit and run them. Returns slices decoded, the stage that bound, and the stores that wait."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
@@ -265,7 +268,7 @@ def run_turn(
         last[:] = [progress]
         listener.progress(progress)
 
-    hooks = worker.Hooks(stop, note(prepared, group.plan), prepared.sources.settle, report, listener.tell)
+    hooks = worker.Hooks(stop, note(prepared, group.plan), prepared.sources.settle, remarks.note, report, listener.tell)
     decoded = 0
     with ExitStack() as stack:
         free = turns.room(device)

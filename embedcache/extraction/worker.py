@@ -28,8 +28,6 @@ from embedcache.types import ImageRecipe, Pass, Plan, Quarantined, Shard, String
 
 FIRST_SAMPLES = 200
 """Of so many samples most must be readable, or the run stops."""
-MOST_REMARKS = 20
-"""Lines about images; a text with a number of millimetres in it may differ from volume to volume."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,8 @@ class Hooks:
     """Told each source's digest before a shard that holds it is committed; a reason that comes back sets the piece aside."""
     settle: Callable[[], None]
     """Called before a shard is committed: what was told so far must be on disk, should the power fail."""
+    remark: Callable[[str, tuple[str, ...]], None]
+    """Told what a reader says of a sample's image that it read all the same."""
     report: Callable[[Progress], None]
     tell: Callable[[str], None]
 
@@ -97,7 +97,7 @@ def run(
     fillings = {target: Filling(target, device) for target in share.targets}
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     writer = Writer(versions, name, hooks.settle, share.committed)
-    clock, tally, remarks = Clock(), Tally(), Remarks()
+    clock, tally = Clock(), Tally()
     try:
         for piece in pool.pieces(requests(plan, wanted, paths, share, fillings, writer)):
             started = time.monotonic()
@@ -105,7 +105,8 @@ def run(
             if reason:
                 piece = replace(piece, volume=None, stage="open", reason=reason)
             tally.count(piece)
-            remarks.note(piece)
+            if piece.volume is not None:
+                hooks.remark(str(plan.sample_id[piece.sample]), piece.volume.warnings)
             first = int(plan.slice_start[piece.sample])
             inputs: dict[str, torch.Tensor] = {}
             for filling in fillings.values():
@@ -117,8 +118,6 @@ def run(
                 break
     finally:
         writer.close()
-        for line in remarks.lines():
-            hooks.tell(line)
     return clock.done
 
 
@@ -133,27 +132,6 @@ class Clock:
         """As a report; time spent waiting for the writer is no computing."""
         computed = max(0.0, self.computed - waited_write)
         return Progress(self.done, max(self.done, total), waited_decode, waited_write, computed)
-
-
-@dataclass
-class Remarks:
-    """What readers said of images that were read all the same, such as that slices are missing."""
-
-    samples: dict[str, set[int]] = field(default_factory=dict)
-    """Text → the samples that it is said of; no text names one."""
-
-    def note(self, piece: Piece) -> None:
-        """What is said of a piece's image."""
-        for text in piece.volume.warnings if piece.volume is not None else ():
-            self.samples.setdefault(text, set()).add(piece.sample)
-
-    def lines(self) -> list[str]:
-        """The commonest first."""
-        ordered = sorted(self.samples.items(), key=lambda item: (-len(item[1]), item[0]))
-        lines = [f"{len(of)} sample{'' if len(of) == 1 else 's'}: {text}" for text, of in ordered[:MOST_REMARKS]]
-        if len(ordered) > MOST_REMARKS:
-            lines.append(f"{len(ordered) - MOST_REMARKS} more remarks of that kind")
-        return lines
 
 
 @dataclass

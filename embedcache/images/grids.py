@@ -193,5 +193,8 @@ def _of_dicom(path: str, options: ImageOptions) -> Parsed:
 
 def _without_pixels(shape: tuple[int, int, int], affine: Affine | None) -> Parsed:
     n, rows, columns = shape
-    blank = lambda start, stop: np.zeros((stop - start, rows, columns), np.uint8)  # noqa: E731
+
+    def blank(start: int, stop: int) -> npt.NDArray[np.uint8]:
+        return np.zeros((stop - start, rows, columns), np.uint8)
+
     return Parsed("dicom", n, plain_calibration(n), blank, affine=affine, grid=(rows, columns))

@@ -1,14 +1,12 @@
 """What a newcomer stumbled over: each is said now, and in time."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import embedcache
-from embedcache import FeatureCache, ProbeConfig
+from embedcache import ProbeConfig
 from embedcache.testing.labelled_stores import make_labelled_store
 from embedcache.types import Task
-from tests.extraction.conftest import config, make_table, only_store  # noqa: F401 fixtures
 
 FINDINGS = Task("findings", "multilabel", ("a", "b"))
 
@@ -63,14 +61,3 @@ def test_a_figure_is_png_svg_or_pdf(cli: Any, tmp_path: Path) -> None:
     done = cli("probe", "knn", made.store, "--figure", tmp_path / "a.gif")
     assert done.code == 2
     assert "can not be written as .gif; use .png, .svg or .pdf" in done.err
-
-
-def test_another_listing_of_one_name_and_other_shards_are_told(config: Any, tmp_path: Path) -> None:  # noqa: F811
-    embedcache.extract(replace(config, limit=8))
-    heard: list[str] = []
-    table = Path(config.root)
-    table.write_text(table.read_text().replace(",case0", ",other0"))
-    embedcache.extract(replace(config, rows_per_shard=4), embedcache.Listener(tell=heard.append))
-    assert [line for line in heard if line.startswith("none of them was in ") and "--name" in line]
-    assert [line for line in heard if "was begun with 8 rows per shard, and goes on with them" in line]
-    assert len(FeatureCache.open(only_store(config)).samples()) == 32

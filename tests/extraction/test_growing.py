@@ -295,3 +295,14 @@ def test_a_recorded_configuration_is_repeated_and_what_differs_is_named(config: 
     assert "image.window.name was percentile, is min-max" in unlike
     assert "pass.batch_size was 4, is 2" in unlike
     assert any(line.startswith("selection was") for line in unlike)
+
+
+def test_another_listing_of_one_name_and_other_shards_are_told(config: ExtractConfig) -> None:
+    embedcache.extract(replace(config, limit=8))
+    heard: list[str] = []
+    table = Path(config.root)
+    table.write_text(table.read_text().replace(",case0", ",other0"))
+    embedcache.extract(replace(config, rows_per_shard=4), embedcache.Listener(tell=heard.append))
+    assert [line for line in heard if line.startswith("none of them was in ") and "--name" in line]
+    assert [line for line in heard if "was begun with 8 rows per shard, and goes on with them" in line]
+    assert len(FeatureCache.open(only_store(config)).samples()) == 32

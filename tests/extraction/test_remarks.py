@@ -7,6 +7,7 @@ import numpy as np
 
 import embedcache
 from embedcache import DatasetOptions, ExtractConfig
+from embedcache.extraction.remarks import MOST_LINES, Remarks
 from embedcache.testing.files import write_png, write_series
 
 
@@ -22,7 +23,10 @@ def test_missing_slices_and_dark_images_are_told_with_their_count(config: Extrac
     write_png(root / "plain.png", random.integers(0, 255, (30, 30)).astype(np.uint8))
     (root / "cases.csv").write_text("path,case,patient\na,a,p1\nb,b,p2\ndark.png,d,p3\nplain.png,e,p4\n")
     heard: list[str] = []
-    asked = replace(config, root=str(root / "cases.csv"), options=DatasetOptions(id_column="case"))
+    backbones = (*config.backbones, "pixels:8")  # both read an image, which is told of once
+    asked = replace(
+        config, root=str(root / "cases.csv"), options=DatasetOptions(id_column="case"), backbones=backbones, size=None
+    )
     report = embedcache.extract(asked, embedcache.Listener(tell=heard.append))
     assert report.exit_code == 0
     (missing,) = [line for line in heard if "missing" in line]
@@ -34,10 +38,8 @@ def test_missing_slices_and_dark_images_are_told_with_their_count(config: Extrac
 
 
 def test_many_texts_end_in_a_count() -> None:
-    from embedcache.extraction.worker import MOST_REMARKS, Remarks
-
-    remarks = Remarks({f"gap of {i} mm": {i} for i in range(MOST_REMARKS + 3)} | {"tilt": {1, 2}})
+    remarks = Remarks({f"gap of {i} mm": {str(i)} for i in range(MOST_LINES + 3)} | {"tilt": {"1", "2"}})
     lines = remarks.lines()
     assert lines[0] == "2 samples: tilt"
     assert lines[-1] == "4 more remarks of that kind"
-    assert len(lines) == MOST_REMARKS + 1
+    assert len(lines) == MOST_LINES + 1
