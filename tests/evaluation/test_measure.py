@@ -274,3 +274,17 @@ def test_balanced_accuracy_knows_the_rarest_class() -> None:
     )  # fmt: skip
     assert found["balanced_accuracy", "all"].value == pytest.approx(balanced.value)
     assert "left out as undefined: d; few patients in a" in found["balanced_accuracy", "all"].note
+
+
+def test_the_macro_of_one_label_twice_is_that_label() -> None:
+    """Its calibration error's interval too, whose bins are those of both."""
+    random = np.random.default_rng(0)
+    score = random.normal(size=(300, 1))
+    truth = (random.random((300, 1)) < expit(2 * score)).astype(float)
+    found = measure(
+        np.tile(truth, 2), np.tile(score, 2), np.arange(300), "multilabel", ("a", "b"), 0.0, score_name="log-odds"
+    )
+    of = {(m.name, m.label): m for m in found}
+    macro, one = of["calibration_error", "macro"], of["calibration_error", "a"]
+    assert macro.value == pytest.approx(one.value)
+    assert (macro.low, macro.high) == pytest.approx((one.low, one.high))
