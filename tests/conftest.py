@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from embedcache.backbones.torchvision_pair import complete_torchvision
+from embedcache.testing.homes import make_home
 from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
 
@@ -20,8 +21,8 @@ settings.load_profile("no-clock")  # tests never depend on time
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the key and the private index lie: a fresh folder for each test, never the user's own."""
-    folder = tmp_path_factory.mktemp("home")
+    """Where the key and the private index lie: a fresh folder for each test, never the user's own; the key is always one."""
+    folder = make_home(tmp_path_factory.mktemp("home"), "test")
     monkeypatch.setenv("EMBEDCACHE_HOME", str(folder))
     return folder
 

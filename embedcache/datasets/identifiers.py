@@ -74,7 +74,7 @@ def load_key(create: bool = True) -> Key:
         )
     with locked(private_folder(data_dir()) / _LOCK, FILE_MODE):
         if not path.exists():
-            replace_file(path, _encode(Key(secrets.token_bytes(_KEY_BYTES))), FILE_MODE)
+            replace_file(path, encode(Key(secrets.token_bytes(_KEY_BYTES))), FILE_MODE)
         return _read(path)
 
 
@@ -91,7 +91,7 @@ def export_key(path: Path) -> Key:
     except FileNotFoundError:
         raise InputError(f"there is no folder {path.parent.name} to write {path.name} into; make it first.") from None
     with os.fdopen(fd, "wb") as file:
-        file.write(_encode(key))
+        file.write(encode(key))
         file.flush()
         os.fsync(file.fileno())
     return key
@@ -116,8 +116,8 @@ def import_key(path: Path, replace: bool = False) -> Key:
                     f"this machine has another key of pseudonyms, {old.id}, and {path.name} holds {key.id}; stores made under "
                     f"the one are not continued under the other. --replace takes the new one and keeps the old aside."
                 )
-            replace_file(folder / f"ids-{old.id}.key", _encode(old), FILE_MODE)
-        replace_file(own, _encode(key), FILE_MODE)
+            replace_file(folder / f"ids-{old.id}.key", encode(old), FILE_MODE)
+        replace_file(own, encode(key), FILE_MODE)
     return key
 
 
@@ -159,7 +159,8 @@ def assign_ids(
     return renamed, mapped, samples.id[order]
 
 
-def _encode(key: Key) -> bytes:
+def encode(key: Key) -> bytes:
+    """What a key file holds: a header, the secret in hex, and a checksum of it."""
     text = key.secret.hex()
     return f"{_HEADER}\n{text}\n{_checksum(text)}\n".encode()
 

@@ -16,6 +16,7 @@ from embedcache_cli.main import main
 import embedcache
 from embedcache import DatasetOptions, ExtractConfig
 from embedcache.testing.files import write_dicom, write_png
+from embedcache.testing.homes import make_home
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class World:
 def made(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> World:
     """The cache, made once; nothing may change it."""
     folder = tmp_path_factory.mktemp("world")
-    world = World(write_table(folder / "images"), folder / "cache", folder / "home", tiny)
+    world = World(write_table(folder / "images"), folder / "cache", make_home(folder / "home", "world"), tiny)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBEDCACHE_HOME", str(world.home))
         embedcache.extract(

@@ -8,6 +8,7 @@ import pytest
 
 import embedcache
 from embedcache.testing.files import write_png
+from embedcache.testing.homes import make_home
 from tests.cli.conftest import Cli
 
 
@@ -36,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     table = folder / "cases.csv"
     table.write_text("\n".join(lines) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMBEDCACHE_HOME", str(folder / "home"))
+        patch.setenv("EMBEDCACHE_HOME", str(make_home(folder / "home", "world")))
         embedcache.extract(
             embedcache.ExtractConfig(
                 dataset="table", root=str(table), backbones=("patches:4",), cache=str(folder / "cache"), tokens="patch",

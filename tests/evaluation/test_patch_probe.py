@@ -21,6 +21,7 @@ from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.results import read_result
 from embedcache.images.geometry import place, upsample_to_source
 from embedcache.testing.files import write_nifti, write_png
+from embedcache.testing.homes import make_home
 from embedcache.types import StoredType
 
 GRID = (1e-4, 1e-2)
@@ -78,7 +79,7 @@ def disc(rng: np.random.Generator, shape: tuple[int, ...], radius: float) -> np.
 
 
 def extracted(folder: Path, table: Path, size: int, dtype: StoredType = "float16", home: Path | None = None) -> World:
-    home = home or folder / "home"
+    home = home or make_home(folder / "home", "world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBEDCACHE_HOME", str(home))
         extract(
@@ -208,6 +209,7 @@ def test_another_table_of_the_same_ids_will_do(world: World, tmp_path: Path) -> 
 
 
 def test_without_the_key_the_masks_can_not_be_joined(made: World, home: Path) -> None:
+    (home / "ids.key").unlink()
     with pytest.raises(InputError, match="no key"):
         run_patch_probe(made.config())
 
