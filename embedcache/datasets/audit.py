@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,13 +11,16 @@ import numpy.typing as npt
 from embedcache.datasets import open_dataset
 from embedcache.datasets.base import DEFAULT_OPTIONS, MASK_SEPARATOR, Dataset, DatasetOptions
 from embedcache.errors import ImageError, InputError
-from embedcache.images import count_slices, open_image
+from embedcache.images import OpenedImage, count_slices, open_image
 from embedcache.images.files import form_of, is_series, split_path
 from embedcache.images.grids import Grid, lay, read_grid
 from embedcache.types import PARTS, Samples, StringArray
 
 FILES = 200
 """Samples whose files are opened, unless asked for otherwise: evenly spread over the list."""
+WHOLE = 20
+"""Of those, images that are read as an extraction reads them, to hear what there is to say of them; of others a header may do,
+which is what makes a folder of CT series cheap to check."""
 
 
 @runtime_checkable
@@ -53,7 +56,8 @@ class Audit:
 
 
 def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTIONS, files: int = FILES) -> Audit:
-    """Open the dataset `name` at `root`, read its labels, and open the image (its headers) and mask of `files` samples.
+    """Open the dataset `name` at `root`, read its labels, and open the image and mask of `files` samples: of some the whole
+    image, of the others its headers.
 
     Fewer samples than were published are a notice. Raises InputError for whatever keeps the dataset from being opened: a
     missing table, a label that is unknown, a patient in two parts.
@@ -65,14 +69,15 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTION
     missing = tuple(getattr(dataset, "missing", ()))
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(files, len(samples))).astype(np.int64)).tolist()
     parts = Counter(samples.split.tolist())
-    by_index: set[int] = set()
-    problems = (*missing, *_problems(dataset, samples, chosen, by_index))
+    seen = _Seen()
+    problems = (*missing, *_problems(dataset, samples, chosen, seen))
     notices = [notice for notice in dataset.notices if notice not in missing]
-    if by_index:
+    if seen.by_index:
         notices.append(
-            f"{len(by_index)} of the masks that were opened are laid on their images by voxel index: one of the two headers does "
-            "not say how it lies"
+            f"{len(seen.by_index)} of the masks that were opened are laid on their images by voxel index: one of the two headers "
+            "does not say how it lies"
         )
+    notices += [f"{n} of {seen.images} images that were read: {text}" for text, n in seen.remarks.most_common()]
     return Audit(
         dataset=dataset.info.name,
         samples=len(samples),
@@ -85,18 +90,41 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTION
     )
 
 
-def _problems(dataset: Dataset, samples: Samples, chosen: list[int], by_index: set[int]) -> Iterator[str]:
-    """A line each; samples whose mask is laid by index are added to `by_index`."""
+@dataclass
+class _Seen:
+    """What is no problem, and yet to be told."""
+
+    images: int = 0
+    """That were read whole."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """What their reader says of them, and of how many; no path and no identifier."""
+    by_index: set[int] = field(default_factory=set)
+    """Samples whose mask is laid on its image by voxel index."""
+
+    def open(self, path: str) -> OpenedImage:
+        """Read an image, and hear what is said of it."""
+        opened = open_image(path)
+        self.images += 1
+        self.remarks.update(set(opened.warnings))
+        return opened
+
+
+def _problems(dataset: Dataset, samples: Samples, chosen: list[int], seen: _Seen) -> Iterator[str]:
+    """A line each."""
     masks = dataset.masks() if isinstance(dataset, _Masked) else None
     names = dataset.mask_values() if isinstance(dataset, _NamedMasks) else {}
+    whole = {chosen[k] for k in np.linspace(0, len(chosen) - 1, WHOLE).astype(np.int64).tolist()}
     for i in chosen:
         # a published id is no secret, and tells more than a row; a user's own file is named by its row
         where = f"{samples.id[i]}" if dataset.info.public_ids else samples.where(i)
         try:
             if masks is None or not masks[i]:
-                count_slices(str(samples.path[i]))
+                if i in whole:
+                    seen.open(str(samples.path[i]))
+                else:
+                    count_slices(str(samples.path[i]))
                 continue
-            image = _headed(str(samples.path[i]))
+            image = _headed(str(samples.path[i]), seen)
         except ImageError as error:
             yield f"{where} can not be read: {error.reason}"
             continue
@@ -105,7 +133,7 @@ def _problems(dataset: Dataset, samples: Samples, chosen: list[int], by_index: s
             known = {} if MASK_SEPARATOR in masks[i] else names
             problem, told = _mask_problem(path, image, known, where)
             if told:
-                by_index.add(i)
+                seen.by_index.add(i)
             if problem:
                 yield problem
 
@@ -120,8 +148,8 @@ class _Image:
     grid: Grid | None
 
 
-def _headed(path: str) -> _Image:
-    opened = open_image(path)
+def _headed(path: str, seen: _Seen) -> _Image:
+    opened = seen.open(path)
     return _Image(path, (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3]), read_grid(path))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +26,7 @@ from embedcache.probes.base import (
     label_matrix,
     take_columns,
 )
+from embedcache.probes.scratch import Scratch
 from embedcache.probes.standardizer import Standardizer
 from embedcache.types import StringArray
 
@@ -48,6 +49,8 @@ class Rows:
     sizes: Sizes | None = None
     """For a probe that pools by itself (bags,): how many rows of the matrix each bag has, all else being a bag's. None: one
     row each."""
+    scratch: Scratch = field(default_factory=Scratch, repr=False, compare=False)
+    """Where rows are scaled; those of all parts have one."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,15 +58,16 @@ class Rows:
     def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
         """The rows, or bags, of `mask`; no feature is copied."""
         groups, samples, slices = self.groups[mask], self.sample_id[mask], self.slice_index[mask]
-        if self.sizes is None:
-            return Rows(self.matrix, self.at[mask], self.y[mask], groups, samples, slices)
-        at = self.at[np.repeat(mask, self.sizes)]
-        return Rows(self.matrix, at, self.y[mask], groups, samples, slices, self.sizes[mask])
+        of_rows = mask if self.sizes is None else np.repeat(mask, self.sizes)
+        sizes = None if self.sizes is None else self.sizes[mask]
+        return Rows(self.matrix, self.at[of_rows], self.y[mask], groups, samples, slices, sizes, self.scratch)
 
     def features(self, columns: Columns, scale: Standardizer | None) -> Features:
         """(n, d): these rows' columns, scaled."""
         matrix = take_columns(self.matrix, columns)
-        return scale.apply(matrix, self.at) if scale else matrix[self.at]
+        if scale is None:
+            return matrix[self.at]
+        return scale.apply(matrix, self.at, self.scratch.empty((len(self.at), matrix.shape[1]), self.matrix.size))
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,18 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
         if features.sizes is not None:
             sizes.append(features.sizes[there])
     of, matrix = np.concatenate(shown), np.concatenate(matrices)
-    labels = {"y": rows.y[of], "groups": rows.groups[of]}
-    names = {"sample_id": rows.sample_id[of], "slice_index": rows.slice_index[of]}
     bags = np.concatenate(sizes) if sizes else None
-    return replace(rows, matrix=matrix, at=np.arange(len(matrix)), sizes=bags, **labels, **names), of
+    seen = replace(
+        rows,
+        matrix=matrix,
+        at=np.arange(len(matrix)),
+        y=rows.y[of],
+        groups=rows.groups[of],
+        sample_id=rows.sample_id[of],
+        slice_index=rows.slice_index[of],
+        sizes=bags,
+    )
+    return seen, of
 
 
 def _keys(rows: "Rows | Features", stored: Texts, units: IntArray) -> list[tuple[int, int]]:

@@ -56,10 +56,15 @@ class Standardizer:
         mean, std = (take_columns(values[None], columns)[0] for values in (self.mean, self.std))
         return Standardizer(np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64))
 
-    def apply(self, X: Features, rows: RowNumbers | None = None) -> npt.NDArray[np.float32]:
-        """(X - mean) / std of X, or of its `rows` alone: (n, d), float32, within two roundings of the exact value."""
+    def apply(
+        self, X: Features, rows: RowNumbers | None = None, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """(X - mean) / std of X, or of its `rows` alone: (n, d), float32, within two roundings of the exact value.
+
+        out: where it is written, instead of a new array.
+        """
         n = len(X) if rows is None else len(rows)
-        scaled = np.empty((n, X.shape[1]), dtype=np.float32)
+        scaled = np.empty((n, X.shape[1]), dtype=np.float32) if out is None else out
         # the mean as the sum of two float32: one alone would cost digits where it is large beside the deviation
         mean = self.mean.astype(np.float32)
         rest, factor = (self.mean - mean).astype(np.float32), (1 / self.std).astype(np.float32)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from embedcache.datasets import DatasetOptions, open_dataset
-from embedcache.datasets.audit import audit_dataset
+from embedcache.datasets import DatasetOptions, audit, open_dataset
+from embedcache.datasets.audit import WHOLE, audit_dataset
 from embedcache.datasets.describe import describe_labels
 from embedcache.errors import ImageError, InputError
 from embedcache.images import ImageOptions, count_slices, open_image, stat_source
@@ -134,8 +134,7 @@ def test_a_segmentation_is_the_mask_of_the_series_that_it_names(tree):
     assert samples.path[masks.index(str(lateral))] == str(tree / "lat.dcm")
     assert "2 of 5 samples have a DICOM segmentation as their mask" in dataset.notices
     assert not any("left out (" in notice for notice in dataset.notices)
-    audit = audit_dataset("dicom-tree", str(tree))
-    assert audit.problems == ()
+    assert audit_dataset("dicom-tree", str(tree)).problems == ()
 
 
 def test_of_several_segmentations_none_is_the_mask(tree):
@@ -154,6 +153,36 @@ def test_a_segmentation_that_does_not_fit_is_one_line_of_the_audit(tree):
     segmentation(tree, "a.dcm", files, spacing=(2.0, 9.0, 9.0))
     (problem,) = audit_dataset("dicom-tree", str(tree)).problems
     assert "of the tree can not be used: frame 1 of the segmentation lies on no slice of the image" in problem
+
+
+def test_what_readers_say_of_images_is_told_before_a_long_extraction(tmp_path):
+    random = np.random.default_rng(0)
+    lines = ["path,patient"]
+    for name in "abc":
+        pixels = random.integers(0, 99, (6, 20, 20)).astype(np.int16)
+        folder = write_series(tmp_path / f"SECRET{name}", pixels, series=name, seed=1)
+        if name != "c":
+            sorted(folder.iterdir(), key=lambda path: path.name)[2].unlink()
+        lines.append(f"SECRET{name},{name}")
+    table = tmp_path / "cases.csv"
+    table.write_text("\n".join(lines) + "\n")
+    found = audit_dataset("table", str(table))
+    assert found.problems == ()
+    (gap,) = [notice for notice in found.notices if "missing" in notice]
+    assert gap.startswith("2 of 3 images that were read: 1 slice is missing")
+    assert "SECRET" not in " ".join(found.notices)
+
+
+def test_of_many_images_a_few_are_read_and_all_are_counted(tmp_path, monkeypatch):
+    (tmp_path / "ill").mkdir()
+    for i in range(WHOLE + 30):
+        write_png(tmp_path / "ill" / f"{i:02}.png", np.full((4, 4), i, np.uint8))
+    read, counted = [], []
+    monkeypatch.setattr(audit, "open_image", lambda path: read.append(path) or open_image(path))
+    monkeypatch.setattr(audit, "count_slices", lambda path: counted.append(path) or count_slices(path))
+    found = audit_dataset("folder", str(tmp_path))
+    assert (found.opened, len(read), len(counted)) == (WHOLE + 30, WHOLE, 30)
+    assert not set(read) & set(counted)
 
 
 def test_patients_that_are_not_named_are_their_studies(tmp_path):

@@ -1,0 +1,29 @@
+"""Memory that is used again. To touch a page for the first time costs more than to scale the numbers that go there."""
+
+import sys
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+_OURS = 2
+"""References to the memory when nobody has it: ours, and the one that asks."""
+
+
+class Scratch:
+    """float32 matrices that come and go, one after the other, in the same memory."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, dtype=np.float32)
+        self._lock = Lock()
+
+    def empty(self, shape: tuple[int, int], most: int) -> npt.NDArray[np.float32]:
+        """Uninitialised; the memory of those before it, unless something still refers to one of them.
+
+        most: values that any will have. So many are reserved at once, which takes nothing until they are touched.
+        """
+        size = shape[0] * shape[1]
+        with self._lock:
+            if sys.getrefcount(self._memory) > _OURS or len(self._memory) < size:
+                self._memory = np.empty(max(most, size), dtype=np.float32)
+            return self._memory[:size].reshape(shape)
