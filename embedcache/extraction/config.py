@@ -26,6 +26,9 @@ BATCH_SIZES: Mapping[Unit, Mapping[str, int]] = MappingProxyType(
     {"slice": {"cpu": 8, "cuda": 64}, "volume": {"cpu": 1, "cuda": 4}}
 )
 """A constant per unit and device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
+CPU_ROWS_PER_SHARD: Mapping[Unit, int] = MappingProxyType({"slice": 256, "volume": 16})
+"""The most, unless asked for otherwise: a minute or two of a CPU's work, which is what a kill loses. A GPU fills the largest
+shards in less."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class ExtractConfig:
     threads: int | None = None
     """CPU threads of the forward pass; None is all cores. Fixed for a pass once it is planned."""
     rows_per_shard: int | None = None
-    """A power of two; None is the largest that FORMAT.md allows. Smaller shards lose less work to a kill."""
+    """A power of two; None is the largest that FORMAT.md allows, on a CPU 256 slices or 16 volumes at most. Smaller shards lose
+    less work to a kill."""
     workers: int | None = None
     """Decode processes; None is half the cores on a CPU, one core less than all but 32 at most on a GPU."""
     decode_timeout: float = 120.0

@@ -14,7 +14,7 @@ from embedcache.datasets.identifiers import Key, assign_ids, load_key
 from embedcache.datasets.index import IndexRow, PrivateIndex
 from embedcache.datasets.selection import labels_of, select
 from embedcache.errors import InputError, StoreError
-from embedcache.extraction.config import BATCH_SIZES, ExtractConfig, asked_arrays
+from embedcache.extraction.config import BATCH_SIZES, CPU_ROWS_PER_SHARD, ExtractConfig, asked_arrays
 from embedcache.extraction.rows import first_plan, longer_plan
 from embedcache.extraction.sources import Tell, changed_sources, slice_counts
 from embedcache.images import parse_window
@@ -107,8 +107,9 @@ class Prepared:
     def new_pass(self, arrays: tuple[ArraySpec, ...], quantum: int, unit: Unit) -> Pass:
         """A pass of these arrays, batched as the configuration says."""
         config = self.config
-        rows = choose_rows_per_shard(arrays, quantum)
-        rows = min(config.rows_per_shard or rows, rows)
+        largest = choose_rows_per_shard(arrays, quantum)
+        usual = CPU_ROWS_PER_SHARD[unit] if self.device_kind == "cpu" else largest
+        rows = min(config.rows_per_shard or usual, largest)
         batch_size = config.batch_size or BATCH_SIZES[unit][self.device_kind]
         return make_pass(pass_document(arrays, rows, batch_size, self.threads, self.device_kind))
 

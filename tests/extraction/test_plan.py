@@ -17,6 +17,7 @@ from embedcache.extraction import plan as planning
 from embedcache.extraction.pending import BLOCK_BYTES, PendingPass, in_blocks, pending_passes
 from embedcache.extraction.prepare import RowPlanner, StorePlan, prepare
 from embedcache.store.writer import StoreFiles, load, reopen
+from embedcache.testing.files import write_nifti
 from embedcache.testing.stores import default_arrays, make_pass_of, make_plan, make_recipe
 
 from .conftest import MakeTable, only_store
@@ -37,6 +38,22 @@ def on_disk(top: Path) -> int:
     """Bytes of a folder where files take whole blocks and a directory takes one, as on ext4, wherever the tests run."""
     places = [top, *top.rglob("*")]
     return sum(BLOCK_BYTES if place.is_dir() else in_blocks(place.stat().st_size) for place in places)
+
+
+def test_on_a_cpu_shards_are_small_unless_asked_for_otherwise(config: ExtractConfig, tmp_path: Path) -> None:
+    write_nifti(tmp_path / "long.nii.gz", np.zeros((4, 4, 2000), dtype=np.uint8))
+    table = tmp_path / "long.csv"
+    table.write_text("path,case\nlong.nii.gz,a\n")
+    asked = replace(config, root=str(table), rows_per_shard=None, batch_size=None)
+    prepared = prepare(asked, silent)
+    arrays = prepared.stores[0].missing
+    (p,) = embedcache.plan(asked).passes
+    assert (p.rows_per_shard, p.pending_shards) == (256, 8)
+    for rows in (64, 512):
+        assert embedcache.plan(replace(asked, rows_per_shard=rows)).passes[0].rows_per_shard == rows
+    assert replace(prepared, device_kind="cuda").new_pass(arrays, 2048, "slice").rows_per_shard == 2048
+    assert prepared.new_pass(arrays, 2048, "volume").rows_per_shard == 16
+    assert prepared.new_pass(arrays, 8, "slice").rows_per_shard == 8
 
 
 def test_what_is_forecast_is_what_is_written(config: ExtractConfig) -> None:
