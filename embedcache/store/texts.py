@@ -102,8 +102,8 @@ def _first_rows(column: CodedTexts) -> IntArray:
 
 
 def whole_numbers(column: pa.Array) -> IntArray:
-    """The whole numbers of a column without nulls."""
-    return from_nullable(column, 0).astype(np.int64)
+    """The whole numbers of a column, 0 where there is none."""
+    return from_nullable(column, 0).astype(np.int64) if column.null_count else _in_memory(column).astype(np.int64)
 
 
 def from_nullable(column: pa.Array | pa.ChunkedArray, missing: float) -> npt.NDArray[np.float64]:
@@ -117,15 +117,20 @@ def from_nullable(column: pa.Array | pa.ChunkedArray, missing: float) -> npt.NDA
 
 
 def _of_memory(chunk: pa.Array, missing: float) -> npt.NDArray[np.float64]:
-    if not len(chunk):
-        return np.zeros(0)
-    validity, values = chunk.buffers()
-    kept = slice(chunk.offset, chunk.offset + len(chunk))
-    numbers = np.frombuffer(values, dtype=chunk.type.to_pandas_dtype())[kept].astype(np.float64)
+    numbers = _in_memory(chunk).astype(np.float64)
+    validity = chunk.buffers()[0]
     if validity is not None and chunk.null_count:
-        bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[kept]
-        numbers[bits == 0] = missing
+        bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
+        numbers[bits[chunk.offset : chunk.offset + len(chunk)] == 0] = missing
     return numbers
+
+
+def _in_memory(chunk: pa.Array) -> npt.NDArray[Any]:
+    """The numbers of a chunk as they lie there, whatever where there is none."""
+    if not len(chunk):
+        return np.zeros(0, dtype=chunk.type.to_pandas_dtype())
+    values = np.frombuffer(chunk.buffers()[1], dtype=chunk.type.to_pandas_dtype())
+    return values[chunk.offset : chunk.offset + len(chunk)]
 
 
 def to_numbers(values: npt.NDArray[Any], kind: pa.DataType, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
