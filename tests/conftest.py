@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from embedcache.backbones.torchvision_pair import complete_torchvision
+from embedcache.datasets.identifiers import KEY_FILE
 from embedcache.testing.homes import make_home
 from embedcache.testing.tiny_monai import make_monai_swin_unetr, make_monai_vit
 from embedcache.testing.trained_vit import PACKAGE, has_trained_vit, make_random_vit, make_trained_vit
@@ -25,6 +26,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = make_home(tmp_path_factory.mktemp("home"), "test")
     monkeypatch.setenv("EMBEDCACHE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def empty_home(home: Path) -> Path:
+    """A home in which there is no key yet."""
+    (home / KEY_FILE).unlink()
+    return home
 
 
 @pytest.fixture(scope="session")

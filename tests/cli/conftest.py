@@ -1,7 +1,6 @@
 """The command line called in this process, and one finished cache that all tests of it read."""
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -138,11 +137,11 @@ def world(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def copied(made: World, tmp_path: Path) -> World:
+def copied(made: World, tmp_path: Path, empty_home: Path) -> World:
     """A copy of the cache that a test may change, on a machine without its key, index and images."""
     cache = tmp_path / "copied"
     shutil.copytree(made.cache, cache, ignore=shutil.ignore_patterns("results"))
-    return World(tmp_path / "no-images" / "cases.csv", cache, Path(os.environ["EMBEDCACHE_HOME"]), made.tiny)
+    return World(tmp_path / "no-images" / "cases.csv", cache, empty_home, made.tiny)
 
 
 @pytest.fixture(scope="session")

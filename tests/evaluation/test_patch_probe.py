@@ -208,8 +208,7 @@ def test_another_table_of_the_same_ids_will_do(world: World, tmp_path: Path) -> 
     assert run_patch_probe(world.config(root=str(other), options=masks_only)).path == there.path
 
 
-def test_without_the_key_the_masks_can_not_be_joined(made: World, home: Path) -> None:
-    (home / "ids.key").unlink()
+def test_without_the_key_the_masks_can_not_be_joined(made: World, empty_home: Path) -> None:
     with pytest.raises(InputError, match="no key"):
         run_patch_probe(made.config())
 

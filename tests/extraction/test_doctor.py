@@ -142,7 +142,7 @@ def test_the_wheels_are_those_of_this_installation() -> None:
 # --- a device -------------------------------------------------------------------------------------
 
 
-def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, vit3d: Path, home: Path) -> None:
+def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, vit3d: Path, empty_home: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -177,7 +177,7 @@ def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, vit3d: Pa
     # 4 blocks of 192: each token meets 12 * 192^2 weights, and 257 others in the attention
     blocks = 4 * (12 * 192**2 * 257 + 2 * 257**2 * 192) * 2
     assert random.flops == pytest.approx(blocks + 2 * 256 * 3 * 14**2 * 192, rel=0.01)
-    assert list(home.iterdir()) == [], "the trial's images enter no index of the user's"
+    assert list(empty_home.iterdir()) == [], "the trial's images enter no index of the user's"
 
 
 def test_a_device_that_is_none() -> None:

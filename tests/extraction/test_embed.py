@@ -114,7 +114,7 @@ def test_what_can_not_be_read_is_told_by_its_name(folder: Path, tiny: Path) -> N
 
 
 def test_nothing_stays_behind(
-    folder: Path, tiny: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -125,7 +125,7 @@ def test_nothing_stays_behind(
     with pytest.raises(InputError):
         embedcache.embed([folder / "bad.png"], str(tiny), size=28)
     assert list(scratch.iterdir()) == []
-    assert [path for path in home.rglob("*") if path.is_file()] == []
+    assert [path for path in empty_home.rglob("*") if path.is_file()] == []
     assert heard == []
 
 

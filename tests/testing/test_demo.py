@@ -49,7 +49,7 @@ def sources(html: str) -> Iterator[str]:
 
 @pytest.mark.usefixtures("small_weights")
 def test_the_demo_tells_one_true_story_and_a_rerun_resumes_it(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     told: list[str] = []
@@ -76,8 +76,8 @@ def test_the_demo_tells_one_true_story_and_a_rerun_resumes_it(
     assert str(tmp_path) not in html  # nor is the user's folder told to whom the page is shown
 
     # the user's own home was not touched, and is in place again
-    assert list(home.iterdir()) == []
-    assert data_dir() == home
+    assert list(empty_home.iterdir()) == []
+    assert data_dir() == empty_home
 
     again = embedcache.run_demo(out)
     assert again.decoded == 0
