@@ -44,10 +44,10 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     """Answer `config`, or return the answer that is there. Raises InputError, StoreError.
 
     Selection is by macro AUROC on validation over the labels that have both classes there, by accuracy if none has, by R2
-    for numbers; a tie goes to the smaller C or the larger k, and to the fewer features. The chosen model is refitted on training
-    and validation rows together. The test part is read by it, and by itself before refitting, to which thresholds belong; only
-    after the choice. What `auto` would have tried and the store does not hold is said of the result that is returned and is not
-    in its file, which also answers who asked for just these vectors.
+    for numbers; a tie goes to the better probabilities (Brier score), then to the smaller C or the larger k, and to the fewer
+    features. The chosen model is refitted on training and validation rows together. The test part is read by it, and by itself
+    before refitting, to which thresholds belong; only after the choice. What `auto` would have tried and the store does not hold
+    is said of the result that is returned and is not in its file, which also answers who asked for just these vectors.
     """
     question = ask(config)
     folder = config.results if config.results is not None else results_folder(question.cache)

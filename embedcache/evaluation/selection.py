@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
+from embedcache.evaluation.calibration import PROBABLE, probabilities
 from embedcache.evaluation.metrics import accuracy, correct, macro
 from embedcache.evaluation.question import Question
 from embedcache.evaluation.statistics import Patients
@@ -162,31 +163,38 @@ def _fit_alike(
 
 
 def choose(question: Question, choices: Mapping[str, Columns], train: Rows, validation: Rows) -> Choice:
-    """Fit every path on training rows and score it on validation rows; the first of the best wins (grids start smooth).
+    """Fit every path on training rows and score it on validation rows; the best wins.
 
-    choices: of features, with their columns. Under `leave-one-out` and `leave-patient-out` both are the same rows, and each is
-    scored without itself or its patient. A value whose solver did not converge is not chosen.
+    Of values that rank these rows alike it is the one with the best probabilities (Brier score), and of those the first: grids
+    start smooth. choices: of features, with their columns; of equals the first. Under `leave-one-out` and `leave-patient-out`
+    both parts are the same rows, each scored without itself or its patient. A value whose solver did not converge is not chosen.
     """
     models = fit(question, train, choices)
     paths = [_path(question, name, model, validation) for name, model in models.items()]
     # the first of equals; where one is judged by AUROC, accuracy is no match for it
     best = max(paths, key=lambda path: (path.by != "accuracy", np.nanmax(path.found)))
-    i = int(np.nanargmax(best.found))
+    tied = np.flatnonzero(best.found == np.nanmax(best.found))
+    probable = best.model.fitted.score_name in PROBABLE
+    i = int(tied[0])
+    if len(tied) > 1 and probable:
+        truth = label_matrix(validation.y, question.kind, len(question.classes))
+        i = int(tied[np.argmin([_brier(truth, best.scores[t], best.model.fitted.score_name) for t in tied])])
     value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
     warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
-    alike = int((best.found == best.found[i]).sum())
-    if 2 * alike > len(best.found) > 2:
+    if 2 * len(tied) > len(best.found) > 2:
         judged = Patients.of(validation.groups).count
+        taken = "the one with the best probabilities there" if probable else "the smoothest"
         warnings.append(
-            f"{alike} of {len(best.found)} values of {question.probe.parameter} score the same on the {judged} patients that "
-            "choose: the smoothest is taken, and its scores may hardly differ from one another."
+            f"{len(tied)} of {len(best.found)} values of {question.probe.parameter} score the same on the {judged} patients that "
+            f"choose, who can not tell them apart: {taken} is taken."
         )
     own = question.select == "validation"
+    then = ", ties by Brier score" if len(tied) > 1 and probable else ""
     return Choice(
         best.features,
         value,
-        f"{best.by} {_BY_WHAT[question.select]}{'' if own or best.by != 'macro auroc' else _ACROSS}",
+        f"{best.by} {_BY_WHAT[question.select]}{'' if own or best.by != 'macro auroc' else _ACROSS}{then}",
         float(best.found[i]),
         best.scores[i],
         best.model.only(value) if own else None,
@@ -194,6 +202,15 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
         tuple(warnings),
         record,
     )
+
+
+def _brier(truth: Matrix, scores: Matrix, score_name: str) -> float:
+    """Mean squared difference of label and probability, averaged over the labels that have any; both (n, n_classes)."""
+    squared = (probabilities(scores, score_name) - truth) ** 2
+    known = ~np.isnan(squared)
+    counted = known.sum(axis=0)
+    of_label = np.where(known, squared, 0.0).sum(axis=0) / np.maximum(counted, 1)
+    return float(of_label[counted > 0].mean()) if counted.any() else np.inf
 
 
 _BY_WHAT = {

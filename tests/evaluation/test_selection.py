@@ -14,6 +14,7 @@ from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.selection import selection_scores
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import Diagnostics
+from embedcache.types import Task
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,3 +138,30 @@ def test_values_that_score_the_same_are_told(make: Any) -> None:
     assert not [
         w for w in run_probe(ProbeConfig("logistic", many.store, resamples=20)).warnings if "score the same" in w
     ]
+
+
+@pytest.mark.parametrize("probe", ["logistic", "knn"])
+def test_of_values_that_rank_alike_the_best_probabilities_choose(make: Any, probe: str) -> None:
+    """Plain classes: every C has them in order, and the smallest calls all of them improbable."""
+    made = make(Task("tumour", "multiclass", ("meningioma", "glioma", "pituitary")), signal=40.0)
+    grid = {"C": (1e-6, 1e-3, 1.0)} if probe == "logistic" else {"k": (3, 45)}
+    result = run_probe(ProbeConfig(probe, made.store, features="cls", resamples=20, **grid))
+    record = result.selection["cls"]
+    assert set(record["scores"]) == {1.0}
+    assert result.chosen[result.chosen["parameter"]] == {"logistic": 1.0, "knn": 3}[probe]
+    assert result.chosen["selected_by"].endswith("ties by Brier score")
+    assert any("the one with the best probabilities there is taken" in line for line in result.warnings) == (
+        probe == "logistic"  # two of two values are no crowd
+    )
+    for name in ("accuracy", "balanced_accuracy", "f1"):
+        assert result.metric(name, "macro" if name == "f1" else "all").value == 1
+    assert result.metric("brier", "all").value < 0.05
+
+
+def test_scores_that_are_no_probabilities_leave_a_tie_to_the_smoothest(make: Any) -> None:
+    made = make(Task("covid", "binary", ("yes",)), signal=40.0)
+    result = run_probe(ProbeConfig("linear-svm", made.store, features="cls", C=(1e-3, 1e-2, 1.0), resamples=20))
+    assert set(result.selection["cls"]["scores"]) == {1.0}
+    assert result.chosen["C"] == 1e-3
+    assert "Brier" not in result.chosen["selected_by"]
+    assert any("the smoothest is taken" in line for line in result.warnings)
