@@ -19,13 +19,18 @@ def command(
     label: Annotated[str | None, typer.Option(help="Only this class; macro is the average.")] = None,
     metrics: Annotated[str | None, typer.Option(help="These metrics, with commas; all for every one.")] = None,
     task: Annotated[str | None, typer.Option(help="Of the results given, those that answer this task.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of the results given, those that were tested on this dataset.")
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Of patients, for what is bootstrapped.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     json: Json = False,
 ) -> int:
     """Paired tests between results: every pair, differences with 95% intervals by patient, p after Holm's correction."""
     names = None if metrics in (None, "all") else tuple(name.strip() for name in str(metrics).split(","))
-    found = embedcache.compare_results(results, label=label, metrics=names, resamples=resamples, seed=seed, task=task)
+    found = embedcache.compare_results(
+        results, label=label, metrics=names, resamples=resamples, seed=seed, task=task, dataset=dataset
+    )
     if json:
         print_json(found)
     else:
