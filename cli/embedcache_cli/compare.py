@@ -8,6 +8,9 @@ import embedcache
 from embedcache_cli.output import Json, counted, print_json, print_table
 from embedcache_cli.probe_printing import SHOWN
 
+OF_MASKS = ("dice", "jaccard")
+"""Figures of segmentations that are printed unless others are asked for."""
+
 if TYPE_CHECKING:
     from embedcache import ComparedResults
 
@@ -49,7 +52,7 @@ def print_comparison(found: "ComparedResults", everything: bool, of_classes: boo
     columns = [
         c
         for c in found.columns
-        if (everything or c.metric in SHOWN) and (of_classes or c.label in ("macro", "all", found.task))
+        if (everything or c.metric in (*SHOWN, *OF_MASKS)) and (of_classes or c.label in ("macro", "all", found.task))
     ]
     rows = [
         (

@@ -14,6 +14,7 @@ import pytest
 
 from embedcache import DatasetOptions, ExtractConfig, extract
 from embedcache.errors import InputError
+from embedcache.evaluation.compare import compare_results
 from embedcache.evaluation.patch_probe import MEAN_MASK, POSITION, PatchProbeConfig, label_pixels, run_patch_probe
 from embedcache.evaluation.patch_question import ask_patches, draw_counts
 from embedcache.evaluation.patch_sources import PositionSource, gather
@@ -151,6 +152,30 @@ def test_predictions_hold_the_dice_of_each_sample(world: World) -> None:
     assert (tested.sum(), (rows.part == "validation").sum()) == (5, 5)
     assert np.nanmean(rows.score[tested]) == pytest.approx(result.metric("dice").value)
     assert np.nanmean(rows.score[~tested]) == pytest.approx(result.chosen["validation_score"])
+
+
+def test_two_segmentations_are_compared_by_the_dice_of_each_sample(world: World) -> None:
+    a, b = run_patch_probe(world.config()), run_patch_probe(world.config(C=(1e-7,)))
+    found = compare_results([a.path, b.path], resamples=400)
+    assert (found.task, found.rows, found.patients) == ("masks", 5, 5)
+    for metric in ("dice", "jaccard", "dice_jaccard_mean"):
+        for label in ("macro", "disc"):
+            column = found.column(metric, label)
+            assert column.values == pytest.approx([r.metric(metric, label).value for r in (a, b)], rel=1e-9)
+    (pair,) = found.column("dice", "disc").pairs
+    assert pair.difference > 0.05
+    assert pair.low < pair.difference < pair.high
+    assert pair.note == "few patients"
+
+
+def test_segmentations_of_other_masks_or_classes_are_not_compared(world: World, tmp_path: Path) -> None:
+    a = run_patch_probe(world.config())
+    shifted = world.elsewhere(tmp_path / "moved", lambda of, mask: mask[::-1])
+    with pytest.raises(InputError, match="the masks of the same rows are not the same"):
+        compare_results([a.path, run_patch_probe(shifted.config()).path], resamples=20)
+    named = run_patch_probe(world.config(mask_values="255=lung,127=ignore"))
+    with pytest.raises(InputError, match="their classes are disc and lung; --mask-values names them alike"):
+        compare_results([a.path, named.path], resamples=20)
 
 
 def test_test_masks_choose_nothing_and_validation_masks_do(world: World, tmp_path: Path) -> None:
