@@ -288,6 +288,30 @@ def test_classes_only_in_test_masks_are_said_and_score_zero(world: World, tmp_pa
     assert any("no training mask holds it: half" in line for line in result.warnings)
 
 
+def test_a_head_that_is_below_where_things_lie_is_warned_of(world: World, tmp_path: Path) -> None:
+    def one_place(_: str, mask: np.ndarray) -> np.ndarray:
+        return np.pad(np.full((20, 16), 255, np.uint8), ((10, 10), (8, 8)))
+
+    same = world.elsewhere(tmp_path / "same", one_place)
+    said = run_patch_probe(same.config(C=(1.0,))).warnings
+    assert any("Dice of disc lies below the position floor: the tokens add nothing" in line for line in said)
+    assert not any("mean mask" in line for line in said)
+    assert not any("below the position floor" in line for line in run_patch_probe(world.config()).warnings)
+
+
+def test_a_head_and_a_mean_mask_that_are_background_everywhere_are_said(world: World, tmp_path: Path) -> None:
+    def first_rows(_: str, mask: np.ndarray) -> np.ndarray:
+        inside = mask == 255
+        return (255 * (inside & (inside.any(axis=1).cumsum() <= 6)[:, None])).astype(np.uint8)
+
+    small = world.elsewhere(tmp_path / "small", first_rows)
+    result = run_patch_probe(small.config(C=(1e-9,)))
+    assert result.metric("dice").value == result.metric(f"{MEAN_MASK}dice").value == 0
+    assert "the head predicted no disc anywhere in the test part, so its Dice there is 0." in result.warnings
+    assert any("the mean mask is background everywhere" in line for line in result.warnings)
+    assert not any("predicted no disc" in line for line in run_patch_probe(world.config()).warnings)
+
+
 def colour(_: str, mask: np.ndarray) -> np.ndarray:
     return np.stack([mask, mask, 255 - mask], axis=-1)
 
