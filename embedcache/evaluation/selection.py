@@ -1,6 +1,6 @@
 """What validation chooses: the vector and the hyper-parameter, by models that never saw the rows that they are judged on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -174,7 +174,7 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
     i = int(np.nanargmax(best.found))
     value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
-    warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
+    warnings = _said_by(paths)
     alike = int((best.found == best.found[i]).sum())
     if 2 * alike > len(best.found) > 2:
         judged = Patients.of(validation.groups).count
@@ -194,6 +194,15 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
         tuple(warnings),
         record,
     )
+
+
+def _said_by(paths: Sequence[_Path]) -> list[str]:
+    """What the fits say of themselves, by their features; what several all say, once."""
+    lines = [path.model.fitted.diagnostics.warnings for path in paths]
+    shared = [line for line in lines[0] if len(lines) > 1 and all(line in others for others in lines)]
+    return shared + [
+        f"{path.features}: {line}" for path, own in zip(paths, lines, strict=True) for line in own if line not in shared
+    ]
 
 
 _BY_WHAT = {

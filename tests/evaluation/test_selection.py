@@ -137,3 +137,9 @@ def test_values_that_score_the_same_are_told(make: Any) -> None:
     assert not [
         w for w in run_probe(ProbeConfig("logistic", many.store, resamples=20)).warnings if "score the same" in w
     ]
+
+
+@pytest.mark.parametrize("select", ["validation", "leave-patient-out"])
+def test_what_all_fits_say_of_themselves_is_said_once(made: Any, select: str) -> None:
+    said = run_probe(ProbeConfig("knn", made.store, k=(5000,), resamples=50, select=select)).warnings
+    assert sum("k = 5000 is above the" in line for line in said) == 1
