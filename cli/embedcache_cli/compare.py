@@ -8,6 +8,9 @@ import embedcache
 from embedcache_cli.output import Json, counted, print_json, print_table
 from embedcache_cli.probe_printing import SHOWN
 
+OF_MASKS = ("dice", "jaccard")
+"""Figures of segmentations that are printed unless others are asked for."""
+
 if TYPE_CHECKING:
     from embedcache import ComparedResults
 
@@ -19,13 +22,18 @@ def command(
     label: Annotated[str | None, typer.Option(help="Only this class; macro is the average.")] = None,
     metrics: Annotated[str | None, typer.Option(help="These metrics, with commas; all for every one.")] = None,
     task: Annotated[str | None, typer.Option(help="Of the results given, those that answer this task.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of the results given, those that were tested on this dataset.")
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Of patients, for what is bootstrapped.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     json: Json = False,
 ) -> int:
     """Paired tests between results: every pair, differences with 95% intervals by patient, p after Holm's correction."""
     names = None if metrics in (None, "all") else tuple(name.strip() for name in str(metrics).split(","))
-    found = embedcache.compare_results(results, label=label, metrics=names, resamples=resamples, seed=seed, task=task)
+    found = embedcache.compare_results(
+        results, label=label, metrics=names, resamples=resamples, seed=seed, task=task, dataset=dataset
+    )
     if json:
         print_json(found)
     else:
@@ -44,7 +52,7 @@ def print_comparison(found: "ComparedResults", everything: bool, of_classes: boo
     columns = [
         c
         for c in found.columns
-        if (everything or c.metric in SHOWN) and (of_classes or c.label in ("macro", "all", found.task))
+        if (everything or c.metric in (*SHOWN, *OF_MASKS)) and (of_classes or c.label in ("macro", "all", found.task))
     ]
     rows = [
         (

@@ -8,7 +8,7 @@ import typer
 import embedcache
 from embedcache_cli.asking import label_options, numbers, place, takes
 from embedcache_cli.output import Json, counted, print_json, print_table, tell, tell_stage
-from embedcache_cli.probe_printing import figure
+from embedcache_cli.probe_printing import figure, print_notes
 
 if TYPE_CHECKING:
     from embedcache import DatasetOptions, PatchProbeConfig, Result
@@ -99,9 +99,7 @@ def print_result(result: "Result") -> None:
     ]
     print_table(("class", "head", *(name.replace("_", " ") for name in SHOWN)), rows)
     print(f"in brackets: 95% intervals over {counted(counts['test_patients'], 'patient')} of the test part")
-    for label in labels:
-        if cells["dice", label].note:
-            print(f"{label}: {cells['dice', label].note}")
+    print_notes([cells[name, label] for label in labels for name in SHOWN])
     for warning in result.warnings:
         tell(f"note: {warning}")
     print(result.path)

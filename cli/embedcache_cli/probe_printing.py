@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from embedcache_cli.output import counted, print_table, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import embedcache
     from embedcache import Repetition
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "f1", "brier", "r2", "mae", "pearson")
 """Metrics that are printed; a terminal has no room for all."""
+OF_ROWS = ("few patients", "left out as undefined", "undefined")
+"""How notes begin that are of a class's rows, and so of all of its figures."""
 
 
 def print_repetition(done: "Repetition") -> None:
@@ -73,7 +75,8 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     for label in labels:
         of_label = [cells[label, name] for name in names if (label, name) in cells]
         first = of_label[0]
-        positives = f"{first.n:,}" if of_rows or label in ("macro", "all") else f"{first.positives:,} of {first.n:,}"
+        rows_there = f"{first.n:,}" if of_rows else counted(first.n, "row")
+        positives = rows_there if of_rows or label in ("macro", "all") else f"{first.positives:,} of {first.n:,}"
         rows.append((label, positives, *(figure(cells.get((label, name))) for name in names)))
     print_table(("class", "rows" if of_rows else "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
@@ -82,15 +85,24 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     more = [name.replace("_", " ") for name in there if name not in SHOWN]
     if more:
         print(f"in the file too: {', '.join(more)}")
-    notes: dict[str, list[str]] = {}
+    print_notes([cells[label, name] for label in labels for name in names if name != "f1" and (label, name) in cells])
+
+
+def print_notes(metrics: "Sequence[Metric]") -> None:
+    """A line for each note, with the classes that it is of, and the figures unless it is of the rows that all of them share."""
+    named_by_macro = any("few patients in" in m.note for m in metrics if m.label == "macro")
+    figures_of: dict[tuple[str, str], list[str]] = {}
     for m in metrics:
-        for note in m.note.split("; ") if m.name in names and m.name != "f1" else ():
-            if note == "few patients" and "macro" in labels:
-                continue  # the macro average's note names them all
-            if note and m.label not in notes.setdefault(note, []):
-                notes[note].append(m.label)
-    for note, told in notes.items():
-        print(f"{', '.join(told)}: {note}")
+        for note in m.note.split("; ") if m.note else ():
+            if note == "few patients" and named_by_macro:
+                continue
+            figures_of.setdefault((note, m.label), []).append(m.name.replace("_", " "))
+    told: dict[tuple[str, str], list[str]] = {}
+    for (note, label), figures in figures_of.items():
+        every = note.startswith(OF_ROWS) and len(figures) == sum(m.label == label for m in metrics)
+        told.setdefault((note, "" if every else f" ({', '.join(figures)})"), []).append(label)
+    for (note, of), there in told.items():
+        print(f"{', '.join(there)}{of}: {note}")
 
 
 def figure(metric: "Metric | None") -> str:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from embedcache.backbones.known import did_you_mean
 from embedcache.errors import InputError, MissingPackageError
 
 OF_FAMILY = {"timm": "timm/"}
@@ -56,7 +57,8 @@ def one_line(name: str, revision: str | None, unreachable: str) -> Iterator[None
         yield
     except HFValidationError:
         raise InputError(
-            f"backbone {name!r} is neither a folder here nor a hub name such as facebook/dinov2-small."
+            f"backbone {name!r} is neither a folder here nor a hub name such as facebook/dinov2-small"
+            f"{did_you_mean(name) or '.'}"
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise InputError(unreachable) from None
@@ -68,7 +70,8 @@ def one_line(name: str, revision: str | None, unreachable: str) -> Iterator[None
         raise InputError(f"backbone {name!r} has no revision {revision!r}; give a branch, a tag or a commit.") from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"backbone {wanted} is no folder here and not on the hub; check the name (or `hf auth login`)."
+            f"backbone {wanted} is no folder here and not on the hub; check the name (or `hf auth login`)"
+            f"{did_you_mean(name) or '.'}"
         ) from None
     except HfHubHTTPError as e:
         raise InputError(

@@ -5,6 +5,7 @@ transformers' configurations, on a model's page or in its paper; what was not is
 run here: without a classifier, a text tower or a decoder.
 """
 
+import difflib
 from dataclasses import dataclass
 
 APACHE, MIT, BSD, NC = "Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-NC-4.0"
@@ -72,6 +73,8 @@ class KnownBackbone:
     """What the study did with it, where that needs saying."""
 
 
+NAMED = ("patches", "pixels", "timm")
+"""What stands before the colon of a name."""
 KNOWN: tuple[KnownBackbone, ...] = (
     # the study's
     KnownBackbone(
@@ -245,3 +248,18 @@ KNOWN: tuple[KnownBackbone, ...] = (
 def find_known(name: str) -> KnownBackbone | None:
     """The checkpoint of that name, None where it is none of KNOWN."""
     return next((known for known in KNOWN if known.name == name), None)
+
+
+def did_you_mean(name: str) -> str:
+    """`; did you mean 'facebook/dinov2-small'?` for a name near a known one, with its organisation or without; "" else."""
+    family, colon, argument = name.partition(":")
+    if find_known(name) is not None:
+        return ""
+    if colon and family not in NAMED and (near := difflib.get_close_matches(family, NAMED, n=1)):
+        return f"; did you mean '{near[0]}:{argument}'?"
+    # a whole name must be nearer: other checkpoints of an organisation differ in a number alone
+    whole, short = {known.name: known.name for known in KNOWN}, {k.name.rpartition("/")[2]: k.name for k in KNOWN}
+    for names, cutoff in ((whole, 0.9), ({} if "/" in name else short, 0.8)):
+        if near := difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
+            return f"; did you mean {names[near[0]]!r}?"
+    return ""

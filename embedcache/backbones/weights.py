@@ -15,6 +15,7 @@ from typing import Any
 from embedcache.backbones.carried import carried_weights
 from embedcache.backbones.digest import weights_digest
 from embedcache.backbones.hub import UNREACHABLE, hub_name, need_hub, one_line
+from embedcache.backbones.known import did_you_mean
 from embedcache.errors import InputError
 
 CONFIG = "config.json"
@@ -145,7 +146,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
     wanted = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
     unreachable = (
         f"backbone {wanted} {UNREACHABLE}: put {CONFIG}, {PROCESSOR} and {WEIGHTS[0]} into a folder and give its path, or "
-        "carry what `embedcache weights pull` fetches elsewhere and give its folder as --weights."
+        f"carry what `embedcache weights pull` fetches elsewhere and give its folder as --weights{did_you_mean(name) or '.'}"
     )
     with one_line(name, revision, unreachable):
         folder = fetch("model*.safetensors", WEIGHTS[1])

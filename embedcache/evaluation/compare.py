@@ -16,10 +16,14 @@ from embedcache.errors import InputError, suggest
 from embedcache.evaluation.estimates import Estimates
 from embedcache.evaluation.estimating import estimate, in_common
 from embedcache.evaluation.holm import best_set, holm
-from embedcache.evaluation.measured import Measured, read_measured, titles_of
+from embedcache.evaluation.measured import Measured, Tested, read_tested, titles_of
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER
 from embedcache.evaluation.paired import NEVER_TESTED, RESAMPLES, Comparison, compare_estimates, compare_scores
+from embedcache.evaluation.paired_overlap import Overlap, compare_overlaps
+from embedcache.evaluation.result_table import datasets_of
+from embedcache.evaluation.results import read_result
 from embedcache.evaluation.statistics import Patients
+from embedcache.types import Result
 
 ALPHA = 0.05
 
@@ -70,29 +74,24 @@ def compare_results(
     resamples: int = RESAMPLES,
     seed: int = 0,
     task: str | None = None,
+    dataset: str | None = None,
 ) -> ComparedResults:
     """Test every pair of two or more results (their JSONs) that were measured on the same test rows with the same labels.
 
-    label: only this class (`macro` is one); metrics: only these; task: only results that answer it. AUROC of a class by
-    Obuchowski's clustered covariance, all else by a paired bootstrap over patients. Raises InputError where results can not be
-    compared, saying what differs, and UnknownNameError for a class, metric or task that they have not.
+    label: only this class (`macro` is one); metrics: only these; task: only results that answer it; dataset: only those that were
+    tested on it. AUROC of a class by Obuchowski's clustered covariance, all else by a paired bootstrap over patients; of
+    segmentations Dice and Jaccard, from the Dice of each sample. Raises InputError where results can not be compared, saying
+    what differs, and UnknownNameError for a class, metric, task or dataset that they have not.
     """
-    read = [read_measured(path) for path in results]
-    if task is not None:
-        there = [one.result.task.name for one in read]
-        if task not in there:
-            raise suggest("task of these results", task, there)
-        read = [one for one in read if one.result.task.name == task]
-    if len(read) < 2:
-        of = "" if task is None else f" of task {task!r}"
-        raise InputError(f"a comparison takes two results or more. Got {len(read)}{of}.")
+    chosen = _choose([read_result(Path(path)) for path in results], task, dataset)
+    read = [read_tested(result) for result in chosen]
     return compare_measured(
         read, titles_of([one.result for one in read]), label=label, metrics=metrics, resamples=resamples, seed=seed
     )
 
 
 def compare_measured(
-    read: Sequence[Measured],
+    read: Sequence[Tested],
     names: tuple[str, ...],
     *,
     label: str | None = None,
@@ -101,10 +100,12 @@ def compare_measured(
     seed: int = 0,
 ) -> ComparedResults:
     """The same for results that were read, two or more, by these names, no two alike."""
+    datasets = sorted({_tested_on(one.result) for one in read})
     for other in read[1:]:
-        _check_alike(read[0], other)
+        _check_alike(read[0], other, datasets)
     pairs = list(combinations(range(len(read)), 2))
-    estimates = _Estimates(read, resamples, seed)
+    measured = [one for one in read if isinstance(one, Measured)]
+    estimates = _Estimates(measured, resamples, seed) if measured else _Overlaps(read, resamples, seed)
     found = [{(c.metric, c.label): c for c in estimates.compare(a, b)} for a, b in pairs]
     shared = [key for key in found[0] if all(key in pair for pair in found)]
     for what, asked, known in (
@@ -125,6 +126,41 @@ def compare_measured(
         len(set(first.test.patient.tolist())),
         tuple(_column(key, names, pairs, tuple(pair[key] for pair in found)) for key in kept),
     )
+
+
+def _choose(results: list[Result], task: str | None, dataset: str | None) -> list[Result]:
+    """Two results or more of one task: those of `task` and `dataset`, told by their JSONs alone."""
+    for what, asked, of in (("task", task, _task_of), ("dataset", dataset, _tested_on)):
+        if asked is not None:
+            there = {of(result) for result in results}
+            if asked not in there:
+                raise suggest(f"{what} of these results", asked, there)
+            results = [result for result in results if of(result) == asked]
+    if len(results) < 2:
+        of_task = "" if task is None else f" of task {task!r}"
+        of_dataset = "" if dataset is None else f" of dataset {dataset}"
+        raise InputError(f"a comparison takes two results or more. Got {len(results)}{of_task}{of_dataset}.")
+    tasks, datasets = (sorted({of(result) for result in results}) for of in (_task_of, _tested_on))
+    if len(tasks) > 1:
+        also = f", and are of datasets {_listed(datasets)}" if len(datasets) > 1 else ""
+        raise InputError(
+            f"{len(results)} results can not be compared: they answer tasks {_listed([repr(name) for name in tasks])}{also}; "
+            f"choose one with --task NAME{' and --dataset NAME' if also else ''}."
+        )
+    return results
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _task_of(result: Result) -> str:
+    return result.task.name
+
+
+def _tested_on(result: Result) -> str:
+    return datasets_of(result)[-1]
 
 
 class _Estimates:
@@ -162,6 +198,20 @@ class _Estimates:
         )  # fmt: skip
 
 
+class _Overlaps:
+    """The same of segmentations, from the Dice of each sample."""
+
+    def __init__(self, read: Sequence[Tested], resamples: int, seed: int) -> None:
+        self.classes = read[0].test.classes
+        self.patients = Patients.of(read[0].test.patient)
+        self.held = np.asarray((read[0].test.label == 1).any(axis=0))
+        self.made = [Overlap.of(one.test.score, self.held, self.patients, resamples, seed) for one in read]
+
+    def compare(self, i: int, j: int) -> tuple[Comparison, ...]:
+        """Result i against result j."""
+        return compare_overlaps(self.made[i], self.made[j], self.classes, self.held, self.patients)
+
+
 def _column(
     key: tuple[str, str], names: tuple[str, ...], pairs: list[tuple[int, int]], compared: tuple[Comparison, ...]
 ) -> Column:
@@ -178,22 +228,23 @@ def _column(
     return Column(metric, label, tuple(values.tolist()), compared, told, best)
 
 
-def _check_alike(a: Measured, b: Measured) -> None:
-    """Raise InputError unless both tested the same rows of the same labels."""
+def _check_alike(a: Tested, b: Tested, datasets: Sequence[str]) -> None:
+    """Raise InputError unless both tested the same rows of the same labels; datasets: those that all results are of."""
 
     def refuse(what: str) -> None:
         raise InputError(f"{a.file} and {b.file} can not be compared: {what}.")
 
-    if (a.result.task.name, a.kind) != (b.result.task.name, b.kind):
-        refuse(
-            f"they answer tasks {a.result.task.name!r} and {b.result.task.name!r}; --task NAME takes those of one task alone"
-        )
+    if a.result.task.kind != b.result.task.kind:
+        refuse(f"task {a.result.task.name!r} is {a.result.task.kind} in one and {b.result.task.kind} in the other")
     if a.test.classes != b.test.classes:
-        refuse(f"their classes are {', '.join(a.test.classes)} and {', '.join(b.test.classes)}")
+        alike = "; --mask-values names them alike" if a.result.task.kind == "segmentation" else ""
+        refuse(f"their classes are {', '.join(a.test.classes)} and {', '.join(b.test.classes)}{alike}")
     if a.result.level != b.result.level:
         refuse(f"one scores a {a.result.level}, the other a {b.result.level}; give both the same --pool")
     ours, theirs = (set(zip(t.sample.tolist(), t.slice.tolist(), strict=True)) for t in (a.test, b.test))
     if ours != theirs:
+        if _tested_on(a.result) != _tested_on(b.result):
+            refuse(f"they are of datasets {_listed(datasets)}; choose one with --dataset NAME")
         refuse(
             f"they tested other rows ({len(ours)} and {len(theirs)}, {len(ours & theirs)} of them in both); "
             "give both the same --split"
@@ -202,3 +253,8 @@ def _check_alike(a: Measured, b: Measured) -> None:
         refuse("they name other patients for the same samples")
     if not np.array_equal(a.test.label, b.test.label, equal_nan=True):
         refuse("the labels of the same rows are not the same; run the older one again")
+    # the digest is of the masks of all parts, so that of another split says nothing
+    if a.result.inputs["split"] == b.result.inputs["split"] and a.result.inputs.get("masks") != b.result.inputs.get(
+        "masks"
+    ):
+        refuse("the masks of the same rows are not the same; run the older one again")

@@ -15,22 +15,28 @@ from embedcache.types import Result
 
 
 @dataclass(frozen=True)
-class Measured:
+class Tested:
     """A result with its test rows, in the order of sample and slice."""
 
     result: Result
-    kind: ProbeKind
     test: Predictions
-    threshold: float
-    """The probe's own, above which a score says positive."""
-    score_name: str
-    before: BeforeRefit
-    """What thresholds came from."""
 
     @property
     def file(self) -> str:
         """Name of the result's JSON."""
         return Path(self.result.path).name
+
+
+@dataclass(frozen=True)
+class Measured(Tested):
+    """The same of classes or numbers, with what their scores mean."""
+
+    kind: ProbeKind
+    threshold: float
+    """The probe's own, above which a score says positive."""
+    score_name: str
+    before: BeforeRefit
+    """What thresholds came from."""
 
 
 def read_measured(path: str | Path) -> Measured:
@@ -43,14 +49,24 @@ def read_measured(path: str | Path) -> Measured:
             f"{name} is of a {result.task.kind} task; only results of classes and of numbers are measured again."
         )
     predictions = read_predictions(result)
-    test, validation = predictions.of("test"), predictions.of("validation")
-    if (test.patient == "").any():
-        raise InputError(f"{name} does not say whose rows it tested; run the probe again with --force.")
-    order = np.lexsort((test.slice, np.array(test.sample.tolist()))).astype(np.int64)
-    test = test.take(order)
+    test, validation = _test_rows(predictions, name), predictions.of("validation")
     without = WITHOUT.get(result.inputs["config"].get("select", ""), "")
     before = BeforeRefit(validation.label, validation.score, test.before, without)
-    return Measured(result, kinds[0], test, result.chosen["threshold"], result.chosen["scores_are"], before)
+    return Measured(result, test, kinds[0], result.chosen["threshold"], result.chosen["scores_are"], before)
+
+
+def read_tested(result: Result) -> Tested:
+    """A result of any task that was read, with its test rows: of a segmentation the Dice of each sample and class."""
+    if result.task.kind == "segmentation":
+        return Tested(result, _test_rows(read_predictions(result), Path(result.path).name))
+    return read_measured(result.path)
+
+
+def _test_rows(predictions: Predictions, name: str) -> Predictions:
+    test = predictions.of("test")
+    if (test.patient == "").any():
+        raise InputError(f"{name} does not say whose rows it tested; run the probe again with --force.")
+    return test.take(np.lexsort((test.slice, np.array(test.sample.tolist()))).astype(np.int64))
 
 
 def titles_of(results: list[Result]) -> tuple[str, ...]:

@@ -28,8 +28,11 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "mae": False,
     "pearson": True,
     "spearman": True,
+    "dice": True,
+    "jaccard": True,
+    "dice_jaccard_mean": True,
 }
-"""Of every figure of a probe's result, whether more of it is better."""
+"""Of every figure that results are compared by, whether more of it is better."""
 OF_NUMBERS = ("r2", "mae", "pearson", "spearman")
 """Those of a numeric task; it has none of the others."""
 

@@ -188,10 +188,10 @@ def _by_bootstrap(a: Estimate, b: Estimate, n: int, patients: int, note: str) ->
     each = a.drawn - b.drawn, a.left_out - b.left_out
     if a.label == ALL:
         note = a.note or note
-    return _resampled(a.name, a.label, a.value, b.value, *each, smaller, n, patients, note)
+    return compare_resampled(a.name, a.label, a.value, b.value, *each, smaller, n, patients, note)
 
 
-def _resampled(
+def compare_resampled(
     name: str,
     label: str,
     a: float,
@@ -203,6 +203,10 @@ def _resampled(
     patients: int,
     few: str,
 ) -> Comparison:
+    """A figure of two results from its differences on resamples (r,) and without each patient (patients,), NaN where undefined.
+
+    smaller: patients that the figure rests on; n, patients: of the rows; few: what else its note says.
+    """
     low = high = p = None
     defined = drawn[~np.isnan(drawn)]
     if smaller < 2 or not len(defined):
@@ -236,7 +240,7 @@ def _compare_values(
     inside = Patients.of(patients.code[known])
     first, second = (resampled_values(truth[known], p[known], inside, resamples, seed) for p in (a, b))
     return tuple(
-        _resampled(
+        compare_resampled(
             figure, name, float(first.value[i]), float(second.value[i]), first.bootstrap[i] - second.bootstrap[i],
             first.left_out[i] - second.left_out[i],
             inside.count, int(known.sum()), inside.count, _few(inside.count),

@@ -104,7 +104,7 @@ def run_patch_probe(config: PatchProbeConfig, progress: Progress | None = None) 
             "numpy": np.__version__,
             "solver": f"scipy {scipy.__version__} L-BFGS-B",
         },
-        warnings=_warnings(question, choice, head),
+        warnings=(*_warnings(question, choice, head), *_beside_floors(question, metrics, counts, mean_counts)),
         source=source_of(question.cache),
     )
     predictions = _predictions(question, choice.counts, counts)
@@ -246,6 +246,29 @@ def _warnings(question: PatchQuestion, choice: _Choice, head: FittedPatchLinear)
     if partial:
         found.append(f"{partial} volumes are measured without their quarantined slices.")
     return tuple(found)
+
+
+def _beside_floors(question: PatchQuestion, metrics: tuple[Metric, ...], counts: Counts, mean: Counts) -> Iterator[str]:
+    """What a Dice of 0, or one below that of the positions, means; counts of the test samples by the head and the mean mask."""
+    names = question.classes.names
+    dice = {(m.name, m.label): m.value for m in metrics if m.value is not None}
+    defined = [name for name in names if ("dice", name) in dice]
+    absent, blank = (
+        [name for j, name in enumerate(names) if name in defined and not Overlaps.of(c).predicted[:, j].any()]
+        for c in (counts, mean)
+    )
+    # of a class that no training mask holds, more is said elsewhere
+    silent = [name for j, name in enumerate(names, 1) if name in absent and question.targets.mean[..., j].any()]
+    if silent:
+        yield f"the head predicted no {', no '.join(silent)} anywhere in the test part, so its Dice there is 0."
+    if blank:
+        what = "background everywhere" if len(blank) == len(defined) else f"without {', '.join(blank)}"
+        yield f"the mean mask is {what}, since no place lies inside most masks; its Dice of 0 is no floor."
+    below = [name for name in defined if dice["dice", name] < dice[f"{POSITION}dice", name]]
+    if below:
+        yield (
+            f"Dice of {', '.join(below)} lies below the position floor: the tokens add nothing over where things usually lie."
+        )
 
 
 def _predictions(question: PatchQuestion, validation: Counts, test: Counts) -> Predictions:

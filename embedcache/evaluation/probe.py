@@ -191,7 +191,10 @@ def _chosen(question: Question, choice: Choice, model: Model) -> dict[str, Any]:
 def _warnings(
     question: Question, choice: Choice, model: Model, features: Features, config: ProbeConfig
 ) -> tuple[str, ...]:
-    found = list(choice.warnings) + [f"refit: {line}" for line in model.fitted.diagnostics.warnings]
+    found = list(choice.warnings)
+    found += [
+        f"refit: {line}" for line in model.fitted.diagnostics.warnings if not any(w.endswith(line) for w in found)
+    ]
     name = question.probe.parameter
     if config.pool_by is None and question.pool_by is not None:
         found.append(pooled_by_patient(question.task))

@@ -58,8 +58,8 @@ class ProbeConfig:
     views: int = 0
     """Fit on this many cached views of each row too, from the stores that lie beside this one."""
     pool: str | None = "mean"
-    """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`, `middle-N`, `top-K`; None leaves slices
-    apart. A probe that pools by itself (attention) takes the default."""
+    """How the slices of a sample become one vector: `mean`, `max`, `mean+max`, `middle`, `middle-N`, `top-K`; None or `none`
+    leaves slices apart. A probe that pools by itself (attention) takes the default."""
     pool_by: str | None = None
     """What slices are pooled over: `patient`, or all of a patient's that share a value of a column of the labels or of the table
     that `labels` names (a study, a breast); None is a sample, but a patient where the task is of patients."""

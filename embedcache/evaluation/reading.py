@@ -28,8 +28,10 @@ BAGS = "bags"
 
 def settle_pool(pool: str | None, probe: Probe, name: str, task: Task) -> str | None:
     """How slices are pooled: as asked, or not at all for a probe that does it itself. Raises InputError, UnknownNameError."""
+    if pool == "none":  # as the command line calls it
+        pool = None
     if pool is not None:  # who takes bags takes nothing else, so nobody is offered them
-        Pooling.parse(pool, [way for way in POOLS if way != BAGS])
+        Pooling.parse(pool, [*(way for way in POOLS if way != BAGS), "none"])
     if not isinstance(probe, FitsBags):
         if pool == BAGS:
             raise InputError(f"probe {name!r} takes one vector per sample, not a bag of slices; use another --pool.")

@@ -31,6 +31,8 @@ Counts = npt.NDArray[np.int64]
 
 FIGURES = ("dice", "jaccard", "dice_jaccard_mean", "dice_pooled", "jaccard_pooled")
 """Per sample (the mean over samples), the study's own figure, and over the pixels of all samples together."""
+PER_SAMPLE = FIGURES[:3]
+"""Those that the Dice of each sample decides."""
 
 _PIXELS_AT_ONCE = 1 << 17
 """Of a slice: its 64-bit numbers then stay in the cache, where those of a whole radiograph would be fresh memory."""
@@ -110,17 +112,15 @@ def measure_overlap(
     def figures(weights: Matrix) -> Matrix:
         """(r, figure, class or macro), flat."""
         pooled = overlaps.summed(weights)
-        mean = [
-            ratio(weights @ np.nan_to_num(values), weights @ defined.astype(np.float64)) for values in (dice, jaccard)
-        ]
-        found = np.stack([*mean, (mean[0] + mean[1]) / 2, pooled.dice(), pooled.jaccard()], axis=1)
+        found = np.stack([*means(weights, dice, jaccard), pooled.dice(), pooled.jaccard()], axis=1)
         found[..., ~held] = np.nan
-        return np.concatenate([macro(found)[..., None], found], axis=2).reshape(len(weights), -1)
+        return after_macro(found)
 
     value = figures(np.ones((1, len(counts))))[0]
     drawn = resample(figures, patients, resamples, seed)
     undefined = [name for name, known in zip(classes, held.tolist(), strict=True) if not known]
     having = [patients.having(np.asarray(defined[:, j], dtype=np.bool_)) for j in range(len(classes))]
+    supports = supports_of(drawn.jackknife, having, held)
     found = []
     for f, name in enumerate(FIGURES):
         for j, label in enumerate(("macro", *classes)):
@@ -133,10 +133,7 @@ def measure_overlap(
                 figure, interval, note = None, Interval(None, None, BCA), f"undefined: in {said}"
             else:
                 figure, left_out = float(value[i]), drawn.jackknife[:, i]
-                support = float(having[j - 1])
-                if j == 0:
-                    own = [spread(drawn.jackknife[:, i + 1 + c]) for c in np.flatnonzero(held).tolist()]
-                    support = patients_together(np.array(own), [having[c] for c in np.flatnonzero(held).tolist()])
+                support = supports[i]
                 z = widened(left_out, support)
                 interval = bca_interval(figure, drawn.bootstrap[:, i], left_out, support, error=True, z=z)
                 note = _note(interval, support, int((~rows).sum()), undefined if j == 0 else [])
@@ -147,6 +144,34 @@ def measure_overlap(
                 )
             )  # fmt: skip
     return tuple(found)
+
+
+def means(weights: Matrix, dice: Matrix, jaccard: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """The figures of PER_SAMPLE of each class under weights (r, n) of the samples: (r, n_classes) each.
+
+    dice and jaccard (n, n_classes), NaN where a sample has neither mask nor prediction, and is left out.
+    """
+    defined = (~np.isnan(dice)).astype(np.float64)
+    of_dice, of_jaccard = (ratio(weights @ np.nan_to_num(values), weights @ defined) for values in (dice, jaccard))
+    return of_dice, of_jaccard, (of_dice + of_jaccard) / 2
+
+
+def after_macro(figures: Matrix) -> Matrix:
+    """(r, figures, n_classes) with the macro average of each figure before its classes, flat: (r, figures * (1 + n_classes))."""
+    return np.concatenate([macro(figures)[..., None], figures], axis=2).reshape(len(figures), -1)
+
+
+def supports_of(left_out: Matrix, having: list[int], held: npt.NDArray[np.bool_]) -> list[float]:
+    """How many patients each figure of `after_macro` rests on; left_out (patients, figures): without each patient.
+
+    having: patients of each class; held: which classes have a figure. A macro average rests on those of its classes together.
+    """
+    there = np.flatnonzero(held).tolist()
+    found: list[float] = []
+    for first in range(0, left_out.shape[1], len(having) + 1):
+        own = np.array([spread(left_out[:, first + 1 + c]) for c in there])
+        found += [patients_together(own, [having[c] for c in there]), *map(float, having)]
+    return found
 
 
 def _note(interval: Interval, patients: float, empty: int, undefined: list[str]) -> str:

@@ -1,6 +1,6 @@
 """What validation chooses: the vector and the hyper-parameter, by models that never saw the rows that they are judged on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -181,7 +181,7 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
         i = int(tied[np.argmin([_brier(truth, best.scores[t], best.model.fitted.score_name) for t in tied])])
     value = best.model.fitted.values[i]
     record = {path.features: _record(path) for path in paths}
-    warnings = [f"{path.features}: {line}" for path in paths for line in path.model.fitted.diagnostics.warnings]
+    warnings = _said_by(paths)
     if 2 * len(tied) > len(best.found) > 2:
         judged = Patients.of(validation.groups).count
         taken = "the one with the best probabilities there" if probable else "the smoothest"
@@ -211,6 +211,15 @@ def _brier(truth: Matrix, scores: Matrix, score_name: str) -> float:
     counted = known.sum(axis=0)
     of_label = np.where(known, squared, 0.0).sum(axis=0) / np.maximum(counted, 1)
     return float(of_label[counted > 0].mean()) if counted.any() else np.inf
+
+
+def _said_by(paths: Sequence[_Path]) -> list[str]:
+    """What the fits say of themselves, by their features; what several all say, once."""
+    lines = [path.model.fitted.diagnostics.warnings for path in paths]
+    shared = [line for line in lines[0] if len(lines) > 1 and all(line in others for others in lines)]
+    return shared + [
+        f"{path.features}: {line}" for path, own in zip(paths, lines, strict=True) for line in own if line not in shared
+    ]
 
 
 _BY_WHAT = {

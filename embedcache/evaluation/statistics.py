@@ -23,6 +23,7 @@ BCA = "BCa over patients"
 FISHER = "Fisher's z, patients resampled"
 WILSON = "Wilson, clustered by patient"
 EXACT = "exact binomial bound over patients"
+BOUNDED = "whichever patients are drawn, so the interval is bounded by their number alone"
 CUT_OFF = "cut off at the extreme resample"
 
 Z = float(ndtri(0.5 + CONFIDENCE / 2))
@@ -66,12 +67,15 @@ class Patients:
 
 
 def degenerate_interval(value: float, patients: float, method: str) -> Interval:
-    """The interval of a figure without any spread: exact at 0 and 1, the value itself where all scores tie."""
+    """The interval of a figure without any spread: exact at 0 and 1, the value itself where all scores tie.
+
+    The note is of figures of every kind, and is no praise: a figure of 1 on three patients has a low bound.
+    """
     if value > 1 - 1e-12:
-        return Interval(float(TAIL ** (1 / patients)), 1.0, EXACT, "no spread: everything is in order")
+        return Interval(float(TAIL ** (1 / patients)), 1.0, EXACT, f"no spread: 1 {BOUNDED}")
     if value < 1e-12:
-        return Interval(0.0, float(1 - TAIL ** (1 / patients)), EXACT, "no spread: nothing is in order")
-    return Interval(value, value, method, "no spread: scores tie")
+        return Interval(0.0, float(1 - TAIL ** (1 / patients)), EXACT, f"no spread: 0 {BOUNDED}")
+    return Interval(value, value, method, "no spread: the same whichever patients are drawn")
 
 
 def fisher_interval(value: float, bootstrap: Matrix, patients: int) -> Interval:

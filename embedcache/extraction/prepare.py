@@ -213,8 +213,6 @@ def read_dataset(config: ExtractConfig) -> tuple[DatasetInfo, tuple[str, ...], S
     chosen = select(
         everything, opened.columns(), limit=config.limit, where=config.where, sample_list=config.sample_list
     )
-    if not len(chosen):
-        raise InputError(f"no sample of {opened.info.name} is left by --limit, --where or --sample-list.")
     notices = tuple(opened.notices)
     if len(chosen) == len(everything):
         return opened.info, notices, everything, opened.labels()

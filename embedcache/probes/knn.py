@@ -174,7 +174,7 @@ class NearestNeighbourProbe:
             apart = Apart(group[kept], group[kept])
             found = nearest(rows, rows, int(max(values)), apart, self.search, self.device)
             tables = count_labels(labels[kept], found.row, [int(k) for k in values])
-        told = Diagnostics(software={"search": _software(self.search, self.device)})
+        told = Diagnostics(self._cut_short(values, len(X)), software={"search": _software(self.search, self.device)})
         return FittedNeighbours(
             values,
             rows,
@@ -188,6 +188,16 @@ class NearestNeighbourProbe:
             self.device,
             tables,
             told,
+        )
+
+    def _cut_short(self, values: tuple[float, ...], n_train: int) -> tuple[str, ...]:
+        """What is said where `grid` took a k that was asked for as the number of rows; of the default grid, nothing."""
+        over = sorted({k for k in self.k if k > n_train})
+        if self.k == K_GRID or not over or n_train not in values:
+            return ()
+        are = "is" if len(over) == 1 else "are"
+        return (
+            f"k = {', '.join(map(str, over))} {are} above the {n_train} rows to search, and taken as k = {n_train}.",
         )
 
 

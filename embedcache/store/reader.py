@@ -75,8 +75,8 @@ class FeatureCache:
         check_sizes(objects, root)
         if not allow_partial and not any(root.complete.values()):
             raise IncompleteStoreError(
-                f"{folder.name} is not finished; run the same `embedcache extract` again to resume it, "
-                "or open it with allow_partial=True."
+                f"{folder.name} is not finished; run the same `embedcache extract` again to resume it. "
+                "From Python, FeatureCache.open(STORE, allow_partial=True) reads what is there so far."
             )
         return cls(folder, objects, root, allow_partial)
 

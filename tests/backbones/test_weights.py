@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcache.backbones.known import did_you_mean
 from embedcache.backbones.weights import find_weights, weight_files
 from embedcache.errors import InputError
 
@@ -84,6 +85,7 @@ def test_neither_a_folder_nor_a_hub_name(name: str) -> None:
 
 HUB = """
 import json, sys
+from embedcache.backbones.known import did_you_mean
 from embedcache.backbones.weights import find_weights
 from embedcache.errors import InputError
 def answer(name, revision=None):
@@ -123,3 +125,27 @@ def test_hub_names_come_from_the_hubs_cache_and_absent_ones_are_one_line(folder:
     assert "put config.json, preprocessor_config.json and model.safetensors into a folder and give its path" in absent
     assert "\n" not in absent
     assert not torch_was_imported
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("pixel:32", "pixels:32"),
+        ("dinov2-small", "facebook/dinov2-small"),
+        ("facebook/dinov2-smal", "facebook/dinov2-small"),
+        ("resnet-50", "microsoft/resnet-50"),
+    ],
+)
+def test_a_name_that_is_nearly_one_gets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, meant: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=f"did you mean '{meant}'") as error:
+        find_weights(name)
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["facebook/dinov2-small", "org/tiny", "microsoft/resnet-18", "a:b"])
+def test_other_names_get_no_hint(name: str) -> None:
+    assert did_you_mean(name) == ""

@@ -89,7 +89,7 @@ REFUSED = {
         r"--layers takes whole numbers.*'top'",
     ),
     "probe of features not there": ("probe knn {store} --task bright --features all", r"'all'.*cls, cls\+mean"),
-    "probe with another pooling": ("probe knn {store} --task bright --pool men", r"'men'; did you mean 'mean'"),
+    "probe with another pooling": ("probe knn {store} --task bright --pool men", r"'men'; did you mean 'mean'.*, none"),
     "probe of a split not there": ("probe knn {store} --task bright --split gone", r"no split file gone"),
     "probe of labels not there": ("probe knn {store} --task bright --labels {bad}/gone.csv", r"no table gone\.csv"),
     "probe of foreign labels": (

@@ -49,7 +49,7 @@ def test_results_of_several_tasks_are_compared_by_one(cli: Any, tmp_path: Path) 
     paths.append(embedcache.probe(ProbeConfig("ridge", made.store, "age", resamples=20)).path)
     refused = cli("compare", *paths)
     assert refused.code == 2
-    assert "--task NAME takes those of one task alone" in refused.err
+    assert "choose one with --task NAME" in refused.err
     assert cli("compare", *paths, "--task", "findings", "--resamples", "99").code == 0
     assert "takes two results or more. Got 1 of task 'age'" in cli("compare", *paths, "--task", "age").err
     assert "did you mean 'age'" in cli("compare", *paths, "--task", "agee").err

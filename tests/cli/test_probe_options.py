@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LabelledStore:
         ),
         (("probe", "attention", "STORE", "--lr=-1"), "error: lr must be above 0. Got -1.0."),
         (("probe", "linear", "STORE", "--lr", "1e300"), "error: lr must be at most 1e+06. Got 1e+300."),
-        (("probe", "knn", "STORE", "--pool", "foo"), "There is: max, mean, mean+max, middle, middle-N, top-K."),
+        (("probe", "knn", "STORE", "--pool", "foo"), "There is: max, mean, mean+max, middle, middle-N, none, top-K."),
         (("probe", "knn", "STORE", "--features", "pooled"), "no pooled vector of the backbone's own, but cls and mean"),
         (("probe", "all", "STORE", "--features", "pooled"), "none of the 2 cells can be answered; the first: "),
     ],

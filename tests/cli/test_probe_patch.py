@@ -68,6 +68,15 @@ def test_it_says_what_was_chosen_and_how_far_the_floors_lie(cli: Cli, made: Made
     assert document["path"] in done.out
 
 
+def test_two_heads_are_compared(cli: Cli, made: Made) -> None:
+    asked = ("probe", "patch-linear", made.store, "--root", made.table, "--mask-values", "255=block", "--json", "--C")
+    paths = [cli(*asked, C).document["path"] for C in ("1e-6", "1")]
+    done = cli("compare", *paths, "--resamples", "50")
+    assert done.code == 0, done.err
+    lines = [line.split()[:2] for line in done.out.splitlines() if line.startswith(("dice", "jaccard"))]
+    assert lines == [["dice", "macro"], ["dice", "block"], ["jaccard", "macro"], ["jaccard", "block"]]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

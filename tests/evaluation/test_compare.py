@@ -121,6 +121,35 @@ def test_what_can_not_be_compared_is_refused_by_what_differs(make: Any, made: An
         compare_results([a.path, probed(made, task="other").path])
 
 
+def test_of_results_of_several_tasks_one_is_chosen_by_what_their_jsons_say(made: Any) -> None:
+    a, b = probed(made), probed(made, features="mean")
+    made.label(made.store.parents[1], Task("other", "binary", ("yes",)), made.y[:, :1])
+    other = probed(made, task="other")
+    Path(other.path).with_suffix(".parquet").unlink()  # what is not compared is not read
+    paths = [a.path, b.path, other.path]
+    with pytest.raises(
+        InputError, match=r"^3 results can not be compared.*'findings' and 'other'; choose one with --task NAME"
+    ):
+        compare_results(paths)
+    assert len(compare_results(paths, task="findings", resamples=20).names) == 2
+    with pytest.raises(InputError, match="Got 1 of task 'other'"):
+        compare_results(paths, task="other")
+
+
+def test_of_results_of_several_datasets_one_is_chosen(make: Any, made: Any) -> None:
+    there = make(n=120, dataset="third", prefix="c")
+    a, b, third = probed(made), probed(made, features="mean"), probed(there)
+    paths = [a.path, third.path, b.path]
+    with pytest.raises(InputError, match="they are of datasets made and third; choose one with --dataset NAME"):
+        compare_results(paths, resamples=20)
+    found = compare_results(paths, dataset="made", resamples=20)
+    assert found.files == (Path(a.path).name, Path(b.path).name)
+    with pytest.raises(UnknownNameError, match="did you mean 'third'"):
+        compare_results(paths, dataset="thrid")
+    with pytest.raises(InputError, match="Got 1 of dataset third"):
+        compare_results(paths, dataset="third")
+
+
 def test_the_order_of_rows_in_a_file_decides_nothing(made: Any, tmp_path: Path) -> None:
     a, b = probed(made), probed(made, features="mean")
     before = compare_results([a.path, b.path], resamples=50)

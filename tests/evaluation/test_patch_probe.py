@@ -14,6 +14,7 @@ import pytest
 
 from embedcache import DatasetOptions, ExtractConfig, extract
 from embedcache.errors import InputError
+from embedcache.evaluation.compare import compare_results
 from embedcache.evaluation.patch_probe import MEAN_MASK, POSITION, PatchProbeConfig, label_pixels, run_patch_probe
 from embedcache.evaluation.patch_question import ask_patches, draw_counts
 from embedcache.evaluation.patch_sources import PositionSource, gather
@@ -153,6 +154,30 @@ def test_predictions_hold_the_dice_of_each_sample(world: World) -> None:
     assert np.nanmean(rows.score[~tested]) == pytest.approx(result.chosen["validation_score"])
 
 
+def test_two_segmentations_are_compared_by_the_dice_of_each_sample(world: World) -> None:
+    a, b = run_patch_probe(world.config()), run_patch_probe(world.config(C=(1e-7,)))
+    found = compare_results([a.path, b.path], resamples=400)
+    assert (found.task, found.rows, found.patients) == ("masks", 5, 5)
+    for metric in ("dice", "jaccard", "dice_jaccard_mean"):
+        for label in ("macro", "disc"):
+            column = found.column(metric, label)
+            assert column.values == pytest.approx([r.metric(metric, label).value for r in (a, b)], rel=1e-9)
+    (pair,) = found.column("dice", "disc").pairs
+    assert pair.difference > 0.05
+    assert pair.low < pair.difference < pair.high
+    assert pair.note == "few patients"
+
+
+def test_segmentations_of_other_masks_or_classes_are_not_compared(world: World, tmp_path: Path) -> None:
+    a = run_patch_probe(world.config())
+    shifted = world.elsewhere(tmp_path / "moved", lambda of, mask: mask[::-1])
+    with pytest.raises(InputError, match="the masks of the same rows are not the same"):
+        compare_results([a.path, run_patch_probe(shifted.config()).path], resamples=20)
+    named = run_patch_probe(world.config(mask_values="255=lung,127=ignore"))
+    with pytest.raises(InputError, match="their classes are disc and lung; --mask-values names them alike"):
+        compare_results([a.path, named.path], resamples=20)
+
+
 def test_test_masks_choose_nothing_and_validation_masks_do(world: World, tmp_path: Path) -> None:
     before = run_patch_probe(world.config())
     for part in ("test", "validation"):
@@ -260,6 +285,30 @@ def test_classes_only_in_test_masks_are_said_and_score_zero(world: World, tmp_pa
     result = run_patch_probe(other.config(mask_values="255=disc,127=ignore,9=half"))
     assert result.metric("dice", "half").value == 0
     assert any("no training mask holds it: half" in line for line in result.warnings)
+
+
+def test_a_head_that_is_below_where_things_lie_is_warned_of(world: World, tmp_path: Path) -> None:
+    def one_place(_: str, mask: np.ndarray) -> np.ndarray:
+        return np.pad(np.full((20, 16), 255, np.uint8), ((10, 10), (8, 8)))
+
+    same = world.elsewhere(tmp_path / "same", one_place)
+    said = run_patch_probe(same.config(C=(1.0,))).warnings
+    assert any("Dice of disc lies below the position floor: the tokens add nothing" in line for line in said)
+    assert not any("mean mask" in line for line in said)
+    assert not any("below the position floor" in line for line in run_patch_probe(world.config()).warnings)
+
+
+def test_a_head_and_a_mean_mask_that_are_background_everywhere_are_said(world: World, tmp_path: Path) -> None:
+    def first_rows(_: str, mask: np.ndarray) -> np.ndarray:
+        inside = mask == 255
+        return (255 * (inside & (inside.any(axis=1).cumsum() <= 6)[:, None])).astype(np.uint8)
+
+    small = world.elsewhere(tmp_path / "small", first_rows)
+    result = run_patch_probe(small.config(C=(1e-9,)))
+    assert result.metric("dice").value == result.metric(f"{MEAN_MASK}dice").value == 0
+    assert "the head predicted no disc anywhere in the test part, so its Dice there is 0." in result.warnings
+    assert any("the mean mask is background everywhere" in line for line in result.warnings)
+    assert not any("predicted no disc" in line for line in run_patch_probe(world.config()).warnings)
 
 
 def colour(_: str, mask: np.ndarray) -> np.ndarray:

@@ -180,6 +180,7 @@ def test_slices_are_pooled_or_kept_apart(make: Any) -> None:
     pooled = run_probe(config(made))
     apart = run_probe(config(made, pool=None))
     assert (pooled.level, apart.level) == ("sample", "slice")
+    assert run_probe(config(made, pool="none")).path == apart.path
     total = sum(apart.counts[f"{part}_rows"] for part in ("train", "validation", "test"))
     assert total == 3 * len(made.samples) - 1
     assert any("pooled without the slices that were set aside" in line for line in pooled.warnings)

@@ -165,3 +165,9 @@ def test_scores_that_are_no_probabilities_leave_a_tie_to_the_smoothest(make: Any
     assert result.chosen["C"] == 1e-3
     assert "Brier" not in result.chosen["selected_by"]
     assert any("the smoothest is taken" in line for line in result.warnings)
+
+
+@pytest.mark.parametrize("select", ["validation", "leave-patient-out"])
+def test_what_all_fits_say_of_themselves_is_said_once(made: Any, select: str) -> None:
+    said = run_probe(ProbeConfig("knn", made.store, k=(5000,), resamples=50, select=select)).warnings
+    assert sum("k = 5000 is above the" in line for line in said) == 1

@@ -181,3 +181,16 @@ def test_rows_without_a_label_are_no_neighbours() -> None:
     with_them = NearestNeighbourProbe().fit_path(X, y[:, 0], "binary", values, 1).scores(X)
     without = NearestNeighbourProbe().fit_path(X[known], y[known, 0], "binary", values, 1).scores(X)
     np.testing.assert_array_equal(with_them, without)
+
+
+def test_a_k_above_the_rows_is_told_where_it_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)).astype(np.float32), np.arange(30) % 2
+
+    def told(n: int, **asked: object) -> tuple[str, ...]:
+        probe = NearestNeighbourProbe(**asked)
+        return probe.fit_path(X[:n], y[:n, None].astype(float), "binary", probe.grid(n), 1).diagnostics.warnings
+
+    assert told(30, k=(5000,)) == ("k = 5000 is above the 30 rows to search, and taken as k = 30.",)
+    assert told(20, k=(5, 25, 30)) == ("k = 25, 30 are above the 20 rows to search, and taken as k = 20.",)
+    assert told(30, k=(5, 30)) == told(30) == ()
