@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, then resume: is the store bit-identical to an undisturbed one?
+"""SIGKILL at random moments, then resume: has the store the tokens and the index of an undisturbed one, byte for byte?
 
 `python benchmarks/kill.py --n 200`; with `--workers 2` two extractions share the store, and either is killed. The engine is
 `embedcache.testing.kill`, which the test suite runs with 20 kills.
@@ -57,7 +57,7 @@ def main() -> None:
         took = time.perf_counter() - started
 
     print(f"{report.kills} kills, {report.halfway} of them between the first and the last commit of a run")
-    print(f"{report.held} were followed by a store bit-identical to the undisturbed one; {took:.0f} s")
+    print(f"{report.held} were followed by a store with the tokens and the index of the undisturbed one; {took:.0f} s")
     finish(
         "kill",
         tried=report.kills,

@@ -67,7 +67,7 @@ def main() -> None:
         (blind,) = embedcache.find_leaks(folder / "cache", pixels=False)
         pairs = {(pair.first, pair.second) for pair in report.pairs}
         ours, false, by_kind = judged(pairs, images)
-        by_vectors = judged({(pair.first, pair.second) for pair in blind.pairs}, images)
+        by_vectors = judged({(pair.first, pair.second) for pair in (*blind.pairs, *blind.candidates)}, images)
         baseline, distance = best_hash(images, folder / "planted")
     print(f"{len(pairs):,} pairs reported in {took:.1f} s, {ours:.1%} of the planted, {false:.2%} false: {by_kind}")
     finish(

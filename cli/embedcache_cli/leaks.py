@@ -16,7 +16,7 @@ def command(
     pixels: Annotated[bool, typer.Option(help="Look at the images, where this machine knows where they lie.")] = True,
     json: Json = False,
 ) -> int:
-    """Look for patients and pictures in two parts, and for labels that are ids."""
+    """Look for patients and pictures in two parts, and for labels that are ids. Exit 1 where one is certain."""
     reports = embedcache.find_leaks(where, split, pixels)
     if json:
         print_json([{**vars(r), "exit_code": r.exit_code} for r in reports])
@@ -30,12 +30,18 @@ def command(
                 ("patient", "samples"),
                 [(t.patient, ", ".join(f"{part} {n}" for part, n in t.samples.items())) for t in r.torn_patients],
             )
-        print(f"{counted(len(r.pairs), 'pair')} of one picture ({r.looked_at:,} candidates looked at)")
-        if r.pairs:
-            print_table(
-                ("sample", "part", "sample", "part", "how", "cosine"),
-                [(p.first, p.parts[0], p.second, p.parts[1], p.how, f"{p.cosine:.3f}") for p in r.pairs],
-            )
+        listed = [(r.pairs, f"{counted(len(r.pairs), 'pair')} of one picture ({r.looked_at:,} candidates looked at)")]
+        if r.candidates:
+            low, high = r.candidates[-1].cosine, r.candidates[0].cosine
+            between = f"{counted(len(r.candidates), 'candidate')}, not looked at (cosine {low:.3f} to {high:.3f})"
+            listed.append((r.candidates, f"{between}: one picture, or two that are alike"))
+        for pairs, line in listed:
+            print(line)
+            if pairs:
+                print_table(
+                    ("sample", "part", "sample", "part", "how", "cosine"),
+                    [(p.first, p.parts[0], p.second, p.parts[1], p.how, f"{p.cosine:.3f}") for p in pairs],
+                )
         together = ", ".join(f"{how} {n:,}" for how, n in r.within.items())
         print(
             f"{counted(sum(r.within.values()), 'pair')} more that no split parts"

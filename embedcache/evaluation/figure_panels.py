@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.evaluation.calibration import probabilities, reliability
+from embedcache.evaluation.calibration import BINS, probabilities, reliability
 from embedcache.evaluation.curves import roc_band
 from embedcache.evaluation.metrics import Ranking
 from embedcache.evaluation.predictions import Predictions
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by the colour-blind; the two palest are left out on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--")
-MOST_CURVES = len(COLOURS) * len(STYLES)
+MOST_CURVES = 5
+"""More classes can not be told apart; the others stand in the panel of intervals."""
 MOST_BANDS = 3
 """Bands of more classes hide each other."""
 INK = "#222222"
 PALE = "#9a9a9a"
-Styles = Mapping[str, tuple[str, str]]
-"""Colour and line of each class that has curves."""
+POSITIVES_PER_BIN = 10
+FEWEST_BINS = 3
+Styles = Mapping[str, str]
+"""The colour of each class that has curves."""
 
 
 def intervals(axes: "Axes", shown: Sequence[Metric], style: Styles) -> None:
     """One line per class, in the task's order, the macro average below all."""
     for y, m in enumerate(shown):
         macro = m.label == "macro"
-        colour, line = (INK, "-") if macro else style.get(m.label, (PALE, "-"))
+        colour = INK if macro else style.get(m.label, PALE)
         assert m.value is not None  # undefined ones are not shown
         if m.low is not None and m.high is not None:
-            axes.plot([m.low, m.high], [y, y], color=colour, linewidth=2.2, linestyle=line)
+            axes.plot([m.low, m.high], [y, y], color=colour, linewidth=2.2)
         hollow = "few patients" in m.note and not macro
         axes.plot(
             m.value,
@@ -59,46 +62,63 @@ def intervals(axes: "Axes", shown: Sequence[Metric], style: Styles) -> None:
     lows = [m.low if m.low is not None else m.value for m in shown]
     axes.set_xlim(max(0.0, min([0.48, *(low - 0.03 for low in lows if low is not None)])), 1.0)
     axes.set_xlabel("AUROC with 95% interval, clustered by patient")
-    few = any("few patients" in m.note for m in shown)
-    _titled(axes, "By class" + (" (hollow: few patients)" if few else ""))
+    _titled(axes, "By class (with the number of its positives)")
 
 
-def roc_curves(axes: "Axes", test: Predictions, chosen: Sequence[Metric], style: Styles) -> None:
-    """ROC curves of `chosen`, the first of them with a band: 95% at each false positive rate, over patients."""
+def roc_curves(axes: "Axes", test: Predictions, chosen: Sequence[Metric], style: Styles, of: int) -> None:
+    """ROC curves of `chosen`, out of `of` classes, the first of them with a band: 95% at each false positive rate, over patients.
+
+    One class alone has its area in the title.
+    """
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle=":")
     for place, m in enumerate(chosen):
         j = test.classes.index(m.label)
-        colour, line = style[m.label]
+        colour = style[m.label]
         if place < MOST_BANDS:
             band = roc_band(test.label[:, j], test.score[:, j], test.patient)
             if band is not None:
                 axes.fill_between(band.false_positive_rate, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         false, true = roc_curve(test.label[:, j], test.score[:, j])
-        axes.plot(false, true, color=colour, linestyle=line, linewidth=1.6, label=m.label, clip_on=False)
+        axes.plot(false, true, color=colour, linewidth=1.6, label=m.label, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xlabel("False positive rate (1 - specificity)")
     axes.set_ylabel("True positive rate (sensitivity)")
-    if len(chosen) > 1:
-        axes.legend(loc="lower right", fontsize=8, frameon=False)
-    _titled(axes, "ROC on the test part, 95% bands over patients")
+    _legend_beside(axes, len(chosen))
+    _titled(axes, _roc_title(chosen, of))
+
+
+def _roc_title(chosen: Sequence[Metric], of: int) -> str:
+    title = f"ROC on the test part, 95% bands over patients{f' (of {MOST_BANDS})' if len(chosen) > MOST_BANDS else ''}"
+    if of == 1:
+        (m,) = chosen
+        interval = "" if m.low is None else f" ({m.low:.3f} to {m.high:.3f})"
+        return f"{title}\nAUROC {m.value:.3f}{interval}, {m.positives:,} positives"
+    return title if of == len(chosen) else f"{title}\nthe {len(chosen)} of {of} classes with most positives"
 
 
 def reliability_curves(
     axes: "Axes", test: Predictions, chosen: Sequence[Metric], style: Styles, score_name: str
 ) -> None:
-    """Observed share of positives by predicted probability, in bins of as many rows each."""
+    """Observed share of positives by predicted probability, in bins of as many rows each.
+
+    As many bins as have POSITIVES_PER_BIN on average, from FEWEST_BINS to those of the calibration error: where positives are
+    few, more bins would show chance.
+    """
     probability = probabilities(test.score, score_name)
     most = 0.0
+    counts = []
     for m in chosen[:MOST_BANDS]:
         j = test.classes.index(m.label)
-        colour, line = style[m.label]
-        curve = reliability(test.label[:, j], probability[:, j], test.patient)
+        colour = style[m.label]
+        rarer = min(m.positives, m.n - m.positives)
+        bins = min(BINS, max(FEWEST_BINS, rarer // POSITIVES_PER_BIN))
+        curve = reliability(test.label[:, j], probability[:, j], test.patient, bins)
+        counts.append(len(curve.predicted))  # equal probabilities stay together
         axes.fill_between(curve.predicted, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
         points: dict[str, Any] = {
             "color": colour,
-            "linestyle": line,
             "marker": "o",
             "markersize": 3.5,
             "linewidth": 1.4,
@@ -112,9 +132,9 @@ def reliability_curves(
     axes.set_ylim(0, side)
     axes.set_xlabel(f"Predicted probability (from {score_name})")
     axes.set_ylabel("Observed share of positives")
-    if len(chosen) > 1:
-        axes.legend(loc="upper left", fontsize=8, frameon=False)
-    _titled(axes, "Reliability on the test part, 95% bands over patients")
+    _legend_beside(axes, len(chosen))
+    among = f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
+    _titled(axes, f"Reliability on the test part, 95% bands over patients\nin {among} bins of as many rows each")
 
 
 def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, features: str, value: float) -> None:
@@ -135,14 +155,6 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
             ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8}
             ring |= {"clip_on": False, "zorder": 3}
             axes.plot(values[at], scores[at], color=colour, **ring)
-            axes.annotate(
-                f"{parameter} = {value:.3g}",
-                (values[at], scores[at]),
-                (8, 5),
-                textcoords="offset points",
-                fontsize=9,
-                color=INK,
-            )
     tried = np.array([value for path in paths.values() for value in path["values"]], dtype=np.float64)
     if (tried > 0).all():
         axes.set_xscale("log")
@@ -152,7 +164,7 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
     axes.set_ylabel(f"{by.replace('auroc', 'AUROC')} of the rows that choose")
     if len(paths) > 1:
         axes.legend(loc="best", fontsize=8, frameon=False)
-    _titled(axes, f"Choice of {parameter} (circled)")
+    _titled(axes, f"Choice of {parameter}: {value:.3g} (circled)")
 
 
 def predicted_against_measured(axes: "Axes", test: Predictions) -> None:
@@ -175,6 +187,12 @@ def roc_curve(y: Matrix, score: Matrix) -> tuple[Matrix, Matrix]:
     ends: npt.NDArray[np.int64] = len(ranking.index) - 1 - ranking.starts[::-1]
     true, false = np.cumsum(positive)[ends] / positive.sum(), np.cumsum(negative)[ends] / negative.sum()
     return np.append(0.0, false), np.append(0.0, true)
+
+
+def _legend_beside(axes: "Axes", curves: int) -> None:
+    """A legend that hides no curve."""
+    if curves > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
 
 
 def _titled(axes: "Axes", title: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from embedcache.errors import InputError
 from embedcache.evaluation.figure_files import new_figure, save_figure
 from embedcache.evaluation.figure_panels import COLOURS, INK, PALE
-from embedcache.evaluation.grid_table import MARK, GridColumn, GridTable
+from embedcache.evaluation.grid_table import MARK, GridColumn, GridRow, GridTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ _CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "r2": 0.0, "pearson": 0.0, "s
 """What knows nothing scores."""
 _LETTERS = 14
 """Of a note, beside each other in an inch."""
+_LINE = 0.14
+"""Inches that a line of a note takes."""
+FILLED, HOLLOW, UNTESTED_MARK = "filled", "hollow", "dash"
 _LEAST = {"r2": -1.0}
 """Where an axis ends at the latest: R2 has no least value, and an interval of a few patients would hide all others."""
 
@@ -27,16 +30,19 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
     """Draw `table` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
     A panel per column, those of one metric over one range. Rows have one colour per backbone; filled dots are the best of a
-    column, as a set, hollow ones the others and those that nothing was tested of. An axis of R2 ends at -1. Raises
-    MissingPackageError without matplotlib, InputError for an unknown format or a table without rows.
+    column, as a set, hollow ones the others; what was not tested (a group, a column that none is marked in) has a dash across its
+    interval. The picture says so. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for an
+    unknown format or a table without rows.
     """
     if not table.rows:
         raise InputError("the table has no rows, so there is nothing to draw.")
     titles = [", ".join(word for word in title if word) for title in table.titles()]
     across = min(MOST_ACROSS, len(table.columns))
     down = -(-len(table.columns) // across)
-    size = (2.2 + 2.9 * across, down * (1.3 + 0.27 * len(titles)) + 0.6)
-    figure = new_figure(*size)
+    size = (2.2 + 2.9 * across, down * (1.3 + 0.27 * len(titles)) + 0.2)
+    notes = ["95% intervals, clustered by patient", *_legend(table)]
+    lines = [line for note in notes for line in wrap(note, int(size[0] * _LETTERS))]
+    figure = new_figure(size[0], size[1] + _LINE * len(lines))
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for j, axes in enumerate(panels):
         if j < len(table.columns):
@@ -49,12 +55,30 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
         of_metric = [axes for axes, column in zip(panels, table.columns, strict=False) if column.metric == metric]
         _share_range(of_metric, _LEAST.get(metric))
     panels[0].set_ylim(len(titles) - 0.5, -0.5)
-    notes = ["95% intervals, clustered by patient"]
-    if any(column.compared for column in table.columns):
-        notes.append(f"filled: {MARK}")
-    lines = [line for note in notes for line in wrap(note, int(size[0] * _LETTERS))]
     figure.supxlabel("\n".join(lines), fontsize=8, color=PALE, x=0.01, ha="left")
     return save_figure(figure, path)
+
+
+def _legend(table: GridTable) -> list[str]:
+    """What the marks stand for, of those that are there."""
+    marks = {
+        mark
+        for row in table.rows
+        for column, figure in zip(table.columns, row.figures, strict=True)
+        if figure is not None and (mark := _mark(row, column, figure.best))
+    }
+    told = (
+        (FILLED, f"filled dot: {MARK}"),
+        (HOLLOW, "hollow dot: shown to be worse, by the same tests"),
+        (UNTESTED_MARK, "upright dash: not tested against others"),
+    )
+    return [text for mark, text in told if mark in marks]
+
+
+def _mark(row: GridRow, column: GridColumn, best: bool) -> str:
+    if row.group or not column.compared:
+        return UNTESTED_MARK
+    return FILLED if best else HOLLOW
 
 
 def _panel(axes: "Axes", table: GridTable, j: int) -> None:
@@ -71,12 +95,13 @@ def _panel(axes: "Axes", table: GridTable, j: int) -> None:
         thin = 1.0 if row.group else 1.8
         if figure.low is not None and figure.high is not None:
             axes.plot([figure.low, figure.high], [y, y], color=colour, linewidth=thin)
-        face = colour if figure.best else "white"
+        mark = _mark(row, column, figure.best)
         dot: dict[str, Any] = {
-            "marker": "o",
-            "markersize": 4 if row.group else 7,
+            "marker": "|" if mark == UNTESTED_MARK else "o",
+            "markersize": 7,
             "color": colour,
-            "markerfacecolor": face,
+            "markerfacecolor": "white" if mark == HOLLOW else colour,
+            "markeredgewidth": thin,
         }
         beyond = figure.value < _LEAST.get(column.metric, -inf)  # where the axis does not reach there is no dot
         axes.plot(figure.value, y, clip_on=beyond, zorder=3, **dot)

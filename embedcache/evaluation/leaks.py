@@ -1,7 +1,8 @@
 """`embedcache leaks`: what would let a probe see its test set before the test.
 
 Patients in two parts, one picture in two parts, and tasks whose labels are somebody's number. Pictures are found by the cached
-vectors (`twins`), and looked at (`same_pixels`) where the private index of this machine knows the sources.
+vectors (`twins`), and looked at (`same_pixels`) where the private index of this machine knows the sources. Vectors that are only
+alike say nothing for certain: where nobody looked, such pairs are candidates, and no leak.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ class TornPatient:
 
 @dataclass(frozen=True)
 class TwinPair:
-    """Two samples that show one picture, and that are, or could be, in two parts."""
+    """Two samples that show one picture, or may do so, and that are, or could be, in two parts."""
 
     first: str
     """A sample by the store's id."""
@@ -47,7 +48,7 @@ class TwinPair:
     parts: tuple[str, str]
     """"" where nothing names a part."""
     how: str
-    """`same file`, `same features`, `same picture` (looked at) or `near` (by the vectors alone)."""
+    """`same file`, `same features`, `same picture` (looked at) or `near` (alike by their vectors, not looked at)."""
     cosine: float
     """Of the whitened vectors."""
     one_patient: bool
@@ -71,22 +72,24 @@ class LeakReport:
     samples: int
     torn_patients: tuple[TornPatient, ...]
     pairs: tuple[TwinPair, ...]
-    """Across parts; where nothing names parts, across patients, since any split by patient may part them."""
+    """Of one picture across parts; where nothing names parts, across patients, since any split by patient may part them."""
+    candidates: tuple[TwinPair, ...]
+    """The same, `near` only: nobody looked at their pixels, so they may be two pictures that are alike."""
     within: dict[str, int]
     """Pairs that can not be parted, counted by how they were found."""
     id_tasks: tuple[IdTask, ...]
     blank: int
     """Samples whose vectors are of one value, as those of an empty image; they are compared with nothing."""
     looked_at: int
-    """Candidates across parts that were decided by their pixels; the others are decided by their vectors."""
+    """Pairs across parts that were decided by their pixels; of the others only equal files and vectors are certain."""
     near: float
-    """The cosine from which vectors alone decide."""
+    """The cosine from which a pair that nobody looked at is a candidate."""
     left_out: int
     """Candidates that were too many to hold."""
 
     @property
     def exit_code(self) -> int:
-        """1 where something leaks, else 0."""
+        """1 where something leaks, else 0, as for candidates that nobody looked at."""
         return 1 if self.torn_patients or self.pairs or self.id_tasks else 0
 
 
@@ -137,7 +140,8 @@ def _examine(cache: FeatureCache, split: str | Path | None, pixels: bool) -> Lea
         parts=named_by,
         samples=len(sample),
         torn_patients=_torn(patient, parts),
-        pairs=pairs,
+        pairs=tuple(pair for pair in pairs if pair.how != "near"),
+        candidates=tuple(pair for pair in pairs if pair.how == "near"),
         within=within,
         id_tasks=_id_tasks(labels) if labels is not None else (),
         blank=len(sample) - len(seen),
@@ -247,7 +251,7 @@ def _sorted_out(
     patient: StringArray,
     parts: StringArray,
 ) -> tuple[tuple[TwinPair, ...], dict[str, int]]:
-    """The pairs that leak, most alike first, and counts of the others."""
+    """The pairs across parts, most alike first, and counts of the others."""
     pairs = []
     for k in np.flatnonzero((decided.how != "") & parted).tolist():
         a, b = int(twins.first[k]), int(twins.second[k])

@@ -25,7 +25,8 @@ TOKEN_WORDS: dict[str, TokenKind] = {
 BATCH_SIZES: Mapping[Unit, Mapping[str, int]] = MappingProxyType(
     {"slice": {"cpu": 8, "cuda": 64}, "volume": {"cpu": 1, "cuda": 4}}
 )
-"""A constant per unit and device kind: batches are part of what makes two stores bit-identical, so no timing decides them."""
+"""A constant per unit and device kind: batches are part of what makes the tokens of two stores equal byte for byte, so no timing
+decides them."""
 CPU_ROWS_PER_SHARD: Mapping[Unit, int] = MappingProxyType({"slice": 256, "volume": 16})
 """The most, unless asked for otherwise: a minute or two of a CPU's work, which is what a kill loses. A GPU fills the largest
 shards in less."""

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from embedcache.errors import MissingPackageError
-from embedcache.store.layout import GRID
+from embedcache.store.layout import GRID, OK
 
 if TYPE_CHECKING:
     import xarray
@@ -11,12 +13,12 @@ if TYPE_CHECKING:
     from embedcache.store.reader import FeatureCache
 
 
-def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
+def to_xarray(cache: "FeatureCache", all_rows: bool = False) -> "xarray.Dataset":
     """Token arrays as lazily read variables `layer_<n>_<kind>` over (slice, feature) or (slice, y, x, feature); of a store of
     whole volumes over (volume, feature) or (volume, z, y, x, feature).
 
-    Coordinates over `slice` or `volume`: `sample` and `patient` ("" in padding rows), `slice_index` and `row_status`; keep rows
-    with `ds.where(ds.row_status == 1, drop=True)`.
+    Coordinates over `slice` or `volume`: `sample` and `patient` ("" in padding rows), `slice_index` and `row_status`. Only good
+    rows are there, unless `all_rows` asks for padding, pending, set aside and superseded ones too, many of which are zeros.
     """
     try:
         import xarray
@@ -42,4 +44,5 @@ def to_xarray(cache: "FeatureCache") -> "xarray.Dataset":
         "row_status": (cache.unit, cache.row_status),
     }
     merged: xarray.Dataset = xarray.merge(parts)
-    return merged.assign_coords(coordinates)
+    every = merged.assign_coords(coordinates)
+    return every if all_rows else every.isel({cache.unit: np.flatnonzero(cache.row_status == OK)})

@@ -278,11 +278,14 @@ class FeatureCache:
         """
         return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes, pool_by)
 
-    def to_xarray(self) -> "xarray.Dataset":
-        """Token arrays, ids and row status as one lazily read xarray Dataset (needs the `xarray` extra)."""
+    def to_xarray(self, all_rows: bool = False) -> "xarray.Dataset":
+        """Token arrays, ids and row status as one lazily read xarray Dataset (needs the `xarray` extra).
+
+        Only good rows are there; `all_rows` gives padding, pending, set aside and superseded ones too.
+        """
         from embedcache.store.interchange import to_xarray
 
-        return to_xarray(self)
+        return to_xarray(self, all_rows)
 
     def _readable(self) -> list[tuple[Pass, ArraySpec]]:
         return [(p, spec) for p in self.passes for spec in p.arrays]

@@ -180,7 +180,9 @@ def _colours(out: Path, weights: Path, images: DemoImages, tell: Tell) -> tuple[
     by_id = {row["id"]: row for row in rows}
     order = [by_id[i] for i in cache.samples().id.tolist()]
     pictures = [shown(images.folder / row["path"]) for row in order]
-    return report, pca_figure(tokens, pictures, [row["what"] for row in order], _figures(out) / "patch-colours.png")
+    path = _figures(out) / "patch-colours.png"
+    pca_figure(tokens, pictures, [row["what"] for row in order], path)
+    return report, path
 
 
 def _figures(out: Path) -> Path:

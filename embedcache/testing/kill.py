@@ -41,7 +41,7 @@ class KillReport:
     halfway: int
     """Kills that fell between the first and the last commit of the run that they hit."""
     held: int
-    """Kills after which the resumed store was intact and bit-identical to the undisturbed one."""
+    """Kills after which the resumed store was intact, its tokens and index those of the undisturbed one byte for byte."""
     faults: tuple[str, ...]
     """What was wrong with the other stores."""
 

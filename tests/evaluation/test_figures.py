@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from embedcache.errors import InputError
 from embedcache.evaluation.figure_files import new_figure
 from embedcache.evaluation.figure_panels import choice_path, roc_curve
 from embedcache.evaluation.figures import draw_result, probe_figure
-from embedcache.evaluation.predictions import read_predictions
+from embedcache.evaluation.predictions import Predictions, read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
+from embedcache.types import Result
 
 
 def test_a_figure_is_drawn_and_differs_with_what_it_shows(made: Any, tmp_path: Path) -> None:
@@ -51,6 +53,72 @@ def test_paths_of_a_choice_are_told_apart_and_no_dot_is_cut() -> None:
     )
     (ring,) = [line for line in axes.lines if line.get_markersize() == 10]
     assert not ring.get_clip_on()
+
+
+def labelled(text: str, axes: Any) -> bool:
+    return text in axes.get_title(loc="left")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are saved."""
+    from matplotlib.figure import Figure
+
+    found: list[Any] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: (found.append(self), save(self, path)))
+    return found
+
+
+def many_classes(result: Result, n: int) -> tuple[Result, Predictions]:
+    """The result as if it had `n` classes: copies of its first one, each with a positive fewer."""
+    predictions = read_predictions(result)
+    first = result.metric("auroc", predictions.classes[0])
+    names = tuple(f"finding {i}" for i in range(n))
+    copies = tuple(replace(first, label=name, positives=first.positives - i) for i, name in enumerate(names))
+    columns = [np.repeat(x[:, :1], n, axis=1) for x in (predictions.label, predictions.score)]
+    return (
+        replace(result, metrics=(*copies, result.metric("auroc")), task=replace(result.task, classes=names)),
+        replace(predictions, classes=names, label=columns[0], score=columns[1]),
+    )
+
+
+def test_many_classes_leave_the_curves_readable(made: Any, tmp_path: Path, drawn: list[Any]) -> None:
+    result, predictions = many_classes(run_probe(ProbeConfig("logistic", made.store, resamples=50)), 9)
+    probe_figure(result, predictions, tmp_path / "many.png")
+    (figure,) = drawn
+    by_class, roc, reliability, choice = figure.axes
+    assert labelled("By class", by_class)
+    assert labelled("the 5 of 9 classes with most positives", roc)
+    assert labelled("Reliability", reliability)
+    legend = roc.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"finding {i}" for i in range(5)]
+    figure.canvas.draw()
+    assert legend.get_window_extent().x0 >= roc.get_window_extent().x1, "the legend lies on no curve"
+    value = result.chosen["C"]
+    assert labelled(f"Choice of C: {value:.3g} (circled)", choice)
+    assert not choice.texts, "a label at the ring would run into the title"
+    for curve in [line for line in reliability.lines if len(line.get_xdata()) > 2]:
+        assert len(curve.get_xdata()) <= max(3, result.metrics[0].positives // 10)
+    assert "dotted line: chance" in figure.get_supxlabel()
+    assert "in grey: classes that have no curve" in figure.get_supxlabel()
+    assert "hollow dot: fewer than 30 patients" in figure.get_supxlabel()
+
+
+def test_one_class_has_no_empty_panel(made: Any, tmp_path: Path, drawn: list[Any]) -> None:
+    result = run_probe(ProbeConfig("logistic", made.store, resamples=50, classes=("Mass",)))
+    probe_figure(result, read_predictions(result), tmp_path / "one.png")
+    assert all(axes.get_visible() and axes.lines for axes in drawn[0].axes)
+    assert len(drawn[0].axes) == 3
+    assert labelled(f"AUROC {result.metric('auroc', 'Mass').value:.3f}", drawn[0].axes[0])
+
+
+def test_a_picture_names_backbone_and_dataset_and_no_path(made: Any, tmp_path: Path, drawn: list[Any]) -> None:
+    result = run_probe(ProbeConfig("knn", made.store, resamples=50))
+    probe_figure(result, read_predictions(result), tmp_path / "x.png")
+    assert drawn[0].get_suptitle().replace("\n", " ") == "knn probe on findings: made-up, made"
+    probe_figure(replace(result, source={}), read_predictions(result), tmp_path / "old.png")
+    assert drawn[1].get_suptitle() == "knn probe on findings"
 
 
 def test_curves_are_scikit_learns() -> None:

@@ -467,6 +467,18 @@ def test_a_picture_has_a_panel_per_column_and_fills_the_best(
         filled = [line.get_markerfacecolor() != "white" for line in dots]
         assert filled == [row.figures[j].best for row in table.rows]  # type: ignore[union-attr]
     assert all(not line.get_clip_on() for axes in panels for line in axes.lines if line.get_marker() == "o")
+    told = figure.get_supxlabel()
+    some_worse = any(not f.best for row in table.rows for f in row.figures if f is not None)
+    assert ("filled dot" in told, "hollow dot" in told, "upright dash" in told) == (True, some_worse, False)
+    apart = replace(table, rows=(*table.rows, replace(table.rows[0], group="M")))
+    draw_grid(apart, tmp_path / "apart.png")
+    draw_grid(replace(table, columns=tuple(replace(c, compared=0) for c in table.columns)), tmp_path / "none.png")
+    groups, none = drawn.pop(1), drawn.pop(1)
+    for axes in [axes for axes in groups.axes if axes.get_visible()]:
+        marks = [line.get_marker() for line in axes.lines if len(line.get_xdata()) == 1]
+        assert marks == ["o"] * len(table.rows) + ["|"], "a group that was not tested is no hollow dot"
+    assert "upright dash: not tested" in groups.get_supxlabel().replace("\n", " ")
+    assert "dot" not in none.get_supxlabel()
     twice = replace(table, columns=(*table.columns, replace(table.columns[0], dataset="other")))
     low = [replace(f, low=0.1) if f is not None else None for f in (row.figures[0] for row in table.rows)]
     twice = replace(

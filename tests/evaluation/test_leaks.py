@@ -78,12 +78,34 @@ def test_copies_in_two_parts_are_found(store: Path) -> None:
     assert report.torn_patients == ()
 
 
-def test_without_the_sources_vectors_decide(store: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sources_only_equal_vectors_are_certain(
+    store: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMBEDCACHE_HOME", str(home / "elsewhere"))
     (report,) = find_leaks(store)
     assert report.looked_at == 0
-    assert len(report.pairs) == 3  # a mirrored vector of pixels is known without the image
-    assert {p.how for p in report.pairs} == {"near", "same features"}
+    assert [p.how for p in report.pairs] == ["same features"]
+    assert [p.how for p in report.candidates] == ["near"] * 2  # a mirrored vector of pixels is seen without the image
+    assert report.exit_code == 1
+    assert find_leaks(store, pixels=False) == (report,)
+
+
+def test_candidates_that_nobody_looked_at_are_no_leak(images: Path, tmp_path: Path) -> None:
+    table = (images / "cases.csv").read_text().splitlines()
+    (images / "alike.csv").write_text("\n".join(line for line in table if "copy1" not in line))
+    config = ExtractConfig(
+        dataset="table", root=str(images / "alike.csv"), backbones=("pixels:32",), cache=str(tmp_path / "cache"),
+        options=DatasetOptions(id_column="case"), workers=1, device="cpu",
+    )  # fmt: skip
+    embedcache.extract(config)
+    told = CliRunner().invoke(app, ["leaks", str(tmp_path / "cache"), "--no-pixels"], standalone_mode=False)
+    assert told.return_value == 0
+    assert "0 pairs of one picture (0 candidates looked at)" in told.stdout
+    assert "2 candidates, not looked at (cosine " in told.stdout
+    looked = CliRunner().invoke(app, ["leaks", str(tmp_path / "cache")], standalone_mode=False)
+    assert looked.return_value == 1
+    assert "2 pairs of one picture" in looked.stdout
+    assert "not looked at" not in looked.stdout
 
 
 def test_a_split_file_decides_what_leaks(store: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +9,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from embedcache.errors import InputError
-from embedcache.evaluation.pca_figure import otsu_threshold, patch_colours, pca_figure, principal_scores
+from embedcache.errors import InputError, UnknownNameError
+from embedcache.evaluation.inputs_seen import inputs_seen
+from embedcache.evaluation.pca_figure import (
+    otsu_threshold,
+    parse_background,
+    patch_colours,
+    pca_figure,
+    principal_scores,
+)
 from embedcache.evaluation.pca_of_store import draw_pca
+from embedcache.extraction.config import ExtractConfig
+from embedcache.extraction.job import extract
 from embedcache.store.quantise import int8_arrays, quantise
+from embedcache.store.reader import FeatureCache
 from embedcache.testing.stores import make_plan, make_store
 from embedcache.types import ArraySpec
 
@@ -68,6 +79,36 @@ def test_the_border_says_which_side_is_background(sign: int) -> None:
     assert colours.rgb[inside].std(axis=0).min() > 0.05  # every colour tells patches apart
 
 
+def tokens_that_fill_the_image(seed: int = 0) -> Tokens:
+    """Three 9x9 images of 12-wide tokens with a flat inner part, as lungs, and around it up to the border something varied."""
+    random = np.random.default_rng(seed)
+    tokens = random.normal(0, 1, (3, 9, 9, 12))
+    tokens[:, 2:7, 2:7] = random.normal(0, 0.3, (3, 5, 5, 12))
+    tokens[:, 2:7, 2:7, 0] += 6
+    return tokens
+
+
+def test_what_varies_at_the_border_is_no_background() -> None:
+    tokens = tokens_that_fill_the_image()
+    assert patch_colours(tokens).foreground.all()
+    dropped = patch_colours(tokens, "drop").foreground
+    assert dropped[:, 2:7, 2:7].all()
+    assert dropped.mean() < 0.4
+    kept = patch_colours(tokens_with_an_object()[0], "keep")
+    assert kept.foreground.all()
+    assert kept.rgb.min(axis=-1).max() < 1  # nothing is white
+
+
+def test_a_border_on_both_sides_or_a_speck_is_no_reason_to_cut() -> None:
+    tokens, inside = tokens_with_an_object()
+    across = np.zeros_like(inside)
+    across[:, :, 3:6] = True  # from the upper to the lower border
+    assert patch_colours(np.where(across[..., None], tokens + 5, tokens)).foreground.all()
+    speck = np.random.default_rng(0).normal(0, 0.05, (3, 9, 9, 12))
+    speck[:, 4, 4:6] += np.random.default_rng(1).normal(5, 1, (3, 2, 12))
+    assert patch_colours(speck).foreground.all()
+
+
 def test_images_may_come_in_any_order() -> None:
     tokens, _ = tokens_with_an_object()
     one, other = patch_colours(tokens), patch_colours(tokens[[2, 0, 1]])
@@ -92,8 +133,12 @@ def test_what_can_not_be_coloured_is_refused() -> None:
         patch_colours(np.where(tokens > 4, np.nan, tokens))
     lone = np.zeros((1, 5, 5, 3))
     lone[0, 2, 2] = 1
-    with pytest.raises(InputError, match="1 of 25 patches"):
-        patch_colours(lone)
+    with pytest.raises(InputError, match=r"1 of 25 patches .*--background keep"):
+        patch_colours(lone, "drop")
+    with pytest.raises(InputError, match="2 patches are too few"):
+        patch_colours(np.arange(6.0).reshape(1, 1, 2, 3))
+    with pytest.raises(UnknownNameError, match="unknown background 'black'"):
+        parse_background("black")
 
 
 def test_the_figure_shows_images_and_colours(tmp_path: Path) -> None:
@@ -101,7 +146,8 @@ def test_the_figure_shows_images_and_colours(tmp_path: Path) -> None:
     black = [np.zeros((30, 20), np.uint8)] * 3
     drawn: list[npt.NDArray[np.uint8]] = []
     for images in (black, [np.full((30, 20, 3), 200, np.uint8)] * 3):
-        path = pca_figure(tokens.astype(np.float16), images, ["a", "b", "c"], tmp_path / f"{len(drawn)}.png")
+        path = tmp_path / f"{len(drawn)}.png"
+        pca_figure(tokens.astype(np.float16), images, ["a", "b", "c"], path)
         with Image.open(path) as image:
             drawn.append(np.asarray(image.convert("RGB")))
     saturation = np.ptp(drawn[0].astype(int), axis=-1)
@@ -120,6 +166,8 @@ def test_slices_of_a_store_are_drawn_by_name(tmp_path: Path) -> None:
     make_store(path, make_plan([1, 3]), (spec,), values=lambda _, rows: np.resize(tokens, (rows, *tokens.shape[1:])))
     report = draw_pca(path, tmp_path / "out.png")
     assert (report.layer, report.slices) == (3, ("s0", "s1:1"))
+    assert (report.background, report.images, report.grid, report.coarse) == ("dropped", 0, (9, 9), False)
+    assert draw_pca(path, tmp_path / "out.png", background="keep").background == "kept"
     assert draw_pca(path, tmp_path / "out.png", ["s1:2", "s0"]).slices == ("s1:2", "s0")
     assert (tmp_path / "out.png").stat().st_size > 500
     for wrong, message in (
@@ -150,3 +198,46 @@ def test_slices_of_an_int8_store_are_drawn_as_those_of_a_float_one(tmp_path: Pat
         with Image.open(tmp_path / f"{name}.png") as image:
             pictures.append(np.asarray(image.convert("RGB")).astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 2  # of 255
+
+
+def extracted(tmp_path: Path, **options: Any) -> Path:
+    """A store of raw patches of two pictures: bright above and dark below, and the same a quarter turned."""
+    bright_above = np.zeros((60, 40), np.uint8)
+    bright_above[:30] = 200
+    bright_above[0, 0] = 255
+    Image.fromarray(bright_above).save(tmp_path / "a.png")
+    Image.fromarray(np.rot90(bright_above).copy()).save(tmp_path / "b.png")
+    (tmp_path / "cases.csv").write_text("path,patient\na.png,p\nb.png,q\n")
+    report = extract(
+        ExtractConfig(
+            "table", str(tmp_path / "cases.csv"), ("patches:14",), cache=str(tmp_path / "cache"),
+            tokens="patch", ids="keep", **options,
+        )
+    )  # fmt: skip
+    return Path(report.stores[0].path)
+
+
+def test_images_are_shown_as_the_backbone_saw_them(tmp_path: Path) -> None:
+    cache = FeatureCache.open(extracted(tmp_path, size=112, fit="pad", window="range"))
+    above, left = inputs_seen(cache, [("a.png", 0), ("b.png", 0)])
+    assert above is not None
+    assert left is not None
+    assert above.shape == left.shape == (112, 112)
+    assert np.unique(above[60:, :]).tolist() == [0]  # dark below, padded left and right
+    assert above[20, [5, 56, 105]].tolist() == [0, 200, 0]
+    assert left[[5, 56, 105], 20].tolist() == [0, 200, 0]
+
+
+def test_the_picture_says_how_many_images_it_shows(tmp_path: Path) -> None:
+    store = extracted(tmp_path, size=112)
+    assert draw_pca(store, tmp_path / "both.png").images == 2
+    assert draw_pca(store, tmp_path / "none.png", images=False).images == 0
+    (tmp_path / "b.png").unlink()
+    report = draw_pca(store, tmp_path / "one.png")
+    assert (report.images, report.grid, report.coarse) == (1, (8, 8), False)
+    sizes = []
+    for name in ("both", "one", "none"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] == sizes[1] != sizes[2]
+    assert draw_pca(extracted(tmp_path, size=56), tmp_path / "coarse.png").coarse

@@ -142,9 +142,17 @@ def test_zarr_xarray_and_tensorstore_open_it(store: Path) -> None:
     np.testing.assert_array_equal(layer.patch_tokens.values, expected)
     whole = FeatureCache.open(store).to_xarray()
     assert whole.layer_2_cls_token.dims == ("slice", "feature_2")
-    kept = whole.where(whole.row_status == 1, drop=True)
-    assert kept.sizes["slice"] == 12
-    assert kept["sample"].values[1:4].tolist() == ["s1"] * 3
+    assert whole.sizes["slice"] == 12
+    assert set(whole["row_status"].values.tolist()) == {1}
+    assert whole["sample"].values[1:4].tolist() == ["s1"] * 3
+    good = FeatureCache.open(store).row_status == layout.OK
+    assert not isinstance(whole.layer_2_patch_tokens.variable._data, np.ndarray), (
+        "nothing is read before it is asked for"
+    )
+    np.testing.assert_array_equal(whole.layer_2_patch_tokens.values, expected[good])
+    every = FeatureCache.open(store).to_xarray(all_rows=True)
+    assert every["row_status"].values.tolist() == FeatureCache.open(store).row_status.tolist()
+    np.testing.assert_array_equal(every.layer_2_patch_tokens.values, expected)
 
     for path in ("layer_2/patch_tokens", "layer_2/cls_token", "row_status", "slice_start", "slice_index"):
         opened = tensorstore.open(
