@@ -17,7 +17,7 @@ from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.like import what_differs
 from embedcache.extraction.limits import known_limits
-from embedcache.extraction.opening import OpenStore, open_stores, remember
+from embedcache.extraction.opening import OpenStore, open_stores, remember, tell_begun
 from embedcache.extraction.pieces import SourceSeen, reading
 from embedcache.extraction.plan import check_room
 from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
@@ -121,6 +121,7 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
         planner = RowPlanner(prepared, lambda _: None)
         check_room(prepared, planner)
         remember(prepared, planner)  # else every header is opened twice
+        tell_begun(prepared, tell)
     labels = write_labels(prepared.folder, prepared.labels)
     if work and config.devices:
         decoded, binds = run_on_devices(prepared, replace(listener, tell=tell))
