@@ -85,8 +85,10 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTION
             f"{len(seen.by_index)} of the masks that were opened are laid on their images by voxel index: one of the two headers "
             "does not say how it lies"
         )
+    told = sorted(seen.remarks.items(), key=lambda item: -len(item[1]))
     notices += [
-        f"{n} of the {seen.images} images that were read whole: {text}" for text, n in seen.remarks.most_common()
+        f"{len(rows)} of the {seen.images} images that were read whole: {text} ({samples.where_all(rows)})"
+        for text, rows in told
     ]
     return Audit(
         dataset=dataset.info.name,
@@ -107,18 +109,19 @@ class _Seen:
 
     images: int = 0
     """That were read whole, or as far as they could be."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """What their reader says of them, and of how many; no path and no identifier."""
+    remarks: dict[str, list[int]] = field(default_factory=dict)
+    """What their reader says of them, and of which samples; no path and no identifier."""
     by_index: set[int] = field(default_factory=set)
     """Samples whose mask is laid on its image by voxel index."""
 
-    def read(self, path: str) -> OpenedImage:
+    def read(self, i: int, path: str) -> OpenedImage:
         """Read an image to its last slice, and hear what is said of it."""
         self.images += 1
         opened = open_image(path)
         for start in range(0, opened.n_slices, PIECE):
             opened.read(start, min(start + PIECE, opened.n_slices))
-        self.remarks.update(set(opened.warnings))
+        for text in dict.fromkeys(opened.warnings):
+            self.remarks.setdefault(text, []).append(i)
         return opened
 
 
@@ -159,11 +162,11 @@ def _problems(dataset: Dataset, samples: Samples, chosen: list[int], whole: set[
         try:
             if masks is None or not masks[i]:
                 if i in whole:
-                    seen.read(str(samples.path[i]))
+                    seen.read(i, str(samples.path[i]))
                 else:
                     count_slices(str(samples.path[i]))
                 continue
-            image = _headed(str(samples.path[i]), seen)
+            image = _headed(i, str(samples.path[i]), seen)
         except ImageError as error:
             yield f"{where} can not be read: {error.reason}"
             continue
@@ -187,8 +190,8 @@ class _Image:
     grid: Grid | None
 
 
-def _headed(path: str, seen: _Seen) -> _Image:
-    opened = seen.read(path)
+def _headed(i: int, path: str, seen: _Seen) -> _Image:
+    opened = seen.read(i, path)
     return _Image(path, (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3]), read_grid(path))
 
 

@@ -170,6 +170,7 @@ def test_what_readers_say_of_images_is_told_before_a_long_extraction(tmp_path):
     assert found.problems == ()
     (gap,) = [notice for notice in found.notices if "missing" in notice]
     assert gap.startswith("2 of the 3 images that were read whole: 1 slice is missing")
+    assert gap.endswith("(rows 1, 2 of cases.csv)")
     assert "SECRET" not in " ".join(found.notices)
 
 
