@@ -75,7 +75,12 @@ def command(
     for folder, damage in labels.items():
         for d in damage:
             print(f"{folder}: {d.object} {d.reason}")
-    if not intact:
+    if any(labels.values()):
+        tell(
+            "copy labels.parquet and labels.sha256 again from whoever gave you the cache; on the machine that extracted, "
+            "`embedcache repair STORE --root ROOT` reads the labels anew"
+        )
+    if unreadable or not all(r.intact for r in reports.values()):
         tell("`embedcache repair STORE` mends what can be mended; with --root and --backbone it makes the rest again")
     return 0 if intact else 1
 
