@@ -150,3 +150,13 @@ def test_slices_of_an_int8_store_are_drawn_as_those_of_a_float_one(tmp_path: Pat
         with Image.open(tmp_path / f"{name}.png") as image:
             pictures.append(np.asarray(image.convert("RGB")).astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 2  # of 255
+
+
+def test_a_store_without_patch_tokens_says_how_to_add_them(tmp_path: Path) -> None:
+    cls, patch = ArraySpec(2, "cls_token", "float32", (4,)), ArraySpec(1, "patch_tokens", "float32", (2, 2, 4))
+    make_store(tmp_path / "vectors.zarr", make_plan([1, 1]), (cls,))
+    with pytest.raises(InputError, match=r"holds no patch tokens; add them with `embedcache extract --tokens patch`"):
+        draw_pca(tmp_path / "vectors.zarr", tmp_path / "out.png")
+    make_store(tmp_path / "lower.zarr", make_plan([1, 1]), (cls, patch))
+    with pytest.raises(InputError, match=r"layer 2 of .* has no patch tokens, and layers \[1\] have; .* --layer"):
+        draw_pca(tmp_path / "lower.zarr", tmp_path / "out.png")
