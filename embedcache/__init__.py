@@ -24,7 +24,7 @@ _PUBLIC = {
     "EmbedcacheError": "embedcache.errors",
     "Embedded": "embedcache.extraction.embed",
     "ExtractConfig": "embedcache.extraction.config",
-    "ExtractReport": "embedcache.extraction.job",
+    "ExtractReport": "embedcache.extraction.report",
     "FeatureCache": "embedcache.store.reader",
     "Features": "embedcache.store.features",
     "FewShotConfig": "embedcache.evaluation.few_shot_config",
@@ -280,12 +280,13 @@ if TYPE_CHECKING:
     from embedcache.extraction.config import ExtractConfig
     from embedcache.extraction.doctor import doctor
     from embedcache.extraction.embed import Embedded, embed
-    from embedcache.extraction.job import ExtractReport, extract
+    from embedcache.extraction.job import extract
     from embedcache.extraction.like import config_like
     from embedcache.extraction.plan import plan
     from embedcache.extraction.progress import Listener
     from embedcache.extraction.recompute import recompute
     from embedcache.extraction.repair import repair_store as repair
+    from embedcache.extraction.report import ExtractReport
     from embedcache.extraction.sync import sync_labels
     from embedcache.probes.base import Diagnostics, FittedPath, Probe, label_matrix
     from embedcache.probes.estimators import LogisticPath

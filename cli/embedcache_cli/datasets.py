@@ -9,9 +9,11 @@ from embedcache_cli.asking import label_options, takes
 from embedcache_cli.output import Json, counted, print_json, print_records
 
 if TYPE_CHECKING:
-    from embedcache import DatasetEntry, DatasetOptions
+    from embedcache import Audit, DatasetEntry, DatasetOptions
 
 NAME = "datasets"
+MOST_PROBLEMS = 20
+"""Lines that are printed; `--json` has them all."""
 app = typer.Typer(help="Which datasets can be read, and whether a folder holds one.")
 
 
@@ -45,20 +47,36 @@ def check_command(
     options: "DatasetOptions",
     dataset: Annotated[str, typer.Argument(help="Which dataset it should be.")],
     root: Annotated[str, typer.Argument(help="Its folder, or the table.")],
-    files: Annotated[int, typer.Option(help="Samples whose image and mask are opened, evenly spread.")] = 200,
+    files: Annotated[
+        int,
+        typer.Option(
+            help="Samples whose image and mask are opened, evenly spread; that every file is there is seen anyway."
+        ),
+    ] = 200,
     json: Json = False,
 ) -> int:
-    """Hold a folder against its dataset: size, missing pieces, labels, masks, and the headers of some files."""
+    """Hold a folder against its dataset: size, missing and empty files, labels, and the images and masks of some samples."""
     audit = embedcache.audit_dataset(dataset, root, options, files)
     if json:
         print_json(audit)
         return audit.exit_code
-    for problem in audit.problems:
+    for problem in audit.problems[:MOST_PROBLEMS]:
         print(f"problem: {problem}")
+    if len(audit.problems) > MOST_PROBLEMS:
+        print(f"problem: {len(audit.problems) - MOST_PROBLEMS:,} more of them; --json lists all")
     for notice in audit.notices:
         print(f"notice: {notice}")
     parts = "".join(f", {part} {n:,}" for part, n in audit.parts.items())
     print(f"{audit.dataset}: {counted(audit.samples, 'sample')}, {counted(audit.patients, 'patient')}{parts}")
-    tasks = ", ".join(audit.tasks) or "none"
-    print(f"tasks: {tasks}; {counted(audit.opened, 'sample')} opened, {counted(len(audit.problems), 'problem')}")
+    print(f"tasks: {', '.join(audit.tasks) or 'none'}")
+    print(f"{_opened(audit, files)}; {counted(len(audit.problems), 'problem')}")
     return audit.exit_code
+
+
+def _opened(audit: "Audit", files: int) -> str:
+    """How far the check went, and how it goes further."""
+    of = "" if audit.opened == audit.samples else f"{audit.opened:,} of "
+    more = f" (--files {audit.samples} opens all)" if audit.opened == files < audit.samples else ""
+    headers = audit.opened - audit.read
+    read = f", {audit.read:,} of these read whole and {headers:,} by their headers" if headers else ""
+    return f"{of}{counted(audit.samples, 'sample')} opened{more}{read}"

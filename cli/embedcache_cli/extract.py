@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import embedcache
 from embedcache_cli.asking import extract_config, takes
-from embedcache_cli.output import Json, ProgressLine, counted, duration, print_json, silent, tell
+from embedcache_cli.output import Json, ProgressLine, counted, duration, print_json, silent, tell, whose_ids
 
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
@@ -37,4 +37,6 @@ def command(config: "ExtractConfig", json: Json = False) -> int:
         tell(f"set aside: {counted(rows, 'slice')} ({reason})")
     if report.quarantined:
         tell(f"`embedcache show {report.stores[0].path} --quarantine` lists what was set aside")
+        if hint := whose_ids(report.stores[0].path, report.ids):
+            tell(hint)
     return report.exit_code

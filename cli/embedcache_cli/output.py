@@ -112,6 +112,14 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def whose_ids(store: str, scheme: str) -> str:
+    """How the pseudonyms that a store's messages name are told apart, "" where its ids are no pseudonyms."""
+    if scheme != "pseudonym":
+        return ""
+    dataset = Path(store).parent.parent
+    return f"`embedcache ids show {dataset} ID` says, on the machine that extracted, which file an id stands for"
+
+
 def tell_stage(stage: str) -> None:
     """What goes on now, on one line of a terminal that the next stage overwrites; "" clears it."""
     if sys.stderr.isatty():

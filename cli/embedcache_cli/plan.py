@@ -41,6 +41,8 @@ def command(
                 "memory": memory,
                 "bytes": report.bytes,
                 "fits": report.fits,
+                "rows_at_risk": report.rows_at_risk,
+                "seconds_at_risk": report.seconds_at_risk,
                 "exit_code": report.exit_code,
             }
         )
@@ -69,6 +71,7 @@ def show(report: "PlanReport") -> None:
     )
     show_memory(report)
     show_time(report)
+    show_risk(report)
     show_proposals(report)
 
 
@@ -98,6 +101,19 @@ def show_time(report: "PlanReport") -> None:
     slowest = f"the slowest stage is {time.binds}"
     stages = f"decode {duration(time.decode)}, forward {duration(time.forward)}, write {duration(time.write)}"
     print(f"about {duration(time.seconds)}, start-up {duration(time.startup)} included: {slowest} (alone: {stages})")
+
+
+def show_risk(report: "PlanReport") -> None:
+    """What a kill costs, and what changes that."""
+    if not report.rows_at_risk:
+        return
+    seconds = report.seconds_at_risk
+    took = "" if seconds is None else f", about {duration(seconds)} of work"
+    each = " on each device" if report.memory is not None and report.memory.processes > 1 else ""
+    print(
+        f"a kill loses the shard that each backbone is filling{each}: {counted(report.rows_at_risk, report.unit)} at most{took}; "
+        "--rows-per-shard sets how many"
+    )
 
 
 def show_proposals(report: "PlanReport") -> None:

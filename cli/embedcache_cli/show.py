@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import embedcache
-from embedcache_cli.output import Json, counted, plain, print_json, print_records, print_table, size
+from embedcache_cli.output import Json, counted, plain, print_json, print_records, print_table, size, tell, whose_ids
 
 NAME = "show"
 
@@ -27,6 +27,8 @@ def command(
         if shown.quarantine:
             rows = [(q.sample, q.slice_index, q.stage, q.reason) for q in shown.quarantine]
             print_table(("sample", "slice", "stage", "reason"), rows)
+            if hint := whose_ids(shown.store, shown.identifiers["scheme"]):
+                tell(hint)
         print(f"{counted(len(shown.quarantine), shown.unit)} set aside")
         return 0
     held = f"{counted(shown.samples, 'sample')} of {counted(shown.patients, 'patient')}, {counted(shown.slices, shown.unit)}"

@@ -75,7 +75,12 @@ def command(
     for folder, damage in labels.items():
         for d in damage:
             print(f"{folder}: {d.object} {d.reason}")
-    if not intact:
+    if any(labels.values()):
+        tell(
+            "copy labels.parquet and labels.sha256 again from whoever gave you the cache; on the machine that extracted, "
+            "`embedcache repair STORE --root ROOT` reads the labels anew"
+        )
+    if unreadable or not all(r.intact for r in reports.values()):
         tell("`embedcache repair STORE` mends what can be mended; with --root and --backbone it makes the rest again")
     return 0 if intact else 1
 
@@ -97,7 +102,11 @@ def compare(store: str, config: "ExtractConfig", share: str, seed: int, json: bo
     rows = [
         (a.array, a.tokens, a.identical, f"{a.worst:.1e}", f"{a.limit:.0e}", len(a.wrong) or "") for a in report.arrays
     ]
-    print_table(("array", "tokens", "identical", "worst relative L2", "limit", "wrong slices"), rows)
+    print_table(("array", "tokens", "identical as stored", "worst relative L2", "limit", "wrong slices"), rows)
+    print(
+        "identical as stored: tokens that come out bit by bit in the array's dtype; the L2 is from the stored token to the one "
+        "made again in float32, so rounding alone makes it more than 0"
+    )
     for a in report.arrays:
         if a.wrong:
             print(f"{a.array}: other tokens than these images give: {', '.join(a.wrong[:5])}")

@@ -11,16 +11,18 @@ import numpy.typing as npt
 from embedcache.datasets import open_dataset
 from embedcache.datasets.base import DEFAULT_OPTIONS, MASK_SEPARATOR, Dataset, DatasetOptions
 from embedcache.errors import ImageError, InputError
-from embedcache.images import OpenedImage, count_slices, open_image
+from embedcache.images import OpenedImage, count_slices, open_image, stat_source
 from embedcache.images.files import form_of, is_series, split_path
 from embedcache.images.grids import Grid, lay, read_grid
 from embedcache.types import PARTS, Samples, StringArray
 
 FILES = 200
 """Samples whose files are opened, unless asked for otherwise: evenly spread over the list."""
-WHOLE = 20
-"""Of those, images that are read as an extraction reads them, to hear what there is to say of them; of others a header may do,
-which is what makes a folder of CT series cheap to check."""
+WHOLE_BYTES = 2**30
+"""Of those, images are read to their last slice, as an extraction reads them, as long as their files are no larger than this
+in all, else every k-th of them; of the others a header has to do, which is what makes a folder of CT series cheap to check."""
+PIECE = 32
+"""Slices that are decoded at a time."""
 
 
 @runtime_checkable
@@ -44,7 +46,9 @@ class Audit:
     """Samples of each part that the dataset names; those without one are not counted."""
     tasks: tuple[str, ...]
     opened: int
-    """Samples whose files were opened."""
+    """Samples whose files were opened; of all others it is known that their files are there and not empty."""
+    read: int
+    """Of the opened ones, those whose image was read whole, or as far as it could be: damage below headers is found in these."""
     problems: tuple[str, ...]
     """A line each: a piece that is missing, a file that can not be read, a mask that does not fit."""
     notices: tuple[str, ...]
@@ -56,8 +60,9 @@ class Audit:
 
 
 def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTIONS, files: int = FILES) -> Audit:
-    """Open the dataset `name` at `root`, read its labels, and open the image and mask of `files` samples: of some the whole
-    image, of the others its headers.
+    """Open the dataset `name` at `root`, read its labels, see that the files of all samples are there and not empty, and open
+    the image and mask of `files` samples: the whole image where all of these are no larger than `WHOLE_BYTES`, or a mask is
+    to lie on it, else of some the whole image and of the others its headers.
 
     Fewer samples than were published are a notice. Raises InputError for whatever keeps the dataset from being opened: a
     missing table, a label that is unknown, a patient in two parts.
@@ -67,17 +72,24 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTION
     dataset = open_dataset(name, root, options)
     samples = dataset.samples()
     missing = tuple(getattr(dataset, "missing", ()))
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(files, len(samples))).astype(np.int64)).tolist()
+    sizes, absent = _sizes(dataset, samples)
+    there = np.flatnonzero(sizes)
+    spread = np.linspace(0, len(there) - 1, min(files, len(there))).astype(np.int64)
+    chosen = there[np.unique(spread)].tolist()
     parts = Counter(samples.split.tolist())
     seen = _Seen()
-    problems = (*missing, *_problems(dataset, samples, chosen, seen))
+    problems = (*missing, *absent, *_problems(dataset, samples, chosen, _whole(chosen, sizes), seen))
     notices = [notice for notice in dataset.notices if notice not in missing]
     if seen.by_index:
         notices.append(
             f"{len(seen.by_index)} of the masks that were opened are laid on their images by voxel index: one of the two headers "
             "does not say how it lies"
         )
-    notices += [f"{n} of {seen.images} images that were read: {text}" for text, n in seen.remarks.most_common()]
+    told = sorted(seen.remarks.items(), key=lambda item: -len(item[1]))
+    notices += [
+        f"{len(rows)} of the {seen.images} images that were read whole: {text} ({samples.where_all(rows)})"
+        for text, rows in told
+    ]
     return Audit(
         dataset=dataset.info.name,
         samples=len(samples),
@@ -85,6 +97,7 @@ def audit_dataset(name: str, root: str, options: DatasetOptions = DEFAULT_OPTION
         parts={part: parts[part] for part in PARTS if part in parts},
         tasks=tuple(task.name for task in dataset.labels().tasks),
         opened=len(chosen),
+        read=seen.images,
         problems=problems,
         notices=tuple(notices),
     )
@@ -95,36 +108,65 @@ class _Seen:
     """What is no problem, and yet to be told."""
 
     images: int = 0
-    """That were read whole."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """What their reader says of them, and of how many; no path and no identifier."""
+    """That were read whole, or as far as they could be."""
+    remarks: dict[str, list[int]] = field(default_factory=dict)
+    """What their reader says of them, and of which samples; no path and no identifier."""
     by_index: set[int] = field(default_factory=set)
     """Samples whose mask is laid on its image by voxel index."""
 
-    def open(self, path: str) -> OpenedImage:
-        """Read an image, and hear what is said of it."""
-        opened = open_image(path)
+    def read(self, i: int, path: str) -> OpenedImage:
+        """Read an image to its last slice, and hear what is said of it."""
         self.images += 1
-        self.remarks.update(set(opened.warnings))
+        opened = open_image(path)
+        for start in range(0, opened.n_slices, PIECE):
+            opened.read(start, min(start + PIECE, opened.n_slices))
+        for text in dict.fromkeys(opened.warnings):
+            self.remarks.setdefault(text, []).append(i)
         return opened
 
 
-def _problems(dataset: Dataset, samples: Samples, chosen: list[int], seen: _Seen) -> Iterator[str]:
+def _where(dataset: Dataset, samples: Samples, i: int) -> str:
+    """A published id is no secret, and tells more than a row; a user's own file is named by its row."""
+    return f"{samples.id[i]}" if dataset.info.public_ids else samples.where(i)
+
+
+def _sizes(dataset: Dataset, samples: Samples) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Bytes of each sample's files, 0 where they are missing or empty; and a line for each of those."""
+    sizes = np.zeros(len(samples), np.int64)
+    problems = []
+    for i, path in enumerate(samples.path.tolist()):
+        try:
+            sizes[i] = stat_source(path).size
+            reason = "" if sizes[i] else "the file is empty (0 bytes)."
+        except ImageError as error:
+            reason = error.reason
+        if reason:
+            problems.append(f"{_where(dataset, samples, i)} can not be read: {reason}")
+    return sizes, problems
+
+
+def _whole(chosen: list[int], sizes: npt.NDArray[np.int64]) -> set[int]:
+    """Those of the chosen samples whose image is read whole: every k-th, for the smallest k that keeps to `WHOLE_BYTES`; one
+    at the least, however large."""
+    steps = range(1, len(chosen) + 1)
+    step = next((k for k in steps if sizes[chosen[::k]].sum() <= WHOLE_BYTES), max(1, len(chosen)))
+    return set(chosen[::step])
+
+
+def _problems(dataset: Dataset, samples: Samples, chosen: list[int], whole: set[int], seen: _Seen) -> Iterator[str]:
     """A line each."""
     masks = dataset.masks() if isinstance(dataset, _Masked) else None
     names = dataset.mask_values() if isinstance(dataset, _NamedMasks) else {}
-    whole = {chosen[k] for k in np.linspace(0, len(chosen) - 1, WHOLE).astype(np.int64).tolist()}
     for i in chosen:
-        # a published id is no secret, and tells more than a row; a user's own file is named by its row
-        where = f"{samples.id[i]}" if dataset.info.public_ids else samples.where(i)
+        where = _where(dataset, samples, i)
         try:
             if masks is None or not masks[i]:
                 if i in whole:
-                    seen.open(str(samples.path[i]))
+                    seen.read(i, str(samples.path[i]))
                 else:
                     count_slices(str(samples.path[i]))
                 continue
-            image = _headed(str(samples.path[i]), seen)
+            image = _headed(i, str(samples.path[i]), seen)
         except ImageError as error:
             yield f"{where} can not be read: {error.reason}"
             continue
@@ -148,8 +190,8 @@ class _Image:
     grid: Grid | None
 
 
-def _headed(path: str, seen: _Seen) -> _Image:
-    opened = seen.open(path)
+def _headed(i: int, path: str, seen: _Seen) -> _Image:
+    opened = seen.read(i, path)
     return _Image(path, (opened.n_slices, *opened.read(0, 1).pixels.shape[1:3]), read_grid(path))
 
 

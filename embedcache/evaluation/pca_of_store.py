@@ -61,7 +61,15 @@ def draw_pca(
         raise InputError(
             f"{cache.path.name} holds whole volumes; the figure shows patches of slices, so name another store."
         )
+    kinds = ("patch_tokens", "patch_tokens_int8")
+    stored = sorted({a.layer for p in cache.passes for a in p.arrays if a.kind in kinds})
+    if not stored:
+        raise InputError(f"{cache.path.name} holds no patch tokens; add them with `embedcache extract --tokens patch`.")
     number = cache.layer_number(layer)
+    if number not in stored:
+        raise InputError(
+            f"layer {number} of {cache.path.name} has no patch tokens, and layers {stored} have; name one of these with --layer."
+        )
     tokens = cache.layer(number).patch_tokens
     plan, ok = cache.index.plan, cache.good_rows([tokens.stored_pass])
     position = {name: i for i, name in enumerate(plan.sample_id.tolist())}

@@ -221,6 +221,17 @@ def parse_tokens(text: str, info: BackboneInfo) -> list[TokenKind]:
     return sorted(kinds)
 
 
+def tokens_missing(config: ExtractConfig, info: BackboneInfo) -> str:
+    """What is said of a backbone that has only some of the tokens that were asked for; "" where it has all, or none was asked:
+    the usual tokens of a run with several backbones are no wish."""
+    words = list(dict.fromkeys(w.strip() for w in config.tokens.split(",")))
+    absent = [word for word in words if TOKEN_WORDS.get(word) not in info.kinds]
+    if config.tokens == ExtractConfig.tokens or not absent or len(absent) == len(words):
+        return ""
+    stored = ", ".join(word for word in words if word not in absent)
+    return f"{info.name} has no {' or '.join(absent)} tokens: of --tokens {config.tokens} it stores {stored}"
+
+
 def parse_layers(text: str, info: BackboneInfo) -> list[int]:
     """The layers that `text` names, counted from 1, ascending. Raises InputError for one that is not there."""
     depth = info.layers

@@ -139,10 +139,7 @@ def look_at_torch(versions: dict[str, str]) -> tuple[list[str], list[str], list[
             + (f", and {pair(versions['torch'])} or no torchvision" if versions["torchvision"] != "absent" else "")
         )
     if said["mended"]:
-        warnings.append(
-            f"torchvision {versions['torchvision']} does not fit torch {versions['torch']}; embedcache works round it, other "
-            f"software may not: install {pair(versions['torch'])}, or remove torchvision if nothing else needs it"
-        )
+        warnings.append(beside_torch(versions["torchvision"], versions["torch"]))
     return list(said["devices"]), problems, warnings
 
 
@@ -156,6 +153,22 @@ def ask_torch() -> dict[str, Any] | None:
         return None
     said: dict[str, Any] = json.loads(lines[-1])
     return said
+
+
+def beside_torch(torchvision: str, torch: str) -> str:
+    """What is so of a torchvision whose compiled part does not load: another version, or the right one in another build."""
+    number = re.match(r"\d+\.\d+", torchvision)
+    right = number is not None and pair(torch).startswith(f"torchvision {number[0]} ")
+    what = (
+        f"is the version for torch {torch}, in a build whose compiled part does not load beside it (CUDA's beside a "
+        "torch for the CPU, mostly)"
+        if right
+        else f"is not the version for torch {torch}, so its compiled part does not load"
+    )
+    return (
+        f"torchvision {torchvision} {what}: embedcache calls nothing of that part, and nothing is to be done for it; only other "
+        f"software that does (its nms, its codecs) needs {pair(torch)}"
+    )
 
 
 def pair(torch: str) -> str:

@@ -17,13 +17,14 @@ from embedcache.extraction.device import default_workers, ready_device
 from embedcache.extraction.devices import parse_devices, run_on_devices, threads_each
 from embedcache.extraction.like import what_differs
 from embedcache.extraction.limits import known_limits
-from embedcache.extraction.opening import OpenStore, open_stores, remember
+from embedcache.extraction.opening import OpenStore, open_stores, remember, tell_begun
 from embedcache.extraction.pieces import SourceSeen, reading
 from embedcache.extraction.plan import check_room
-from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, paths_of, prepare
+from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, compare, id_scheme, paths_of, prepare
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.regroup import regroup_patients
 from embedcache.extraction.remarks import Remarks, remarks_told
+from embedcache.extraction.report import ExtractReport, StoreReport
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.signals import StopFlag, watch_signals
 from embedcache.extraction.sources import Tell
@@ -41,52 +42,6 @@ from embedcache.store.writer import finalise, load, pending_shards
 from embedcache.types import ImageRecipe, Pass, Plan
 
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class StoreReport:
-    """One backbone's store after the run."""
-
-    backbone: str
-    view: int
-    """Which view of the slices it holds."""
-    path: str
-    fingerprint: str
-    slices: int
-    """Rows: of `unit` volume these are whole volumes."""
-    unit: str
-    quarantined: int
-    """Rows of asked samples that are set aside."""
-    bad_samples: int
-    """The samples that they belong to."""
-    arrays: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ExtractReport:
-    """What an extraction did."""
-
-    dataset: str
-    samples: int
-    stores: tuple[StoreReport, ...]
-    decoded: int
-    """Slices that were decoded in this run: 0 where everything was there."""
-    seconds: float
-    binds: str
-    """The stage that everything else waited for, "" where nothing ran."""
-    quarantined: dict[str, int]
-    """Reason → rows of the asked samples that are set aside for it, in the first store."""
-    bad_samples: int
-    """Asked samples of which a slice is set aside, in the store that has most of them."""
-    allowed_bad: int
-    labels: str
-    """Digest of the label table."""
-    notices: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """1 where more samples were set aside than `allow_bad` says, else 0."""
-        return 1 if self.bad_samples > self.allowed_bad else 0
 
 
 def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractReport:
@@ -121,6 +76,7 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
         planner = RowPlanner(prepared, lambda _: None)
         check_room(prepared, planner)
         remember(prepared, planner)  # else every header is opened twice
+        tell_begun(prepared, tell)
     labels = write_labels(prepared.folder, prepared.labels)
     if work and config.devices:
         decoded, binds = run_on_devices(prepared, replace(listener, tell=tell))
@@ -129,6 +85,7 @@ def extract(config: ExtractConfig, listener: Listener | None = None) -> ExtractR
     reports = tuple(describe(store, prepared) for store in prepared.stores)
     return ExtractReport(
         dataset=prepared.dataset.name,
+        ids=id_scheme(prepared.dataset, config),
         samples=len(prepared.samples),
         stores=tuple(report for report, _ in reports),
         decoded=decoded,
@@ -159,7 +116,7 @@ def refill(config: ExtractConfig, store: str | Path, listener: Listener | None =
 def fill(prepared: Prepared, listener: Listener) -> tuple[int, str]:
     """Fill what the stores lack, together with whoever else does. Returns slices decoded here and the stage that bound."""
     decoded, binds = 0, ""
-    with watch_signals() as stop, ExitStack() as workers, remarks_told(listener.tell) as remarks:
+    with watch_signals() as stop, ExitStack() as workers, remarks_told(listener.tell, prepared.samples) as remarks:
         # more than once only where another process extends a store meanwhile
         while opened := open_stores(prepared, listener.tell, workers):
             for group in same_plan(opened):

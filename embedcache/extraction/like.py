@@ -49,6 +49,11 @@ def config_like(
     if not found.passes:
         raise InputError(f"{path.name} holds no tokens yet, so there is nothing to repeat.")
     image, model = found.recipe.image, found.recipe.model
+    if not changes.get("backbones") and not changes.get("weights") and _is_folder_elsewhere(model.source):
+        raise InputError(
+            f"{path.name} was made with the weights of a folder called {model.source}, and where that lies no store records; "
+            "give its path with --backbone (backbones=)."
+        )
     arrays = [spec for p in found.passes.values() for spec in p.arrays]
     first = next(iter(found.passes.values()))
     kinds = {spec.kind for spec in arrays}
@@ -88,6 +93,11 @@ def config_like(
     if changes.get("views") and "view" not in changes:
         changes["view"] = None  # all views are asked for, and not the recorded one
     return replace(config, **changes)
+
+
+def _is_folder_elsewhere(source: str) -> bool:
+    """Whether a backbone was a local folder, of which only the name is recorded: hub names have a slash, families a colon."""
+    return not {"/", ":"} & set(source) and not Path(source).is_dir()
 
 
 def _whole(image: ImageRecipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from embedcache.extraction.prepare import Prepared, RowPlanner, StorePlan, check
 from embedcache.extraction.sources import Tell
 from embedcache.store import layout
 from embedcache.store.index import StoredIndex, open_root, read_index
-from embedcache.store.leases import Worker
+from embedcache.store.leases import Worker, workers
 from embedcache.store.locks import exclusive
 from embedcache.store.reader import FeatureCache
 from embedcache.store.root import Root
@@ -24,6 +24,7 @@ from embedcache.store.writer import (
     extend_store,
     load,
     new_root,
+    pending_shards,
     reopen,
     supersede,
 )
@@ -46,6 +47,32 @@ class OpenStore:
     def wanted(self) -> npt.NDArray[np.bool_]:
         """Shape (rows,): rows that an image is read for; a superseded sample's are not, its source is another now."""
         return self.index.plan.rows_of(~self.index.superseded)
+
+
+def tell_begun(prepared: Prepared, tell: Tell) -> None:
+    """Say what is there of each store that an earlier run began and did not finish; of one that is being filled, nothing."""
+    for store in prepared.stores:
+        if store.root is None or store.index is None or workers(store.files.leases):
+            continue
+        root, plan = store.root, store.index.plan
+        begun = [p for p in store.unfinished if not root.complete[p.id]]
+        if not begun:
+            continue
+        wanted = plan.rows_of(~store.index.superseded)
+        there = wanted.copy()
+        for p in begun:
+            for shard in pending_shards(store.files.objects, plan, p):
+                there[shard.start : shard.stop] = False
+        n, of, noun = int(there.sum()), int(wanted.sum()), root.unit + "s"
+        if n == of:
+            tell(f"{store.name}: all {of} {noun} are there, and it is finished now")
+        elif n:
+            tell(f"{store.name}: {n} of {of} {noun} are there; this run goes on with the rest")
+        else:
+            tell(
+                f"{store.name}: none of {of} {noun} was committed before an earlier run ended; the shard that it was "
+                "filling is begun again"
+            )
 
 
 def open_stores(prepared: Prepared, tell: Tell, workers: ExitStack) -> list[OpenStore]:

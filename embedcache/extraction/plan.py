@@ -76,6 +76,19 @@ class PlanReport:
         return self.needed <= room(self.free, self.budget)
 
     @property
+    def rows_at_risk(self) -> int:
+        """What a kill costs as a rule: the rows of the largest shard that is being filled, of each backbone."""
+        return max((min(p.rows_per_shard, p.pending_slices) for p in self.passes if p.pending_shards), default=0)
+
+    @property
+    def seconds_at_risk(self) -> float | None:
+        """How long a run takes to make these again, start-up not counted; None where no time is forecast."""
+        if self.time is None or self.rates is None:
+            return None
+        parts = [p.rows_per_shard / p.pending_slices for p in self.passes if p.pending_slices]
+        return min(1.0, self.rates.processes * max(parts, default=0.0)) * (self.time.seconds - self.time.startup)
+
+    @property
     def exit_code(self) -> int:
         """0 where what was asked fits, or under a budget one of the proposals; else 2."""
         return 0 if self.fits or any(p.fits for p in self.proposals) else 2

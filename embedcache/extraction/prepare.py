@@ -14,7 +14,7 @@ from embedcache.datasets.identifiers import Key, assign_ids, load_key
 from embedcache.datasets.index import IndexRow, PrivateIndex
 from embedcache.datasets.selection import labels_of, select
 from embedcache.errors import InputError, StoreError
-from embedcache.extraction.config import BATCH_SIZES, CPU_ROWS_PER_SHARD, ExtractConfig, asked_arrays
+from embedcache.extraction.config import BATCH_SIZES, CPU_ROWS_PER_SHARD, ExtractConfig, asked_arrays, tokens_missing
 from embedcache.extraction.rows import first_plan, longer_plan
 from embedcache.extraction.sources import Tell, changed_sources, slice_counts
 from embedcache.images import parse_window
@@ -157,6 +157,8 @@ def prepare(config: ExtractConfig, tell: Tell) -> Prepared:
             compiled=config.compiled,
             preset=config.preset,
         )
+        if absent := tokens_missing(config, info):
+            tell(absent)
         if config.preset == "paper":
             for line in what_paper_changes(info, window_name, config.window):
                 tell(line)

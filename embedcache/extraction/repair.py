@@ -348,7 +348,10 @@ def mend_labels(
             rewrite_digest(folder)
         return (Mended(DIGEST, f"it names the {LABELS} that is there; the rest of it was damaged"),), ()
     if source is None:
-        needed = "the dataset and, for pseudonyms, its key: give --dataset and --root"
+        needed = (
+            "the files as they were: copy both again from whoever gave you the cache; or, on the machine that extracted, give "
+            "--dataset and --root"
+        )
         return (), tuple(Left(name, f"{reason}; it needs {needed}") for name, reason in damage.items())
     how = "read from the dataset again; labels that came from elsewhere than this root are not in it"
     if not dry_run:

@@ -101,9 +101,15 @@ def _checked_bytes(file: Path) -> bytes:
             return data
         if before == after:
             raise StoreError(
-                f"{file.name} of {file.parent.name} is not the one that {DIGEST} names: it was changed or damaged; "
-                f"delete both files and run `embedcache labels sync`."
+                f"{file.name} of {file.parent.name} is not the one that {DIGEST} names: it was changed or damaged; {REMEDY}."
             )
+
+
+REMEDY = (
+    "copy both files again from whoever gave you the cache; only where its images are, and what they were extracted with, does "
+    "`embedcache labels sync` make them anew, once both are deleted"
+)
+"""For a damaged label table, which whoever received a cache can not make again: for them a deleted one is lost."""
 
 
 def damage_of_labels(folder: Path) -> dict[str, str]:

@@ -20,8 +20,9 @@ from embedcache.evaluation.pca_figure import pca_figure
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.extraction.config import ExtractConfig
-from embedcache.extraction.job import ExtractReport, extract
+from embedcache.extraction.job import extract
 from embedcache.extraction.progress import Listener, Progress
+from embedcache.extraction.report import ExtractReport
 from embedcache.store.catalog import summarise
 from embedcache.store.features import Features
 from embedcache.store.layout import OK

@@ -24,6 +24,10 @@ class Sample:
     """How a message names it to the user without a path: `row 12 of cases.csv`."""
 
 
+MOST_ROWS = 3
+"""That a message about several samples names."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Many samples by column, in the dataset's order: 10^7 of them fit in memory."""
@@ -51,6 +55,14 @@ class Samples:
     def where(self, i: int) -> str:
         """How a message names sample `i`: by its row, never by its path."""
         return f"row {int(self.row[i])} of {self.listing}"
+
+    def where_all(self, index: npt.ArrayLike) -> str:
+        """As `where`, of several: the first rows, and how many more there are."""
+        rows = np.sort(self.row[np.asarray(index, dtype=np.int64)]).tolist()
+        if len(rows) < 2:
+            return f"row {rows[0]} of {self.listing}"
+        more = f" and {len(rows) - MOST_ROWS:,} more" if len(rows) > MOST_ROWS else ""
+        return f"rows {', '.join(map(str, rows[:MOST_ROWS]))}{more} of {self.listing}"
 
     def take(self, index: npt.ArrayLike) -> "Samples":
         """The samples at `index` (integers or a mask), in that order."""

@@ -179,6 +179,11 @@ def test_bad_samples_are_set_aside_and_the_good_ones_stored(cli: Cli, bad: Path,
     listed = cli("show", store, "--quarantine")
     assert listed.out.count("open") == 3
     assert "3 slices set aside" in listed.out
+    hint = f"`embedcache ids show {store.parent.parent} ID` says, on the machine that extracted, which file an id stands for"
+    assert hint in listed.err
+    assert hint in done.err
+    pseudonym = cli("show", store, "--json").document["quarantine"][0]["sample"]
+    assert "img0" in cli("ids", "show", store.parent.parent, pseudonym).out
     assert "img0" not in listed.out
 
 

@@ -34,8 +34,25 @@ def test_a_whole_folder_passes(cli: Cli, tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         "notice: 12 of the 138 published images are here: a subset",
         "montgomery: 12 samples, 12 patients, train 6, validation 2, test 4",
-        "tasks: tuberculosis; 12 samples opened, 0 problems",
+        "tasks: tuberculosis",
+        "12 samples opened; 0 problems",
     ]
+
+
+def test_a_part_that_was_opened_says_so_and_many_problems_are_counted(cli: Cli, tmp_path: Path) -> None:
+    root = make_replica("montgomery", tmp_path)
+    assert cli("datasets", "check", "montgomery", root, "--files", "5").out.splitlines()[-1] == (
+        "5 of 12 samples opened (--files 12 opens all); 0 problems"
+    )
+    there = next(root.rglob("*.png"))
+    table = tmp_path / "gone.csv"
+    table.write_text("path,patient\n" + "".join(f"gone{i}.png,p{i}\n" for i in range(30)) + f"{there},p\n")
+    done = cli("datasets", "check", "table", table)
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[19] == "problem: row 20 of gone.csv can not be read: there is no such file."
+    assert lines[20] == "problem: 10 more of them; --json lists all"
+    assert lines[-1] == "1 of 31 samples opened; 30 problems"
 
 
 def test_a_missing_piece_is_a_problem(cli: Cli, tmp_path: Path) -> None:

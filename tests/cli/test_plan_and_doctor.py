@@ -25,6 +25,8 @@ def test_plan_says_how_long_it_takes(cli: Cli, world: World, tmp_path: Path) -> 
     assert "calibrating" not in quick.err
     assert "the slowest stage" not in quick.out
     assert "free for it" in quick.out
+    assert "a kill loses the shard that each backbone is filling: 8 slices at most; --rows-per-shard" in quick.out
+    assert "8 slices at most, about " in done.out
 
 
 def test_plan_as_one_document(cli: Cli, world: World, tmp_path: Path) -> None:
@@ -34,6 +36,8 @@ def test_plan_as_one_document(cli: Cli, world: World, tmp_path: Path) -> None:
     assert document["rates"]["decoded"] == 8
     assert document["fits"] is True
     assert document["exit_code"] == 0
+    assert document["rows_at_risk"] == 8
+    assert 0 < document["seconds_at_risk"] < document["time"]["seconds"]
     assert document["needed"] > document["bytes"] > 0
     assert cli("plan", *world.extract(tmp_path / "new"), "--no-calibrate", "--json").document["time"] is None
 

@@ -39,7 +39,13 @@ def test_lost_tokens_and_labels_need_the_sources(
     damage(copied, "layer_2/cls_token/c/1/0", "../../labels.parquet")
     done = cli("verify", copied.cache)
     assert "labels.parquet is not what labels.sha256 names" in done.out
+    assert "copy labels.parquet and labels.sha256 again from whoever gave you the cache" in done.err
     done = cli("repair", copied.store)
+    assert (
+        "labels.parquet: stays damaged: is not what labels.sha256 names, or that is damaged; it needs the files as they"
+        in done.out
+    )
+    assert "copy both again from whoever gave you the cache; or, on the machine that extracted" in done.out
     assert done.code == 1
     assert "rows 8 to 15: layer_2/cls_token is not what the commit names; it needs the sources" in done.out
     document = cli("repair", copied.store, "--json").document

@@ -36,6 +36,8 @@ def test_a_share_is_recomputed_and_a_forged_row_is_found(cli: Cli, own: World) -
     done = cli("verify", own.store, "--recompute", "50%", *sources(own))
     assert done.code == 0, done.err
     assert "as its images and weights give it" in done.out
+    assert "identical as stored" in done.out
+    assert "rounding alone makes it more than 0" in done.out
     document = cli("verify", own.store, "--recompute", "50%", *sources(own), "--json").document
     assert document["trusted"] is True
     assert document["rows"] >= 20
@@ -44,6 +46,16 @@ def test_a_share_is_recomputed_and_a_forged_row_is_found(cli: Cli, own: World) -
     done = cli("verify", own.store, "--recompute", "100%", *sources(own))
     assert done.code == 1
     assert "NOT what its images" in done.out
+
+
+def test_a_store_of_a_folder_of_weights_asks_for_the_folder(cli: Cli, own: World) -> None:
+    where = ["--root", str(own.table), "--id-column", "case", "--device", "cpu"]
+    for words in (["verify", own.store, "--recompute", "50%"], ["extract", "--like", own.store, "--dataset", "table"]):
+        done = cli(*words, *where)
+        assert done.code == 2
+        assert "was made with the weights of a folder called tiny" in done.err
+        assert "give its path with --backbone" in done.err
+        assert str(own.tiny) not in done.err
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,13 @@ def test_the_picture_says_how_many_images_it_shows(tmp_path: Path) -> None:
             sizes.append(picture.size)
     assert sizes[0] == sizes[1] != sizes[2]
     assert draw_pca(extracted(tmp_path, size=56), tmp_path / "coarse.png").coarse
+
+
+def test_a_store_without_patch_tokens_says_how_to_add_them(tmp_path: Path) -> None:
+    cls, patch = ArraySpec(2, "cls_token", "float32", (4,)), ArraySpec(1, "patch_tokens", "float32", (2, 2, 4))
+    make_store(tmp_path / "vectors.zarr", make_plan([1, 1]), (cls,))
+    with pytest.raises(InputError, match=r"holds no patch tokens; add them with `embedcache extract --tokens patch`"):
+        draw_pca(tmp_path / "vectors.zarr", tmp_path / "out.png")
+    make_store(tmp_path / "lower.zarr", make_plan([1, 1]), (cls, patch))
+    with pytest.raises(InputError, match=r"layer 2 of .* has no patch tokens, and layers \[1\] have; .* --layer"):
+        draw_pca(tmp_path / "lower.zarr", tmp_path / "out.png")

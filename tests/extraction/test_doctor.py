@@ -73,8 +73,18 @@ def test_a_mended_pair_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     _, problems, warnings = looked(monkeypatch, {**SOUND, "mended": True})
     assert problems == []
     (line,) = warnings
-    assert "torchvision 0.28.0 does not fit torch 2.14.1; embedcache works round it" in line
-    assert "install torchvision 0.29 in the same build (CPU or CUDA) as torch 2.14.1" in line
+    assert "torchvision 0.28.0 is not the version for torch 2.14.1, so its compiled part does not load: " in line
+    assert "needs torchvision 0.29 in the same build (CPU or CUDA) as torch 2.14.1" in line
+
+
+def test_the_right_torchvision_in_another_build_is_not_called_another_version() -> None:
+    line = doctor.beside_torch("0.28.0", "2.13.0+cpu")
+    assert (
+        "torchvision 0.28.0 is the version for torch 2.13.0+cpu, in a build whose compiled part does not load" in line
+    )
+    assert "nothing is to be done for it" in line
+    assert "not the version" not in line
+    assert "is not the version" in doctor.beside_torch("0.2.0", "2.13.0")
 
 
 def test_models_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

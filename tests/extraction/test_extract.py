@@ -217,3 +217,14 @@ def test_the_same_command_gives_the_same_pseudonyms_and_another_key_is_refused(
     monkeypatch.setenv("EMBEDCACHE_HOME", str(tmp_path / "other-home"))
     with pytest.raises(InputError, match="key"):
         embedcache.extract(config)
+
+
+def test_tokens_that_a_backbone_has_not_are_told_once(config: ExtractConfig) -> None:
+    def heard(tokens: str) -> list[str]:
+        lines: list[str] = []
+        asked = replace(config, backbones=(*config.backbones, "pixels:8"), size=None, tokens=tokens)
+        embedcache.extract(asked, embedcache.Listener(tell=lines.append))
+        return [line for line in lines if "tokens" in line]
+
+    assert heard("cls,mean,patch") == ["pixels:8 has no mean or patch tokens: of --tokens cls,mean,patch it stores cls"]
+    assert heard("cls") == heard("cls,mean") == []

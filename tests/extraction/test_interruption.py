@@ -266,3 +266,52 @@ def test_a_shard_is_committed_when_it_is_whole_and_not_when_the_run_ends(
         embedcache.extract(both, embedcache.Listener(progress=stop_early))
     assert first.is_file()
     assert len(list(Path(both.cache).glob(f"*/{tiny_registers.name}/*.zarr/commits_*/c/*"))) == 3
+
+
+def test_a_resumed_run_says_what_it_found(small_shards: ExtractConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    import embedcache.extraction.job as job
+
+    def told() -> list[str]:
+        lines: list[str] = []
+        embedcache.extract(small_shards, embedcache.Listener(tell=lines.append))
+        return [line for line in lines if line.startswith("store ")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "complete", lambda *_: pytest.fail("stopped here"))
+        with pytest.raises(pytest.fail.Exception):
+            embedcache.extract(small_shards)
+    store = only_store(small_shards)
+    name = f"{store.parent.name}/{store.name}"
+    commits = sorted(store.glob("commits_*/c/*"))
+    assert len(commits) == 12
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "complete", lambda *_: pytest.fail("stopped here"))
+        for path in commits[3:]:
+            path.unlink()
+        heard: list[str] = []
+        with pytest.raises(pytest.fail.Exception):
+            embedcache.extract(small_shards, embedcache.Listener(tell=heard.append))
+    assert f"store {name}: 6 of 24 slices are there; this run goes on with the rest" in heard
+    assert sorted(store.glob("commits_*/c/*")) == commits
+    for path in commits:
+        path.unlink()
+    (line,) = told()
+    assert line.startswith(f"store {name}: none of 24 slices was committed")
+    assert told() == []
+
+
+def test_a_fresh_store_and_one_that_is_all_there_but_its_end_say_so(
+    small_shards: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import embedcache.extraction.job as job
+
+    heard: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "complete", lambda *_: pytest.fail("stopped here"))
+        with pytest.raises(pytest.fail.Exception):
+            embedcache.extract(small_shards, embedcache.Listener(tell=heard.append))
+    assert not [line for line in heard if line.startswith("store ")]
+    embedcache.extract(small_shards, embedcache.Listener(tell=heard.append))
+    assert [line.partition(": ")[2] for line in heard if line.startswith("store ")] == [
+        "all 24 slices are there, and it is finished now"
+    ]

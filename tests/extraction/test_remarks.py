@@ -9,6 +9,7 @@ import embedcache
 from embedcache import DatasetOptions, ExtractConfig
 from embedcache.extraction.remarks import MOST_LINES, Remarks
 from embedcache.testing.files import write_png, write_series
+from embedcache.types import Samples, strings
 
 
 def test_missing_slices_and_dark_images_are_told_with_their_count(config: ExtractConfig, tmp_path: Path) -> None:
@@ -31,15 +32,21 @@ def test_missing_slices_and_dark_images_are_told_with_their_count(config: Extrac
     assert report.exit_code == 0
     (missing,) = [line for line in heard if "missing" in line]
     assert missing.startswith("2 samples: 1 slice is missing")
+    assert missing.endswith(" (rows 1, 2 of cases.csv)")
     (dark,) = [line for line in heard if "16-bit" in line]
     assert dark.startswith("1 sample: ")
+    assert dark.endswith(" (row 3 of cases.csv)")
     assert set(heard) <= set(report.notices)
     assert not [line for line in heard if "p1" in line or str(root) in line]
 
 
-def test_many_texts_end_in_a_count() -> None:
-    remarks = Remarks({f"gap of {i} mm": {str(i)} for i in range(MOST_LINES + 3)} | {"tilt": {"1", "2"}})
-    lines = remarks.lines()
-    assert lines[0] == "2 samples: tilt"
+def test_many_texts_end_in_a_count_and_many_rows_too() -> None:
+    ids = strings([str(i) for i in range(9)])
+    samples = Samples(ids, ids, ids, ids, np.arange(9) + 1, "cases.csv")
+    remarks = Remarks({f"gap of {i} mm": {"8"} for i in range(MOST_LINES + 3)} | {"tilt": {"5", "1", "2", "3", "0"}})
+    lines = remarks.lines(samples)
+    assert lines[0] == "5 samples: tilt (rows 1, 2, 3 and 2 more of cases.csv)"
+    assert lines[1] == "1 sample: gap of 0 mm (row 9 of cases.csv)"
     assert lines[-1] == "4 more remarks of that kind"
     assert len(lines) == MOST_LINES + 1
+    assert Remarks({"tilt": {"not asked for"}}).lines(samples) == ["1 sample: tilt"]

@@ -178,8 +178,10 @@ def test_a_flipped_byte_is_noticed(tmp_path):
     data = bytearray((tmp_path / LABELS).read_bytes())
     data[100] ^= 1
     (tmp_path / LABELS).write_bytes(data)
-    with pytest.raises(StoreError, match=r"labels.parquet of .* is not the one that labels.sha256 names"):
+    with pytest.raises(StoreError, match=r"labels.parquet of .* is not the one that labels.sha256 names") as said:
         read_labels(tmp_path)
+    # a recipient who deletes it without the images has no labels any more
+    assert str(said.value).index("copy both files again") < str(said.value).index("deleted")
 
 
 def test_damage_without_a_digest_is_one_line(tmp_path):
