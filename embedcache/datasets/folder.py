@@ -93,7 +93,7 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
         return all_rows(own + (joined.parts if joined else []), samples)
 
     columns = {"class": strings([f.klass for f in found]), "split": samples.split}
-    info = named(DatasetInfo(name="folder"), options, root.name)
+    info = named(DatasetInfo(name="folder", patients_assumed=told < len(found)), options, root.name)
     said = notices + (joined.notices if joined else ())
     return ListedDataset(info, said, samples, labels, columns, origins=joined.origins if joined else {})
 

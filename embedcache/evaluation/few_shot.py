@@ -33,6 +33,7 @@ from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows
 from embedcache.evaluation.results import results_folder, source_of
 from embedcache.evaluation.splits import part_rows
+from embedcache.evaluation.store_inputs import patient_notes
 from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import label_matrix
 from embedcache.store.features import Features
@@ -93,6 +94,7 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
         warnings=(
             *((pooled_by_patient(question.task),) if question.pool_by else ()),
             *_warnings(config, points),
+            *patient_notes(question.cache),
             *incomplete_notes(data.features, question, config.strict_volumes),
         ),
         source=source_of(question.cache),

@@ -22,6 +22,7 @@ from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_lay
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
+from embedcache.evaluation.store_inputs import patient_notes
 from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.evaluation.writable import check_folder
@@ -199,4 +200,8 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    return (*found, *incomplete_notes(features, question, config.strict_volumes))
+    return (
+        *found,
+        *patient_notes(question.cache),
+        *incomplete_notes(features, question, config.strict_volumes),
+    )
