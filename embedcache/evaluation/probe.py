@@ -23,6 +23,7 @@ from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, r
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
 from embedcache.evaluation.store_inputs import patient_notes
+from embedcache.evaluation.strata import lacking
 from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.evaluation.writable import check_folder
@@ -111,6 +112,14 @@ def answer(
             seed=config.seed,
         ),
     )
+    uneven = lacking(
+        label_matrix(asked_labels(question, features), question.kind, len(question.classes)),
+        features.groups,
+        parts,
+        question.classes,
+        question.split.drawn if there is None else [part for part in question.split.drawn if part != "test"],
+        question.task.name,
+    )
     result = Result(
         probe=config.probe,
         inputs=question.inputs,
@@ -121,7 +130,7 @@ def answer(
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config) + (away.notes if away else ()),
+        warnings=_warnings(question, choice, model, features, config) + uneven + (away.notes if away else ()),
         source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )

@@ -18,8 +18,8 @@ from embedcache.types import StringArray
 def regroup_patients(prepared: Prepared, tell: Tell) -> bool:
     """Give the samples of every store of the dataset the patients that they have now: their tokens stay, splits change.
 
-    Each store remembers whether its patients are assumed. Returns whether a store changed. Raises InputError where each sample would become a patient of its own that shared one
-    before: no column of patients was named this time.
+    Each store remembers whether its patients are assumed. Returns whether a store changed. Raises InputError where each sample
+    would become a patient of its own that shared one before: no column of patients was named this time.
     """
     changed = False
     for path in sorted(prepared.folder.glob("*/*.zarr")):

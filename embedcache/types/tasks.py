@@ -78,3 +78,5 @@ class Split:
     draw: int = 0
     seed: int | None = None
     name: str = ""
+    drawn: tuple[str, ...] = ()
+    """Parts that a draw for this job decided, training among them; () where all are given, by a file or by the labels."""
