@@ -160,7 +160,9 @@ def _task(classes: list[str], options: DatasetOptions) -> Task | None:
                 f"--positive {name}={value}: the task of a folder is `{TASK}`, and its classes are {', '.join(names)}."
             )
     if TASK in positive:
-        return Task(TASK, "binary", (positive[TASK],), positive=positive[TASK], column="folder")
+        chosen = positive[TASK]
+        other = next(name for name in names if name != chosen) if len(names) == 2 else None
+        return Task(TASK, "binary", (chosen,), positive=chosen, column="folder", negative=other)
     return Task(TASK, "multiclass", names, column="folder") if len(names) > 1 else None
 
 
