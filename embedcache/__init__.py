@@ -72,6 +72,7 @@ _PUBLIC = {
     "describe_backbones": "embedcache.backbones.catalogue",
     "describe_datasets": "embedcache.datasets.catalogue",
     "describe_labels": "embedcache.datasets.describe",
+    "describe_roles": "embedcache.datasets.describe",
     "doctor": "embedcache.extraction.doctor",
     "draw_few_shot": "embedcache.evaluation.few_shot_curve",
     "draw_grid": "embedcache.evaluation.grid_figure",
@@ -186,6 +187,7 @@ __all__ = [
     "describe_backbones",
     "describe_datasets",
     "describe_labels",
+    "describe_roles",
     "doctor",
     "draw_few_shot",
     "draw_grid",
@@ -246,7 +248,7 @@ if TYPE_CHECKING:
     from embedcache.datasets.audit import Audit, audit_dataset
     from embedcache.datasets.base import Adapter, Dataset, DatasetOptions, Published
     from embedcache.datasets.catalogue import DatasetEntry, describe_datasets
-    from embedcache.datasets.describe import describe_labels
+    from embedcache.datasets.describe import describe_labels, describe_roles
     from embedcache.datasets.identifiers import export_key, import_key
     from embedcache.datasets.publishing import Masks, OwnTask, published_dataset
     from embedcache.datasets.relocate import relocate

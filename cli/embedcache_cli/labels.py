@@ -6,7 +6,7 @@ import typer
 
 import embedcache
 from embedcache_cli.asking import READING, extract_config, label_options, takes
-from embedcache_cli.output import Json, counted, print_json, print_records, silent, tell
+from embedcache_cli.output import Json, counted, print_json, print_records, print_table, silent, tell
 
 if TYPE_CHECKING:
     from embedcache import DatasetOptions, ExtractConfig
@@ -23,14 +23,24 @@ def show_command(
     dataset: Annotated[str, typer.Option(help="How to read it.")] = "table",
     json: Json = False,
 ) -> int:
-    """Print which columns are taken as labels, what was found in them, and which switch overrides it."""
+    """Print which columns say where, who and what part, which are labels, and which switch overrides it."""
     alone = dataset == "table" and options.label_table is None
     opened = None if alone else embedcache.open_dataset(dataset, table, options)
+    roles = embedcache.describe_roles(opened or table, options)
     lines = embedcache.describe_labels(opened or table, options)
     if json:
-        print_json(lines)
+        print_json([*roles, *lines])
         return 0
+    if roles:
+        print_table(
+            ("what", "column", "meaning", "otherwise"),
+            [(r["role"], r["column"] or "-", r["reason"], r["switch"]) for r in roles],
+        )
+        print()
     print_records([_record(line) for line in lines])
+    if not any(line["task"] for line in lines):
+        masks = any(r["role"] == "mask" and r["column"] for r in roles)
+        print("no column is a label" + ("; the masks are for `embedcache probe patch-linear`" if masks else ""))
     for notice in opened.notices if opened else ():
         tell(f"notice: {notice}")
     return 0

@@ -53,4 +53,6 @@ def command(
             print(f"{counted(r.blank, 'blank image')} not compared")
         if r.left_out:
             print(f"{counted(r.left_out, 'weaker candidate')} left out: too many to hold")
+        for note in r.notes:
+            print(f"note: {note}")
     return max(r.exit_code for r in reports)

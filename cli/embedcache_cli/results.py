@@ -64,6 +64,8 @@ def print_lines(table: "ResultTable") -> None:
         print_table(("dataset", "task", "backbone", "probe", "features", "chosen", "class", *names, "file"), rows)
     print_curves(table.curves)
     print(counted(len(rows), "result") + (f", {counted(len(table.curves), 'curve')}" if table.curves else ""))
+    for note in table.notes:
+        tell(f"note: {note}")
     for line in table.unreadable:
         tell(f"left out: {line}")
 

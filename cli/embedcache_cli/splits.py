@@ -24,10 +24,17 @@ def make_command(
     test: Annotated[float, typer.Option(help="Share of the patients, where the dataset names no test part.")] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
     redraw: Annotated[bool, typer.Option("--redraw", help="Draw anew even where the dataset names parts.")] = False,
+    stratify: Annotated[
+        str | None,
+        typer.Option(help="A task: each part gets its share of the patients of every class, rare ones too."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Draw by patient what the dataset does not name, and write it down."""
-    return _told(embedcache.make_splits(store, out, validation=validation, test=test, seed=seed, redraw=redraw), json)
+    made = embedcache.make_splits(
+        store, out, validation=validation, test=test, seed=seed, redraw=redraw, stratify=stratify
+    )
+    return _told(made, json)
 
 
 @app.command("show")

@@ -12,6 +12,14 @@ from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
 from embedcache.datasets.table import TableDataset, find_roles
 from embedcache.types import Labels
 
+_ROLES = (
+    ("path", "where each image lies", "an extraction needs one"),
+    ("id", "what each sample is called", "the paths are the ids"),
+    ("patient", "whose sample each is", "every sample counts as a patient of its own, but what DICOM headers say"),
+    ("split", "the part of each sample", "parts are drawn by patient"),
+    ("mask", "the mask of each image", "there are no masks"),
+)
+
 
 def describe_labels(what: Dataset | str | Path, options: DatasetOptions = DEFAULT_OPTIONS) -> list[dict[str, Any]]:
     """One JSON-able line per column of a table (a path, or a table dataset), or per task of another dataset.
@@ -27,6 +35,32 @@ def describe_labels(what: Dataset | str | Path, options: DatasetOptions = DEFAUL
         return _of_table(what.joined.table if what.joined else what.table, what.findings)
     origins = what.joined.origins if isinstance(what, TableDataset) and what.joined else getattr(what, "origins", {})
     return _of_labels(what.labels(), origins)
+
+
+def describe_roles(what: Dataset | str | Path, options: DatasetOptions = DEFAULT_OPTIONS) -> list[dict[str, Any]]:
+    """One JSON-able line for each thing but labels that a table says of its samples; none of another dataset than a table.
+
+    Keys: role (path, id, patient, split, mask), column (None: there is none), task (None: it is no label), reason, switch.
+    """
+    if isinstance(what, str | Path):
+        roles = find_roles(read_table(Path(what)), options)
+    elif isinstance(what, TableDataset):
+        roles = what.roles
+    else:
+        return []
+    lines = []
+    for role, there, absent in _ROLES:
+        column = getattr(roles, role)
+        lines.append(
+            {
+                "role": role,
+                "column": column,
+                "task": None,
+                "reason": absent if column is None else there,
+                "switch": f"--{role}-column COLUMN",
+            }
+        )
+    return lines
 
 
 def _of_table(table: Table, findings: Sequence[ColumnFinding]) -> list[dict[str, Any]]:

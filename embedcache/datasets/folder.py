@@ -93,7 +93,7 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
         return all_rows(own + (joined.parts if joined else []), samples)
 
     columns = {"class": strings([f.klass for f in found]), "split": samples.split}
-    info = named(DatasetInfo(name="folder"), options, root.name)
+    info = named(DatasetInfo(name="folder", patients_assumed=told < len(found)), options, root.name)
     said = notices + (joined.notices if joined else ())
     return ListedDataset(info, said, samples, labels, columns, origins=joined.origins if joined else {})
 
@@ -160,7 +160,9 @@ def _task(classes: list[str], options: DatasetOptions) -> Task | None:
                 f"--positive {name}={value}: the task of a folder is `{TASK}`, and its classes are {', '.join(names)}."
             )
     if TASK in positive:
-        return Task(TASK, "binary", (positive[TASK],), positive=positive[TASK], column="folder")
+        chosen = positive[TASK]
+        other = next(name for name in names if name != chosen) if len(names) == 2 else None
+        return Task(TASK, "binary", (chosen,), positive=chosen, column="folder", negative=other)
     return Task(TASK, "multiclass", names, column="folder") if len(names) > 1 else None
 
 

@@ -239,7 +239,10 @@ def _binary(column: Column, name: str, positive: str | None, level: Level, uncer
         rule = "given" if positive else "the other means healthy" if len(ill) == 1 else "the last in order"
         rest = f", and {_listed([word for word in words if word != chosen])} as 0" if len(words) > 2 else ""
         reason = f"{len(words)} distinct values; {chosen!r} counts as 1{rest} ({rule})"
-    task = Task(name, "binary", (label,), level, positive=chosen, missing=MISSING, column=column.name)
+    other = next(word for word in words if word != chosen) if label == chosen and len(words) == 2 else None
+    task = Task(
+        name, "binary", (label,), level, positive=chosen, missing=MISSING, column=column.name, negative=other
+    )  # fmt: skip
     switch = f"--positive {shlex.quote(name)}=VALUE, {_switch(name, column.name)}"
     if policy:
         switch = f"--uncertain zeros|ones|ignore, {switch}"

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ def open_medmnist(root: Path, options: DatasetOptions) -> Dataset:
         row=np.arange(1, len(ids) + 1),
         listing=root.name,
     )
-    info = DatasetInfo(root.stem)
+    info = DatasetInfo(root.stem, patients_assumed=True)
     if _OFFICIAL.fullmatch(root.stem):
-        info = DatasetInfo(root.stem, INFO.version, INFO.licence, INFO.citation, INFO.homepage, public_ids=True)
+        info = replace(INFO, name=root.stem, public_ids=True, patients_assumed=True)
     own = _task(np.concatenate(list(arrays.values())), root.name)
     notices = ["MedMNIST says nothing of patients, so every image counts as a patient of its own"]
     return published_dataset(info, None, options, samples, [own], {}, notices=notices)

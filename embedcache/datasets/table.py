@@ -30,7 +30,13 @@ PATH_COLUMNS = (
     "series", "seriespath", "nifti", "niftipath", "png", "img", "imgpath",
 )  # fmt: skip
 ID_COLUMNS = ("id", "sampleid", "sample", "imageid")
-PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid", "pid")
+PATIENT_COLUMNS = (
+    "patient", "patientid", "patientno", "patientnr", "patientnumber", "patientcode", "patientuid", "patientkey", "patientmrn",
+    "patientpseudonym", "casepatient", "anonpatientid", "deidpatientid", "subject", "subjectid", "subjectno", "subjectnumber",
+    "subjectcode", "subjectkey", "participant", "participantid", "pid", "ptid", "mrn", "medicalrecordnumber", "medicalrecordno",
+    "medicalrecordid", "empi", "empianon",
+)  # fmt: skip
+"""Of who was looked at; never of a study, an admission, an accession or a case, of which one patient has several."""
 SPLIT_COLUMNS = ("split", "partition")
 MASK_COLUMNS = ("mask", "maskpath", "segmentation", "segmentationpath")
 
@@ -104,7 +110,7 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
     table = read_table(root)
     roles = find_roles(table, options)
     base = Path(options.root_dir).absolute() if options.root_dir else root.parent
-    samples, notices = _samples(table, roles, base)
+    samples, notices, assumed = _samples(table, roles, base)
     joined = (
         join_labels(samples, options, lambda: _dicom_ids(samples)) if options.label_table or options.join_on else None
     )
@@ -114,7 +120,7 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
         raise InputError("labels of slices are in a second table, one row per slice; name it with --labels FILE.")
     else:
         findings = find_tasks(table, roles.columns(), options)
-    info = named(DatasetInfo(name="table"), options, root.stem)
+    info = named(DatasetInfo(name="table", patients_assumed=assumed), options, root.stem)
     return TableDataset(info, notices, table, roles, samples, base, findings, joined)
 
 
@@ -135,7 +141,8 @@ def find_roles(table: Table, options: DatasetOptions) -> Roles:
     )
 
 
-def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str, ...]]:
+def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str, ...], bool]:
+    """The samples, what is to be said of them, and whether the patients of some are assumed."""
     if roles.path is None:
         raise InputError(
             f"{table.name} has no column of paths; name it with --path-column. It has: {', '.join(table.names)}."
@@ -143,11 +150,13 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
     written = _filled(table, roles.path, "path")
     ids = _filled(table, roles.id, "id") if roles.id else written
     notices: tuple[str, ...] = ()
+    assumed = False
     if roles.patient:
         patients = _filled(table, roles.patient, "patient")
     else:
         patients, n_told = header_patients(ids, _paths(written, base))
         notices = (_said_of_patients(table, n_told),)
+        assumed = n_told < len(table)
     split = read_parts(table, roles.split) if roles.split else strings([""] * len(table))
     samples = Samples(ids, patients, _paths(written, base), split, np.arange(1, len(table) + 1), table.name)
     check_samples(samples)
@@ -156,7 +165,7 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
             f"not one of the {len(samples)} files in column {roles.path!r} of {table.name} is there; relative paths start "
             f"from the table's folder, or from --root-dir."
         )
-    return samples, notices
+    return samples, notices, assumed
 
 
 def _said_of_patients(table: Table, told: int) -> str:

@@ -12,6 +12,7 @@ from embedcache.evaluation.reading import count_samples, incomplete_notes, read_
 from embedcache.evaluation.results import source_of
 from embedcache.evaluation.selection import Rows
 from embedcache.evaluation.statistics import Patients
+from embedcache.evaluation.store_inputs import patient_notes
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def read_elsewhere(question: Question, there: Elsewhere, config: ProbeConfig) ->
             f"{there.trained_samples} samples of {there.trained_patients} patients were left out of {there.name}: "
             "these patients train or validate."
         )
+    notes += patient_notes(there.cache, f" of {there.name}")
     notes += incomplete_notes(features, question, config.strict_volumes, f" of {there.name}")
     return RowsElsewhere(rows, counts, (*notes, *there.notes))
 

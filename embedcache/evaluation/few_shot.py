@@ -33,6 +33,8 @@ from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows
 from embedcache.evaluation.results import results_folder, source_of
 from embedcache.evaluation.splits import part_rows
+from embedcache.evaluation.store_inputs import patient_notes
+from embedcache.evaluation.strata import lacking
 from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import label_matrix
 from embedcache.store.features import Features
@@ -51,6 +53,8 @@ class _Data:
     fitting: Fitting
     test: Tested
     counts: dict[str, int]
+    uneven: tuple[str, ...]
+    """What a draw of the parts has left them without."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def few_shot(config: FewShotConfig, progress: Progress | None = None) -> FewShot
         warnings=(
             *((pooled_by_patient(question.task),) if question.pool_by else ()),
             *_warnings(config, points),
+            *data.uneven,
+            *patient_notes(question.cache),
             *incomplete_notes(data.features, question, config.strict_volumes),
         ),
         source=source_of(question.cache),
@@ -185,7 +191,8 @@ def _read(question: Question, config: FewShotConfig, asked: ProbeConfig) -> _Dat
     )
     about = features.X[train].mean(axis=0, dtype=np.float64)
     tested = Tested.of(features.X, test, about, truth, features.groups, question.kind, question.classes)
-    return _Data(features, train, drawn, fitting, tested, counts)
+    uneven = lacking(truth, features.groups, parts, question.classes, question.split.drawn, question.task.name)
+    return _Data(features, train, drawn, fitting, tested, counts, uneven)
 
 
 def _point(config: FewShotConfig, data: _Data, draws: list[Draw], shots: int, clock: Clock) -> CurvePoint:

@@ -104,7 +104,7 @@ class FewShotResult:
 
 def encode_curve(result: FewShotResult) -> str:
     """The JSON text; its path is left out."""
-    document = {"format": CURVE_FORMAT, "version": VERSION, **asdict(result)}
+    document = {"format": CURVE_FORMAT, "version": VERSION, **asdict(result), "task": result.task.document()}
     del document["path"]
     return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -19,7 +19,7 @@ from embedcache.evaluation.probe import answer, read_features
 from embedcache.evaluation.question import ProbeConfig, Question, ask
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.splits import split_digest
-from embedcache.evaluation.store_inputs import each_once
+from embedcache.evaluation.store_inputs import each_once, told_of_patients
 from embedcache.evaluation.subgroups import Subgroup
 from embedcache.evaluation.writable import check_file, check_folder
 from embedcache.fields import hold_fields
@@ -168,6 +168,8 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
         write_table(table, config.out)
     shown = {column.metric for column in table.columns}
     lacking = tuple(name for name in config.metrics or () if name not in shown)
+    for cell in (one.cell for one in found):
+        notes += told_of_patients(cell.dataset, cell.result.warnings if cell.result else ())
     notes += [*table.notes, *(f"no result has a figure {name} that the table could show." for name in lacking)]
     return Grid((*broken, *(one.cell for one in found)), table, tuple(dict.fromkeys(notes)), lacking)
 

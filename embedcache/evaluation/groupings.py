@@ -128,8 +128,7 @@ def _of_labels(labels: Labels, by: str, rows: Named) -> Values:
     y = join(labels, task, rows.sample, rows.patient, rows.slice)
     if task.kind == "numeric":
         return y
-    names = (f"not {task.classes[0]}", task.classes[0]) if task.kind == "binary" else task.classes
-    return np.array([names[int(v)] if v == v else "" for v in y.tolist()])
+    return np.array([task.values[int(v)] if v == v else "" for v in y.tolist()])
 
 
 def _at(values: Values, place: npt.NDArray[np.int64]) -> Values:

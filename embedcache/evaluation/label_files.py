@@ -1,6 +1,6 @@
 """The labels that a probe reads: those beside the store, a copied `labels.parquet`, or a table of the user's own."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def labels_digest(labels: Labels, task: Task) -> str:
     columns_as_bytes = (
         np.ascontiguousarray(c, dtype=d).data for c, d in [*((key, "<i8") for key in keys), (values, "<f8")]
     )
-    return sha256(canonical([asdict(task), words]), *columns_as_bytes)
+    return sha256(canonical([task.document(), words]), *columns_as_bytes)
 
 
 def _in_order(keys: list[npt.NDArray[Any]]) -> bool:

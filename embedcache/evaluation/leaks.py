@@ -18,6 +18,7 @@ from embedcache.errors import InputError
 from embedcache.evaluation.same_pixels import Pictures
 from embedcache.evaluation.split_files import find_split
 from embedcache.evaluation.splits import given_parts, part_rows, read_split
+from embedcache.evaluation.store_inputs import patient_notes
 from embedcache.evaluation.twins import Twins, Vectors, find_twins
 from embedcache.store.catalog import find_stores
 from embedcache.store.reader import FeatureCache
@@ -86,6 +87,8 @@ class LeakReport:
     """The cosine from which a pair that nobody looked at is a candidate."""
     left_out: int
     """Candidates that were too many to hold."""
+    notes: tuple[str, ...] = ()
+    """What can not be seen here: patients in several parts, where the dataset named none."""
 
     @property
     def exit_code(self) -> int:
@@ -148,6 +151,7 @@ def _examine(cache: FeatureCache, split: str | Path | None, pixels: bool) -> Lea
         looked_at=decided.looked_at,
         near=round(twins.near, 4),
         left_out=twins.left_out,
+        notes=patient_notes(cache),
     )
 
 

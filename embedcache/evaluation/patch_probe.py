@@ -29,6 +29,7 @@ from embedcache.evaluation.predictions import Predictions
 from embedcache.evaluation.question import plain
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.segmentation import Counts, Overlaps, confusion, mean_dice, measure_overlap
+from embedcache.evaluation.store_inputs import patient_notes
 from embedcache.evaluation.writable import check_folder
 from embedcache.images.geometry import Placement, upsample_to_source
 from embedcache.probes.base import Features
@@ -245,7 +246,7 @@ def _warnings(question: PatchQuestion, choice: _Choice, head: FittedPatchLinear)
     partial = int(((there > 0) & (there < question.masks.slices)).sum())
     if partial:
         found.append(f"{partial} volumes are measured without their quarantined slices.")
-    return tuple(found)
+    return (*found, *patient_notes(question.cache))
 
 
 def _beside_floors(question: PatchQuestion, metrics: tuple[Metric, ...], counts: Counts, mean: Counts) -> Iterator[str]:

@@ -22,6 +22,8 @@ from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_lay
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
 from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
+from embedcache.evaluation.store_inputs import patient_notes
+from embedcache.evaluation.strata import lacking
 from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.evaluation.writable import check_folder
@@ -110,6 +112,14 @@ def answer(
             seed=config.seed,
         ),
     )
+    uneven = lacking(
+        label_matrix(asked_labels(question, features), question.kind, len(question.classes)),
+        features.groups,
+        parts,
+        question.classes,
+        question.split.drawn if there is None else [part for part in question.split.drawn if part != "test"],
+        question.task.name,
+    )
     result = Result(
         probe=config.probe,
         inputs=question.inputs,
@@ -120,7 +130,7 @@ def answer(
         counts=counts,
         timings=clock.rounded(),
         software={"embedcache": embedcache.__version__, "numpy": np.__version__, **model.fitted.diagnostics.software},
-        warnings=_warnings(question, choice, model, features, config) + (away.notes if away else ()),
+        warnings=_warnings(question, choice, model, features, config) + uneven + (away.notes if away else ()),
         source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
@@ -202,4 +212,8 @@ def _warnings(
         found.append(f"the chosen {name} = {choice.value:.4g} is at the end of its grid; a wider grid may do better.")
     if choice.selected_by.startswith("accuracy"):
         found.append(f"{name} was chosen by accuracy: no class has both a positive and a negative in validation.")
-    return (*found, *incomplete_notes(features, question, config.strict_volumes))
+    return (
+        *found,
+        *patient_notes(question.cache),
+        *incomplete_notes(features, question, config.strict_volumes),
+    )

@@ -9,6 +9,7 @@ from embedcache.errors import EmbedcacheError, InputError, suggest
 from embedcache.evaluation.curve_table import CurveLine, curve_lines, read_curves
 from embedcache.evaluation.few_shot_result import FewShotResult
 from embedcache.evaluation.results import CURVES, is_result_name, read_result
+from embedcache.evaluation.store_inputs import told_of_patients
 from embedcache.types import Metric, Result
 
 RESULTS = "results"
@@ -52,6 +53,8 @@ class ResultTable:
     """What is wrong with the others, a sentence each."""
     curves: tuple[CurveLine, ...] = ()
     """Few-shot curves, whose figures are AUROC by patients of each class."""
+    notes: tuple[str, ...] = ()
+    """Of results whose dataset named no patients."""
 
 
 def tabulate_results(
@@ -105,7 +108,10 @@ def tabulate_results(
     for name in metrics:
         if name not in there and not (name == "auroc" and of_curves):
             raise suggest("metric in the results", name, there)
-    return ResultTable(tuple(lines), tuple(name for name in metrics if name in there), tuple(unreadable), of_curves)
+    warned = [(x.dataset, x.warnings) for x in lines] + [(x.dataset, x.warnings) for x in of_curves]
+    notes = dict.fromkeys(note for named, warnings in warned for note in told_of_patients(named, warnings))
+    shown = tuple(name for name in metrics if name in there)
+    return ResultTable(tuple(lines), shown, tuple(unreadable), of_curves, tuple(notes))
 
 
 def _read(folder: Path) -> tuple[list[Result], list[FewShotResult], list[str]]:

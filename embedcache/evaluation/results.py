@@ -39,7 +39,7 @@ def result_digest(inputs: Mapping[str, Any]) -> str:
 
 def encode_result(result: Result) -> str:
     """The canonical JSON text of a result; its path is left out."""
-    document = {"format": FORMAT, "version": VERSION, **asdict(result)}
+    document = {"format": FORMAT, "version": VERSION, **asdict(result), "task": result.task.document()}
     del document["path"]
     return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

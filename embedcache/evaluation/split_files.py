@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from embedcache.errors import InputError
 from embedcache.evaluation.splits import check_split, given_parts, make_split, read_split, split_digest, write_split
+from embedcache.evaluation.strata import strata_of
 from embedcache.evaluation.writable import check_file
 from embedcache.store.labels import LABELS
 from embedcache.store.reader import FeatureCache
@@ -28,12 +29,14 @@ class SplitReport:
     patients: dict[str, int]
     unnamed: int = 0
     """Samples of the store that are in no part."""
+    strata: str = ""
+    """The task within whose labels patients were drawn."""
 
     def __str__(self) -> str:
         counts = [f"{part} {n} (patients: {self.patients[part]})" for part, n in self.samples.items()]
         if self.unnamed:
             counts.append(f"in no part {self.unnamed}")
-        return f"{self.path}: samples {', '.join(counts)}"
+        return f"{self.path}: samples {', '.join(counts)}" + (f"; drawn within {self.strata}" if self.strata else "")
 
 
 def make_splits(
@@ -44,20 +47,28 @@ def make_splits(
     test: float = 0.2,
     seed: int = 0,
     redraw: bool = False,
+    stratify: str | None = None,
 ) -> SplitReport:
     """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`.
 
-    Samples without a part stay out where the labels name training samples: see `make_split`. Raises InputError
-    where no file can be written, before anything is drawn.
+    Samples without a part stay out where the labels name training samples: see `make_split`. stratify: a task, whose classes
+    each part then gets its share of: see `strata_of`. Raises InputError where no file can be written, before anything is drawn,
+    and where nothing is left to be stratified.
     """
     path = _place(out)
     cache = FeatureCache.open(store)
     ids, patients = _current(cache)
-    given = None
-    if not redraw and cache.dataset_folder is not None:
-        given = given_parts(ids, patients, cache.labels())
-    split = make_split(ids, patients, given, validation=validation, test=test, seed=seed)
-    return _written(split, path, ids)
+    labels = cache.labels() if cache.dataset_folder is not None or stratify is not None else None
+    given = None if redraw or labels is None else given_parts(ids, patients, labels)
+    strata = None
+    if labels is not None and stratify is not None:
+        strata = strata_of(ids, patients, labels, labels.get(stratify))
+    split = make_split(ids, patients, given, validation=validation, test=test, seed=seed, strata=strata)
+    if stratify is not None and split.seed is None:
+        raise InputError(
+            f"the labels of {cache.path.name} name every part, so none is drawn; --redraw draws anew, or leave --stratify out."
+        )
+    return replace(_written(split, path, ids), strata=stratify or "")
 
 
 def export_splits(store: str | Path, out: str | Path) -> SplitReport:

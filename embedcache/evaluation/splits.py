@@ -15,7 +15,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.texts import factorise, locate
-from embedcache.types import PARTS, Labels, Split, StringArray, Texts, strings
+from embedcache.types import PARTS, IntArray, Labels, Split, StringArray, Texts, strings
 
 COLUMNS = ("sample", "patient", "split", "draw", "seed")
 
@@ -29,6 +29,7 @@ def make_split(
     test: float = 0.2,
     seed: int = 0,
     name: str = "",
+    strata: IntArray | None = None,
 ) -> Split:
     """Keep the parts that are given and draw those that are missing, by patient.
 
@@ -36,7 +37,8 @@ def make_split(
     left are for training, unless `given` names patients to train: then who has no part is in none, and not in the split (a
     list of its own, as a published one is, leaves out on purpose). Without a given test part, `test` of the training patients
     are drawn for it; then, without a given validation part, `validation` of those left (rounded, at least one).
-    Raises InputError for a patient in two parts, or if a part would be empty.
+    strata: (samples,), the stratum of each sample's patient; each part then takes its share of every stratum, as nearly as
+    whole patients allow (`shares`). Raises InputError for a patient in two parts, or if a part would be empty.
     """
     for what, share in (("validation", validation), ("test", test)):
         if not 0 < share < 1:
@@ -49,12 +51,16 @@ def make_split(
     names, patient = factorise(strings(patients))
     part_of = np.full(len(names), "" if (parts == "train").any() else "train", dtype="U10")
     part_of[patient[known]] = parts[known]
+    stratum: IntArray | None = None
+    if strata is not None:
+        stratum = np.zeros(len(names), dtype=np.int64)
+        stratum[patient] = strata
     random = np.random.default_rng(seed)
-    drawn = False
+    drawn: list[str] = []
     for wanted, share in (("test", test), ("validation", validation)):
         if (part_of == wanted).any():
             continue
-        drawn = True
+        drawn.append(wanted)
         free = np.flatnonzero(part_of == "train")  # names are sorted
         if len(free) < 2:
             raise InputError(
@@ -62,12 +68,41 @@ def make_split(
                 "give a split with --split FILE, or more patients."
             )
         count = min(max(1, round(share * len(free))), len(free) - 1)
-        part_of[free[random.choice(len(free), count, replace=False)]] = wanted
+        part_of[_taken(random, free, count, stratum)] = wanted
     part = strings(part_of[patient])
     inside = part != ""
-    split = Split(samples[inside], patients[inside], part[inside], seed=seed if drawn else None, name=name)
+    split = Split(
+        samples[inside],
+        patients[inside],
+        part[inside],
+        seed=seed if drawn else None,
+        name=name,
+        drawn=("train", *drawn) if drawn else (),
+    )
     check_split(split)
     return split
+
+
+def _taken(random: np.random.Generator, free: IntArray, count: int, stratum: IntArray | None) -> IntArray:
+    """`count` of the patients `free`, within the strata where there are any."""
+    if stratum is None:
+        drawn: IntArray = free[random.choice(len(free), count, replace=False)]
+        return drawn
+    present, sizes = np.unique(stratum[free], return_counts=True)
+    taken: list[IntArray] = []
+    for one, n in zip(present.tolist(), shares(sizes, count).tolist(), strict=True):
+        members = free[stratum[free] == one]
+        taken.append(members[random.choice(len(members), n, replace=False)])
+    return np.concatenate(taken)
+
+
+def shares(sizes: IntArray, count: int) -> IntArray:
+    """How many of `count` each of several strata gives, by largest remainder; of equal ones the smaller stratum's first."""
+    quota = sizes * count / sizes.sum()
+    whole: IntArray = np.floor(quota + 1e-9).astype(np.int64)
+    first = np.lexsort((np.arange(len(sizes)), sizes, -np.round(quota - whole, 9)))
+    whole[first[: count - int(whole.sum())]] += 1
+    return whole
 
 
 def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> StringArray:

@@ -4,11 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedcache.errors import InputError
 from embedcache.evaluation.feature_choices import FeatureChoice
 from embedcache.store.features import vectors
 from embedcache.store.fingerprint import sha256
 from embedcache.store.reader import FeatureCache
+
+_IF_SHARED = "if some share a patient, parts leak and intervals are too narrow"
 
 
 def store_inputs(cache: FeatureCache, passes: Iterable[str]) -> dict[str, Any]:
@@ -23,7 +27,27 @@ def store_inputs(cache: FeatureCache, passes: Iterable[str]) -> dict[str, Any]:
         "plan": cache.plan_digest,
         "rows": sha256(cache.row_status.tobytes()),
         "passes": {name: cache.contents_digest(name) for name in sorted(set(passes))},
+        # a result says so itself, and is made anew once they are named: by the same, perhaps
+        **({"patients": "assumed"} if cache.root.dataset.patients_assumed else {}),
     }
+
+
+def patient_notes(cache: FeatureCache, where: str = "") -> tuple[str, ...]:
+    """What is to be said of a store whose dataset named no patients; `where` they are: ` of theirs`."""
+    if not cache.root.dataset.patients_assumed:
+        return ()
+    samples = cache.samples()
+    current = ~samples.superseded
+    if len(np.unique(samples.patient_id[current])) == int(current.sum()):
+        told = f"the dataset{where} named no patients, so every sample counts as one"
+    else:
+        told = f"the dataset{where} named no patient of some samples, so each of these counts as one"
+    return (f"{told}: {_IF_SHARED}; in a table name the column with --patient-column, and run extract again.",)
+
+
+def told_of_patients(dataset: str, warnings: Iterable[str]) -> tuple[str, ...]:
+    """Of a result's warnings those of `patient_notes`, for a table of many results."""
+    return tuple(f"{dataset}: {line}" for line in warnings if _IF_SHARED in line)
 
 
 def passes_of(cache: FeatureCache, choices: Mapping[str, FeatureChoice]) -> set[str]:

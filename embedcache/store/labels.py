@@ -6,7 +6,6 @@ machine can be probed there, because everything a probe asks of the dataset is i
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +208,9 @@ def encode_labels(labels: Labels) -> bytes:
     slices, values = labels.slice[order], labels.value[order]
     columns["slice"] = to_numbers(slices, pa.int32(), slices < 0)
     columns["value"] = to_numbers(values, pa.float64(), np.isnan(values))
-    described = {"format": FORMAT, "version": VERSION, "tasks": [asdict(t) for t in tasks]}
+    described = {"format": FORMAT, "version": VERSION, "tasks": [t.document() for t in tasks]}
+    if negatives := {t.name: t.negative for t in tasks if t.negative is not None}:
+        described["negatives"] = negatives
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
     table = pa.table(columns, schema=pa.schema(list(_COLUMNS.items()), metadata=metadata))
     sink = pa.BufferOutputStream()
@@ -252,8 +253,15 @@ def _tasks(metadata: bytes | None, name: str) -> tuple[Task, ...]:
             raise NewerFormatError(
                 f"{name} has format version {described['version']}, this embedcache reads up to {VERSION}; install a newer one."
             )
+        negatives = dict(described.get("negatives", {}))
+        if not all(isinstance(value, str) for value in negatives.values()):
+            raise TypeError("a name is a text")
         return tuple(
-            Task(**{**t, "classes": tuple(t["classes"]), "missing": tuple(t["missing"])}) for t in described["tasks"]
+            Task(
+                **{**t, "classes": tuple(t["classes"]), "missing": tuple(t["missing"])},
+                negative=negatives.get(t["name"]),
+            )
+            for t in described["tasks"]
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, StoreError):

@@ -15,6 +15,10 @@ from embedcache.store.passes import PASS_KEYS, check_pass, describe_pass, make_p
 from embedcache.store.typed import typed
 from embedcache.types import DatasetInfo, Pass, Recipe, Unit
 
+ASSUMED = "assumed"
+_NOT_IN_DATASET = ("public_ids", "patients_assumed")
+"""What is known of a dataset and said elsewhere: by the scheme of identifiers, and by `patients`."""
+
 
 @dataclass(frozen=True)
 class Root:
@@ -67,7 +71,8 @@ class Root:
             "unit": self.unit,
             "recipe": recipe_document(self.recipe),
             "fingerprint": self.fingerprint,
-            "dataset": {k: v for k, v in asdict(self.dataset).items() if k != "public_ids"},
+            "dataset": {k: v for k, v in asdict(self.dataset).items() if k not in _NOT_IN_DATASET},
+            **({"patients": ASSUMED} if self.dataset.patients_assumed else {}),
             "weights": dict(self.weights),
             "identifiers": {"scheme": self.id_scheme, "key_id": self.key_id},
             "plan": {
@@ -132,7 +137,10 @@ class Root:
         paths = [spec.path for p in passes.values() for spec in p.arrays]
         if len(set(paths)) < len(paths):
             raise ValueError("two passes have one array")
-        dataset = typed(DatasetInfo, a["dataset"], public_ids=scheme == "public")
+        if a.get("patients", ASSUMED) != ASSUMED:
+            raise ValueError("patients are neither 'assumed' nor left out")
+        assumed = "patients" in a
+        dataset = typed(DatasetInfo, a["dataset"], public_ids=scheme == "public", patients_assumed=assumed)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset.name):
             raise ValueError(f"{dataset.name!r} is no name of a dataset")
         root = cls(

@@ -133,10 +133,14 @@ def supersede(files: StoreFiles, root: Root, index: StoredIndex, superseded: npt
     _publish(files.objects, root, {**encode_numeric("superseded", superseded), **encode_numeric("row_status", status)})
 
 
-def regroup(files: StoreFiles, root: Root, index: StoredIndex, patient_id: StringArray) -> None:
-    """Put other patients of the samples, shape (samples,). No token changes; the plan gets another digest."""
+def regroup(files: StoreFiles, root: Root, index: StoredIndex, patient_id: StringArray, assumed: bool) -> None:
+    """Put other patients of the samples, shape (samples,), and whether they are assumed.
+
+    No token changes; the plan gets another digest with other patients.
+    """
     plan = replace(index.plan, patient_id=patient_id)
-    _publish(files.objects, replace(root, plan_digest=plan_digest(plan)), _encode_text("patient_id", patient_id))
+    named = replace(root, plan_digest=plan_digest(plan), dataset=replace(root.dataset, patients_assumed=assumed))
+    _publish(files.objects, named, _encode_text("patient_id", patient_id))
 
 
 def reopen(files: StoreFiles, root: Root, shards: Mapping[str, Collection[int]]) -> Root:

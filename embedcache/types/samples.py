@@ -81,3 +81,5 @@ class DatasetInfo:
     homepage: str = ""
     public_ids: bool = False
     """True for the adapter of a public dataset: its ids and order enter the store as they are."""
+    patients_assumed: bool = False
+    """True where nothing names the patients of some or all samples, so that each of these counts as one of its own."""

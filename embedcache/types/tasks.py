@@ -1,7 +1,7 @@
 """What is asked: tasks, their labels, and who trains and who tests."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ class Task:
     """Values of the column that mean: not known."""
     column: str = ""
     """Where it came from, for `labels show`."""
+    negative: str | None = field(default=None, compare=False)
+    """Binary: the one other value of the column, as groups are named by; None where there are several, or none but no. A task
+    is the same with and without it, and no digest knows it."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TaskKind):
@@ -39,6 +42,17 @@ class Task:
             raise InputError(f"task {self.name!r}: a binary task has one class, its positive. Got {self.classes}.")
         if self.kind == "multiclass" and len(self.classes) < 2:
             raise InputError(f"task {self.name!r}: a multiclass task needs two classes. Got {self.classes}.")
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What its labels are called, by their numbers: of a binary task the negative first."""
+        if self.kind != "binary":
+            return self.classes
+        return (self.negative if self.negative is not None else f"not {self.classes[0]}", self.classes[0])
+
+    def document(self) -> dict[str, Any]:
+        """Its definition as files and digests have it."""
+        return {name: value for name, value in asdict(self).items() if name != "negative"}
 
 
 @dataclass(frozen=True)
@@ -78,3 +92,5 @@ class Split:
     draw: int = 0
     seed: int | None = None
     name: str = ""
+    drawn: tuple[str, ...] = ()
+    """Parts that a draw for this job decided, training among them; () where all are given, by a file or by the labels."""

@@ -110,9 +110,9 @@ def test_labels_show(cli: Cli, world: World) -> None:
     assert "Mass 20, Nodule 14" in told
     assert "numeric task 'age'" in told
     lines = cli("labels", "show", world.table, "--json").document
-    assert [line["task"] for line in lines] == [None, "bright", "finding", "age"]
-    assert lines[0]["column"] == "case"
-    (declared,) = cli("labels", "show", world.table, "--task", "old=numeric:age", "--json").document
+    assert [line["task"] for line in lines] == [None] * 6 + ["bright", "finding", "age"]
+    assert lines[5]["column"] == "case"
+    *_, declared = cli("labels", "show", world.table, "--task", "old=numeric:age", "--json").document
     assert declared["kind"] == "numeric"
 
 

@@ -65,6 +65,11 @@ def test_labels_of_a_second_table_come_beside_the_class(root, tmp_path):
     assert [t.name for t in labels.tasks] == ["class", "grade"]
 
 
+def test_of_two_classes_both_keep_their_names(root):
+    (task,) = opened(root, positive=("class=tumour",)).labels().tasks
+    assert task.values == ("normal", "tumour")
+
+
 def test_its_labels_are_described(root):
     (line,) = describe_labels(opened(root))
     assert (line["task"], line["classes"], line["missing"]) == ("class", {"normal": 1, "tumour": 2}, 0)

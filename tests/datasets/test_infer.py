@@ -45,6 +45,13 @@ def test_the_class_of_a_yes_no_column_is_its_name_else_the_positive():
     assert one(["a", "b", "b"], "Edema")[0].task.classes == ("b",)
 
 
+def test_the_other_value_keeps_its_name_where_there_is_one_that_says_something():
+    assert one(["M", "F", "F", ""], "sex")[0].task.values == ("F", "M")
+    assert one(["M", "F", "F"], "sex", positive=("sex=F",))[0].task.values == ("M", "F")
+    assert one(["0", "1"], "Edema")[0].task.values == ("not Edema", "Edema")
+    assert one(["a", "b", "c"] * 3, positive=("x=b",))[0].task.values == ("not b", "b")
+
+
 def test_the_positive_can_be_turned():
     found = one(["0", "1", "1"], "Edema", positive=("Edema=0",))
     assert found[0].task.classes == ("Edema=0",)

@@ -60,6 +60,40 @@ def test_without_patients_every_sample_is_one_and_that_is_said(table):
     assert "every sample counts as a patient of its own" in dataset.notices[0]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "mrn",
+        "MRN",
+        "medical_record_number",
+        "Subject ID",
+        "patient_no",
+        "pid",
+        "case_patient",
+        "ptid",
+        "participant_id",
+    ],
+)
+def test_the_column_of_patients_is_found_by_its_name(table, header):
+    dataset = opened(table([{"path": "1.png", header: "a"}, {"path": "2.png", header: "a"}]))
+    assert dataset.samples().patient_id.tolist() == ["a", "a"]
+    assert (dataset.notices, dataset.info.patients_assumed) == ((), False)
+
+
+@pytest.mark.parametrize(
+    "header", ["study_id", "accession", "accession_number", "case_code", "hadm_id", "StudyInstanceUID"]
+)
+def test_a_study_is_no_patient(table, header):
+    dataset = opened(table([{"path": "1.png", header: "a"}, {"path": "2.png", header: "a"}]))
+    assert dataset.samples().patient_id.tolist() == ["1.png", "2.png"]
+    assert dataset.info.patients_assumed
+
+
+def test_a_named_column_of_patients_wins_over_a_known_one(table):
+    rows = [{"path": f"{i}.png", "mrn": "a", "who": f"w{i}"} for i in (1, 2)]
+    assert opened(table(rows), patient_column="who").samples().patient_id.tolist() == ["w1", "w2"]
+
+
 @pytest.mark.parametrize("header", ["Path", "FILE NAME", "image_path", "Dicom", "Image Index"])
 def test_the_column_of_paths_is_found_by_its_name(table, png, tmp_path, header):
     png(tmp_path / "1.png")

@@ -66,6 +66,11 @@ def test_a_task_beside_the_store_is_a_column(made: Any) -> None:
     made.label(made.store.parents[1], Task("view", "binary", ("PA",)), made.y[:, :1])
     table = measure_subgroups(result.path, "view", resamples=20)
     assert {g.name for g in table.groups} == {"PA", "not PA"}
+    made.label(made.store.parents[1], Task("view", "binary", ("PA",), negative="AP"), made.y[:, :1])
+    named = measure_subgroups(result.path, "view", resamples=20)
+    assert [(g.name, g.n) for g in named.groups] == [
+        ("AP", *(g.n for g in table.groups if g.name == "not PA")), ("PA", *(g.n for g in table.groups if g.name == "PA")),
+    ]  # fmt: skip
     with pytest.raises(UnknownNameError, match="view"):
         measure_subgroups(result.path, "veiw")
 

@@ -21,6 +21,7 @@ from embedcache.evaluation.patch_sources import PositionSource, gather
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.results import read_result
 from embedcache.images.geometry import place, upsample_to_source
+from embedcache.store.writer import StoreFiles, load, regroup
 from embedcache.testing.files import write_nifti, write_png
 from embedcache.testing.homes import make_home
 from embedcache.types import StoredType
@@ -143,6 +144,17 @@ def test_the_head_segments_what_patches_show_and_beats_both_floors(world: World)
     assert (c["train_samples"], c["validation_samples"], c["test_samples"]) == (10, 5, 5)
     assert result.task.classes == ("disc",)
     assert result.chosen["C"] in GRID
+
+
+def test_patients_that_nobody_named_are_told_of(world: World, tmp_path: Path) -> None:
+    config = world.config(results=tmp_path)
+    assert not [line for line in run_patch_probe(config).warnings if "share a patient" in line]
+    copy = shutil.copytree(world.store.parents[1], tmp_path / "cases") / world.store.parent.name / world.store.name
+    files = StoreFiles(copy)
+    root, index = load(files)
+    regroup(files, root, index, index.plan.patient_id, assumed=True)
+    told = run_patch_probe(replace(config, store=copy)).warnings
+    assert [line for line in told if "if some share a patient, parts leak" in line]
 
 
 def test_predictions_hold_the_dice_of_each_sample(world: World) -> None:

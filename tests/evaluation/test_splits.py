@@ -12,6 +12,7 @@ from embedcache.evaluation.splits import (
     make_split,
     members,
     read_split,
+    shares,
     split_digest,
     write_split,
 )
@@ -146,3 +147,54 @@ def test_an_unknown_part_suggests_the_nearest(tmp_path: Path) -> None:
         check_split(Split(strings(["a"]), strings(["p"]), strings(["trian"])))
     with pytest.raises(InputError, match="no split file"):
         read_split(tmp_path / "none.csv")
+
+
+def test_the_default_draw_is_what_it_was() -> None:
+    """By its digests: a result names its split, and must be found again."""
+    samples, patients = people(30)
+    assert (
+        split_digest(make_split(samples, patients, seed=0))
+        == "ede5e4431ae9eaa7a8b4beda8cfdb563b842628df4dbee69b50746fd399f8580"
+    )
+    assert (
+        split_digest(make_split(samples, patients, validation=0.3, test=0.1, seed=9))
+        == "f25c75876f7ce8ae7dfc4a63c44b2bf29d68ed11c38fadf51d79d67402942c7f"
+    )
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.floats(0.01, 0.99))
+def test_shares_are_the_quotas_rounded_down_or_up(sizes: list[int], share: float) -> None:
+    count = int(share * sum(sizes))
+    found = shares(np.array(sizes), count)
+    quota = np.array(sizes) * count / sum(sizes)
+    assert found.sum() == count
+    assert (np.abs(found - quota) < 1).all()
+
+
+def test_of_equal_remainders_the_rarest_stratum_comes_first() -> None:
+    assert shares(np.array([15, 5]), 2).tolist() == [1, 1]
+    assert shares(np.array([5, 5]), 5).tolist() == [3, 2]
+
+
+@given(st.integers(0, 10**6), st.randoms(use_true_random=False))
+@settings(max_examples=30)
+def test_a_stratified_draw_gives_each_part_its_share_whatever_the_order(seed: int, random: object) -> None:
+    samples, patients = people(60)
+    strata = np.where(np.arange(180) // 3 < 10, 0, 1)  # 10 rare patients and 50
+    split = make_split(samples, patients, seed=seed, strata=strata)
+    rare = set(patients[strata == 0].tolist())
+    for part, all_of, rare_of in (("test", 12, 2), ("validation", 10, 2), ("train", 38, 6)):
+        there = set(split.patient[split.part == part].tolist())
+        assert (len(there), len(there & rare)) == (all_of, rare_of)
+    order = list(range(180))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert members(make_split(samples[order], patients[order], seed=seed, strata=strata[order])) == members(split)
+
+
+def test_what_a_draw_decided_is_told_apart_from_what_was_given() -> None:
+    samples, patients = people(20)
+    official = strings(["test" if i < 12 else "" for i in range(60)])
+    assert make_split(samples, patients).drawn == ("train", "test", "validation")
+    assert make_split(samples, patients, official).drawn == ("train", "validation")
+    whole = make_split(samples, patients)
+    assert make_split(samples, patients, whole.part).drawn == ()

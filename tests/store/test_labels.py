@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcache.errors import InputError, NewerFormatError, StoreError
+from embedcache.evaluation.label_files import labels_digest
 from embedcache.store.labels import (
     DIGEST,
     LABELS,
@@ -241,3 +243,43 @@ def test_processes_that_write_at_once_lose_no_row(tmp_path):
         writer.join()
     assert [w.exitcode for w in writers] == [0, 0]
     assert len(rows(read_labels(tmp_path))) == 10
+
+
+SEX = Task("sex", "binary", ("M",), positive="M")
+NAMED = replace(SEX, negative="F")
+OF_SEX = [("sex", f"s{i}", f"p{i}", -1, "M", float(i % 2), "train") for i in range(4)]
+
+
+def test_the_name_of_a_zero_is_kept_beside_the_tasks(tmp_path):
+    write_labels(tmp_path, labels([NAMED], OF_SEX))
+    (task,) = read_labels(tmp_path).tasks
+    assert (task.values, task) == (("F", "M"), SEX)
+    described = json.loads(pq.read_table(tmp_path / LABELS).schema.metadata[b"embedcache"])
+    assert described["negatives"] == {"sex": "F"}
+    assert all("negative" not in task for task in described["tasks"])
+
+
+def test_a_table_without_names_is_what_it_was_and_reads(tmp_path):
+    write_labels(tmp_path, labels([SEX], OF_SEX))
+    assert b"negative" not in (tmp_path / LABELS).read_bytes()
+    (task,) = read_labels(tmp_path).tasks
+    assert task.values == ("not M", "M")
+
+
+def test_a_name_that_comes_later_takes_no_row_away_and_no_digest_along(tmp_path):
+    write_labels(tmp_path, labels([SEX], OF_SEX))
+    before = labels_digest(read_labels(tmp_path), SEX)
+    write_labels(tmp_path, labels([NAMED], OF_SEX[:1]))
+    found = read_labels(tmp_path)
+    assert (rows(found), found.tasks[0].negative) == (rows(labels([SEX], OF_SEX)), "F")
+    assert labels_digest(found, found.tasks[0]) == before
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path):
+    write_labels(tmp_path, labels([NAMED], OF_SEX))
+    data = pq.read_table(tmp_path / LABELS)
+    described = json.loads(data.schema.metadata[b"embedcache"]) | {"negatives": {"sex": 3}}
+    (tmp_path / DIGEST).unlink()
+    pq.write_table(data.replace_schema_metadata({b"embedcache": json.dumps(described)}), tmp_path / LABELS)
+    with pytest.raises(StoreError, match="its task definitions can not be read"):
+        read_labels(tmp_path)

@@ -1,0 +1,76 @@
+"""Strata of patients by their labels, for a draw in which every part has its share of a rare class; and parts that lack one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache.errors import InputError
+from embedcache.probes.base import Groups, Matrix
+from embedcache.store.texts import factorise, locate
+from embedcache.types import PARTS, IntArray, Labels, StringArray, Task, strings
+
+FEWEST = 2
+"""Patients of a class that a part needs: of one there is no spread."""
+_MOST_SAID = 3
+
+
+def strata_of(samples: StringArray, patients: StringArray, labels: Labels, task: Task) -> IntArray:
+    """(samples,): the stratum of each sample's patient.
+
+    A patient is in the stratum of the class that the fewest patients have, of those that any of its samples has (of two that
+    are as rare, the first in the task's order): in a multilabel task of its rarest finding. Then come those who are known to
+    have none, and last those of whom nothing is known. Raises InputError for a task without classes.
+    """
+    if task.kind not in ("binary", "multilabel", "multiclass"):
+        raise InputError(
+            f"task {task.name!r} is a {task.kind} task, and strata are of classes; name another with --stratify, or leave it out."
+        )
+    _, patient = factorise(patients)
+    count = int(patient.max(initial=-1)) + 1
+    mine = (labels.task == task.name) & ~np.isnan(labels.value)
+    # the rows of a patient-level task name no sample; else the store says whose sample it is
+    by_patient, by_sample = mine & (labels.sample == ""), mine & (labels.sample != "")
+    rows = np.concatenate([np.flatnonzero(by_patient), np.flatnonzero(by_sample)])
+    places = [locate(strings(labels.patient[by_patient]), patients), locate(strings(labels.sample[by_sample]), samples)]
+    at = np.concatenate(places)
+    rows, at = rows[at >= 0], at[at >= 0]
+    owner = patient[at]
+    has = np.zeros((count, len(task.classes)), dtype=np.bool_)
+    for j, name in enumerate(task.classes):
+        has[owner[(labels.klass[rows] == name) & (labels.value[rows] == 1)], j] = True
+    known = np.zeros(count, dtype=np.bool_)
+    known[owner] = True
+    stratum = np.where(known, len(task.classes), len(task.classes) + 1)
+    # the most frequent first, so that the rarest has the last word
+    for j in sorted(range(len(task.classes)), key=lambda j: (-int(has[:, j].sum()), -j)):
+        stratum[has[:, j]] = j
+    found: IntArray = stratum[patient]
+    return found
+
+
+def lacking(
+    truth: Matrix, groups: Groups, parts: npt.NDArray[np.str_], classes: Sequence[str], drawn: Sequence[str], task: str
+) -> tuple[str, ...]:
+    """A note where a part of a draw has fewer than FEWEST patients with or without a class, though another draw could have them.
+
+    truth (rows, classes) is 1, 0 or NaN; `parts` (rows,) holds "" for rows of none.
+    """
+    _, patient = np.unique(np.asarray(groups), return_inverse=True)
+    inside = parts != ""
+    names = sorted(set(parts[inside].tolist()))
+    said = []
+    for part in (part for part in PARTS if part in names and part in drawn):
+        for j, name in enumerate(classes):
+            for value, which in ((1, "with"), (0, "without")):
+                of = truth[:, j] == value
+                here, everywhere = (len(np.unique(patient[of & rows])) for rows in (parts == part, inside))
+                if here < FEWEST and everywhere >= FEWEST * len(names):
+                    said.append(f"{part} has {'one patient' if here else 'no patient'} {which} {name}")
+    if not said:
+        return ()
+    more = f", and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
+    return (
+        f"of this draw {', '.join(said[:_MOST_SAID])}{more}; draw with another --seed, or within the labels "
+        f"(`embedcache splits make STORE --stratify {task}`, then --split split.csv).",
+    )
