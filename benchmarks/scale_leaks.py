@@ -99,7 +99,8 @@ def search(cache: Path) -> dict[str, Any]:
     return {
         "minutes": (time.process_time() - processor) / 60,
         "wall_minutes": (time.perf_counter() - started) / 60,
-        "pairs": [(pair.first, pair.second) for pair in report.pairs],
+        # the made store has no images to look at: its copies are told by their vectors alone
+        "pairs": [(pair.first, pair.second) for pair in (*report.pairs, *report.candidates)],
         "candidates": candidates,
         # of this process alone: `getrusage` would count what its parent had when it was forked
         "peak_gib": int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0]) / 2**20,
