@@ -266,6 +266,8 @@ def _probe(config: ProbeConfig) -> Probe:
     factory = REGISTRY.load(config.probe)
     options: dict[str, Any] = dict(config.options)
     for name, grid in (("C", config.C), ("k", config.k)):
+        if grid is not None and name in options:
+            raise InputError(f"{name} is given twice, by itself and among the options; leave one of them out.")
         if grid is not None:
             options[name] = grid
     probe: Probe = factory()

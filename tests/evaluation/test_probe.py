@@ -249,6 +249,7 @@ def test_a_split_of_another_store_is_refused(made: Any, tmp_path: Path) -> None:
         ({"C": ()}, "positive"),
         ({"C": (0.0,)}, "positive"),
         ({"validation": 1.5}, "between"),
+        ({"C": (1.0,), "options": {"C": (2.0,)}}, "C is given twice"),
         ({"C": None, "options": {"C": "big"}}, r"C must be one or several numbers\. Got 'big'"),
         ({"options": {"tol": "small"}}, "tol must be a number. Got 'small'"),
         ({"options": {"max_iter": 2.5}}, "max_iter must be a whole number. Got 2.5"),
