@@ -77,6 +77,8 @@ def _scanned(data: bytes) -> Dataset:
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
     while at < size:
         tag, vr, length, at = _header(data, at, explicit)
+        if tag >> 16 == 0xFFFE:
+            raise _Unusual  # the end of an item outside of any, where pydicom stops reading
         start = at
         if length == _UNDEFINED:
             vr, stop, at = _undefined(data, at, tag, vr, explicit, syntax)

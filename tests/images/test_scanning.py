@@ -108,6 +108,14 @@ def test_a_spoilt_character_set_is_left_to_pydicom(pydicom_file):
     assert scan(data.replace(b"ISO_IR 100", b"\0SO_IR 100")) is None
 
 
+@pytest.mark.parametrize("delimiter", [b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0", b"\xfe\xff\x00\xe0"])
+def test_the_end_of_an_item_outside_of_any_is_left_to_pydicom(pydicom_file, delimiter):
+    data = Path(pydicom_file("CT_small.dcm")).read_bytes()
+    at = data.index(b"\x28\x00\x10\x00US")  # before Rows: what follows is not read by pydicom
+    assert scan(data) is not None
+    assert scan(data[:at] + delimiter + bytes(4) + data[at:]) is None
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(SPOILT), data=st.data())
 def test_a_spoilt_header_is_read_alike_or_left_to_pydicom(pydicom_file, name, data):
