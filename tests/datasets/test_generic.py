@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from embedcache.datasets import DatasetOptions, audit, open_dataset
+from embedcache.datasets import DatasetOptions, open_dataset
 from embedcache.datasets.audit import audit_dataset
 from embedcache.datasets.describe import describe_labels
 from embedcache.errors import ImageError, InputError
@@ -153,68 +153,6 @@ def test_a_segmentation_that_does_not_fit_is_one_line_of_the_audit(tree):
     segmentation(tree, "a.dcm", files, spacing=(2.0, 9.0, 9.0))
     (problem,) = audit_dataset("dicom-tree", str(tree)).problems
     assert "of the tree can not be used: frame 1 of the segmentation lies on no slice of the image" in problem
-
-
-def test_what_readers_say_of_images_is_told_before_a_long_extraction(tmp_path):
-    random = np.random.default_rng(0)
-    lines = ["path,patient"]
-    for name in "abc":
-        pixels = random.integers(0, 99, (6, 20, 20)).astype(np.int16)
-        folder = write_series(tmp_path / f"SECRET{name}", pixels, series=name, seed=1)
-        if name != "c":
-            sorted(folder.iterdir(), key=lambda path: path.name)[2].unlink()
-        lines.append(f"SECRET{name},{name}")
-    table = tmp_path / "cases.csv"
-    table.write_text("\n".join(lines) + "\n")
-    found = audit_dataset("table", str(table))
-    assert found.problems == ()
-    (gap,) = [notice for notice in found.notices if "missing" in notice]
-    assert gap.startswith("2 of the 3 images that were read whole: 1 slice is missing")
-    assert gap.endswith("(rows 1, 2 of cases.csv)")
-    assert "SECRET" not in " ".join(found.notices)
-
-
-def pictures(folder, n):
-    (folder / "ill").mkdir()
-    random = np.random.default_rng(0)
-    return [write_png(folder / "ill" / f"{i:03}.png", random.integers(0, 99, (16, 16), np.uint8)) for i in range(n)]
-
-
-def test_files_that_are_missing_or_empty_are_found_wherever_they_stand(tmp_path):
-    files = pictures(tmp_path, 240)
-    table = tmp_path / "cases.csv"
-    table.write_text("path,patient\n" + "".join(f"ill/{path.name},{path.stem}\n" for path in files))
-    files[51].write_bytes(b"")
-    files[161].unlink()
-    found = audit_dataset("table", str(table))
-    assert found.problems == (
-        "row 52 of cases.csv can not be read: the file is empty (0 bytes).",
-        "row 162 of cases.csv can not be read: there is no such file.",
-    )
-    assert (found.samples, found.opened, found.read) == (240, audit.FILES, audit.FILES)
-
-
-def test_an_image_that_is_cut_short_is_found(tmp_path):
-    files = pictures(tmp_path, 60)
-    files[33].write_bytes(files[33].read_bytes()[:-60])
-    series = write_dicom(tmp_path / "ill" / "x.dcm", np.ones((32, 32), np.uint16))
-    series.write_bytes(series.read_bytes()[:-300])
-    found = audit_dataset("folder", str(tmp_path))
-    assert len(found.problems) == 2
-    assert all("can not be read" in problem for problem in found.problems)
-    assert (found.opened, found.read) == (61, 61)
-
-
-def test_of_large_images_as_many_are_read_whole_as_the_bytes_allow(tmp_path, monkeypatch):
-    files = pictures(tmp_path, 30)
-    # every third is within the bytes, every second is not
-    monkeypatch.setattr(audit, "WHOLE_BYTES", sum(path.stat().st_size for path in files[::3]))
-    files[3].write_bytes(files[3].read_bytes()[:-60])
-    files[4].write_bytes(files[4].read_bytes()[:-60])
-    found = audit_dataset("folder", str(tmp_path))
-    assert (found.opened, found.read, len(found.problems)) == (30, 10, 1)
-    monkeypatch.setattr(audit, "WHOLE_BYTES", 1)
-    assert audit_dataset("folder", str(tmp_path)).read == 1
 
 
 def test_patients_that_are_not_named_are_their_studies(tmp_path):

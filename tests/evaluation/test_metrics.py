@@ -1,3 +1,5 @@
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,10 +73,10 @@ def test_only_the_order_of_scores_counts(case: tuple[np.ndarray, np.ndarray]) ->
 
 
 @given(scored(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_counts_for_nothing(case: tuple[np.ndarray, np.ndarray], random: object) -> None:
+def test_the_order_of_rows_counts_for_nothing(case: tuple[np.ndarray, np.ndarray], random: Random) -> None:
     y, score = case
     shuffled = list(range(len(y)))
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert Ranking.of(y[shuffled], score[shuffled]).auroc() == Ranking.of(y, score).auroc()
     assert Ranking.of(y[shuffled], score[shuffled]).average_precision() == Ranking.of(y, score).average_precision()
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -25,14 +26,14 @@ def people(n: int, each: int = 3) -> tuple[object, object]:
 
 @given(st.integers(3, 40), st.integers(1, 4), st.integers(0, 10**6), st.randoms(use_true_random=False))
 @settings(max_examples=50)
-def test_patients_stay_together_and_order_decides_nothing(n: int, each: int, seed: int, random: object) -> None:
+def test_patients_stay_together_and_order_decides_nothing(n: int, each: int, seed: int, random: Random) -> None:
     samples, patients = people(n, each)
     split = make_split(samples, patients, seed=seed)
     parts = {p: set(split.part[split.patient == p].tolist()) for p in set(patients.tolist())}
     assert all(len(found) == 1 for found in parts.values())
     assert {"train", "validation", "test"} == set(split.part.tolist())
     order = list(range(n * each))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     assert members(make_split(samples[order], patients[order], seed=seed)) == members(split)
 
 
@@ -178,7 +179,7 @@ def test_of_equal_remainders_the_rarest_stratum_comes_first() -> None:
 
 @given(st.integers(0, 10**6), st.randoms(use_true_random=False))
 @settings(max_examples=30)
-def test_a_stratified_draw_gives_each_part_its_share_whatever_the_order(seed: int, random: object) -> None:
+def test_a_stratified_draw_gives_each_part_its_share_whatever_the_order(seed: int, random: Random) -> None:
     samples, patients = people(60)
     strata = np.where(np.arange(180) // 3 < 10, 0, 1)  # 10 rare patients and 50
     split = make_split(samples, patients, seed=seed, strata=strata)
@@ -187,7 +188,7 @@ def test_a_stratified_draw_gives_each_part_its_share_whatever_the_order(seed: in
         there = set(split.patient[split.part == part].tolist())
         assert (len(there), len(there & rare)) == (all_of, rare_of)
     order = list(range(180))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     assert members(make_split(samples[order], patients[order], seed=seed, strata=strata[order])) == members(split)
 
 
