@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.probes.base import Features, Matrix
+from embedcache.probes.batched_lbfgs import Columns
 
 _CONSTANT = 1e-6
 """Deviation over mean below which a feature is constant: what rounding leaves in float32."""
@@ -28,13 +29,18 @@ class Eigenbasis:
         steps of noise.
         """
         d = len(gram)
-        varies = np.flatnonzero(np.diag(gram) > (_CONSTANT * centre) ** 2)
+        varies = varying(gram, centre)
         variance, vectors = np.linalg.eigh(gram if len(varies) == d else gram[np.ix_(varies, varies)])
         # A direction along features of small scale is known as well as they are, whatever the others' scale.
         floor = float(np.finfo(dtype).eps) * (np.diag(gram)[varies] @ vectors**2)
         directions = np.zeros((d, len(varies)), dtype=dtype)
         directions[varies] = vectors
         return cls(directions, np.maximum(variance, floor))
+
+
+def varying(gram: Matrix, centre: Matrix) -> Columns:
+    """Which features vary, by the covariance (d, d) of rows around `centre` (d,); the others are noise of rounding."""
+    return np.flatnonzero(np.diag(gram) > (_CONSTANT * centre) ** 2)
 
 
 @dataclass(frozen=True)

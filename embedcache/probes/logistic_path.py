@@ -7,14 +7,14 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
    In its eigenbasis it is diagonal with any penalty, so that one decomposition preconditions all columns, and the first
    step of L-BFGS is Newton's. With features that do not separate the classes, six passes over the rows do.
 2. A large C on separable rows ends far away, where few rows bend the loss. What the first stage leaves is solved along
-   ascending C: at the largest C that is done the covariance is taken anew, weighted by each row's curvature there, and
-   several larger C start from it at once.
+   ascending C: several larger C start at once, on the line through what is done, and the covariance is taken anew there,
+   weighted by each row's curvature. One factor of it serves them all (a softmax takes its eigenvectors).
 3. Where float32 allows no more progress, what is left goes on in float64, block by block.
 
-Memory beside X: blocks of rows (some 50 MB), 2 · d² float64 while a Gram matrix is decomposed, one d x d basis per label
-that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them), and 28 numbers per coefficient
-at work (columns are solved in groups that hold at most 1.5 GB of them). With fewer rows than features the rows' coordinates
-in a basis of themselves, (n, n), take the place of X; the penalty does not see the rotation.
+Memory beside X: blocks of rows (some 50 MB), 3 · d² float64 per core while Gram matrices are made and decomposed, one d x d
+matrix per label that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them), and 28 numbers
+per coefficient at work (columns are solved in groups that hold at most 1.5 GB of them). With fewer rows than features the
+rows' coordinates in a basis of themselves, (n, n), take the place of X; the penalty does not see the rotation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -90,7 +90,7 @@ def solve_logistic(
     iterations, converged = np.zeros((n_C, n_fits), dtype=np.int64), np.ones((n_C, n_fits), dtype=np.bool_)
     evaluations = grams = 0
     products = 2 * coordinates.rows.size * n_C * max(1, len(fits.possible)) * heads
-    with threads_for(products if device == "cpu" else 0) as workers:
+    with threads_for(products if device == "cpu" else 0) as team:
         for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):
             total = fits.weight[:, some].sum(axis=0)
             problem = PathProblem.over(
@@ -100,7 +100,7 @@ def solve_logistic(
                 np.array(ascending),
                 total,
                 rows_on(device),
-                workers,
+                team,
             )
             found, decomposed = problem.solve(tol, max_iter)
             evaluations, grams = evaluations + found.evaluations, grams + decomposed

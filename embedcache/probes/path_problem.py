@@ -1,8 +1,10 @@
 """The columns of a logistic path, one per fit and C, and the two stages that solve them; see `logistic_path`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from embedcache.probes.coarse_to_fine import levels, weights_between
 from embedcache.probes.coordinates import not_finite
 from embedcache.probes.eigenbasis import Eigenbasis, Metric
 from embedcache.probes.rows import Rows, Targets
+from embedcache.probes.side_by_side import ALONE, Team
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
@@ -19,14 +22,22 @@ STATE_NUMBERS = 2 * MEMORY + 8
 """float64 per coefficient of a column at work."""
 _FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
-_AHEAD, _LATER = 6, 10
-"""Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
+_AHEAD, _LATER, _LATER_OF_SOFTMAX = 6, 14, 10
+"""Values of C that start together from one point of the path, and the iterations they have before it is renewed. A softmax has
+ended 1e-9 too early with more."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _OF_GAIN = 1e-4
 """Share of the gain over the prior alone that may be left: weights are then within a hundredth of their length."""
 _ROUNDING = {"float32": 3e-7, "float64": 1e-14}
 """Share of a mean loss that may be noise."""
+
+
+class Preconditions(Protocol):
+    """An estimate of one fit's Hessian at any penalty."""
+
+    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """The gradient over the Hessian; see `Metric`."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,10 @@ class PathProblem:
 
     @classmethod
     def over(
-        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows], workers: int = 1
+        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows], team: Team = ALONE
     ) -> "PathProblem":
         """Every fit at every C (ascending); total (n_fits,) are the sums of weights. Raises InputError if X is not finite."""
-        rows = on(X, targets, workers=workers)
+        rows = on(X, targets, team=team)
         if not np.isfinite(rows.centre).all():
             raise not_finite()
         entropy = -prior * np.log(prior)
@@ -58,29 +69,27 @@ class PathProblem:
     def solve(self, tol: float, max_iter: int) -> tuple[Solution, int]:
         """The solution of every column, and how many Gram matrices it took."""
         state, grams = self._start(), 1
-        metrics = self._first_metrics()
+        metrics: list[Preconditions] = self._first_metrics()
         for part in self._parts():
             for level in self._levels(part):
                 first = level[0] == part[0]
                 started = level if first else self._start_between(state, part, level)
                 still = _STILL_FIRST if first else _STILL_LATER
                 self._minimize(state, started, metrics, tol, min(_FIRST, max_iter), still)
-            path = self
+            path, later = self, _LATER_OF_SOFTMAX if self.rows.heads > 1 else _LATER
             while True:
                 left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
                 if not len(left):
                     break
-                batch = []
-                for fit in np.unique(self.label[left]):
-                    todo = left[self.label[left] == fit][:_AHEAD]
-                    metrics[fit] = path._renew(state, todo)
-                    grams += 1
-                    batch.append(todo)
+                fits = np.unique(self.label[left])
+                batch = [left[self.label[left] == fit][:_AHEAD] for fit in fits]
                 columns = np.concatenate(batch)
-                if path is not self:
-                    path._evaluate_again(state, columns)
+                path._set_out(state, batch, again=path is not self)
+                for fit, metric in zip(fits, path._renewed(state, batch), strict=True):
+                    metrics[fit] = metric
+                grams += len(batch)
                 before = state.value[columns].copy()
-                path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
+                path._minimize(state, columns, metrics, tol, later, _STILL_LATER)
                 gained = before - state.value[columns] > tol / 100 * np.abs(before)
                 if not (gained | state.converged[columns]).any():
                     if path.rows.dtype == np.float64:
@@ -120,13 +129,17 @@ class PathProblem:
         columns = np.array(started, dtype=np.intp)
         if not started:
             return columns
-        found = self._evaluate(np.array(points), columns)
+        self._try(state, np.array(points), columns)
+        return columns
+
+    def _try(self, state: Solution, points: Matrix, columns: Columns) -> None:
+        """Take each column to its point, if that is better than where it stands."""
+        found = self._evaluate(points, columns)
         state.evaluations += len(columns)
         better = found[0] < state.value[columns]
         taken = columns[better]
-        state.point[taken] = np.array(points)[better]
+        state.point[taken] = points[better]
         state.value[taken], state.gradient[taken], state.curvature[taken] = (values[better] for values in found)
-        return columns
 
     def _start_from(self, state: Solution, base: int, column: int) -> None:
         """Start a column where another of the same fit stands, if that is better; no pass over the rows is needed."""
@@ -141,7 +154,13 @@ class PathProblem:
         state.gradient[column] = gradient.ravel()
 
     def _minimize(
-        self, state: Solution, columns: Columns, metrics: list[Metric], tol: float, max_iter: int, still: float
+        self,
+        state: Solution,
+        columns: Columns,
+        metrics: Sequence[Preconditions],
+        tol: float,
+        max_iter: int,
+        still: float,
     ) -> None:
         precondition = partial(self._precondition, metrics)
         allowed = partial(self._allowed, tol)
@@ -174,12 +193,15 @@ class PathProblem:
         slope += penalty[:, None, None] * w
         return value, np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(points.shape), curvature
 
-    def _precondition(self, metrics: list[Metric], gradient: Matrix, columns: Columns, curvature: Matrix) -> Matrix:
+    def _precondition(
+        self, metrics: Sequence[Preconditions], gradient: Matrix, columns: Columns, curvature: Matrix
+    ) -> Matrix:
         result = np.empty_like(gradient)
         label = self.label[columns]
-        for fit in np.unique(label):
-            mine = slice(int(np.searchsorted(label, fit)), int(np.searchsorted(label, fit, side="right")))
-            result[mine] = metrics[fit].solve(gradient[mine], self.penalty[columns[mine]], curvature[mine])
+        edges = [i for i in range(1, len(label)) if metrics[label[i]] is not metrics[label[i - 1]]]
+        for start, stop in pairwise([0, *edges, len(label)]):
+            run = slice(start, stop)
+            result[run] = metrics[label[start]].solve(gradient[run], self.penalty[columns[run]], curvature[run])
         return result
 
     def _start(self) -> Solution:
@@ -201,25 +223,57 @@ class PathProblem:
             evaluations=n_fits,
         )
 
-    def _first_metrics(self) -> list[Metric]:
+    def _first_metrics(self) -> list[Preconditions]:
         """One basis for all fits, of the rows under the mean of their weights."""
         rows = self.rows
         mean, gram = rows.gram(rows.weight.mean(0))
         basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype)
         one = np.diag(self.prior) - np.outer(self.prior, self.prior) if rows.softmax else np.ones((1, 1))
-        return [Metric.of(basis, np.zeros(rows.d), one) for _ in range(int(self.label[-1]) + 1)]
+        return [Metric.of(basis, np.zeros(rows.d), one)] * (int(self.label[-1]) + 1)
 
-    def _renew(self, state: Solution, todo: Columns) -> Metric:
-        """The metric at the best point known for the first of `todo`; the others start there where it is better."""
+    def _set_out(self, state: Solution, batch: Sequence[Columns], again: bool) -> None:
+        """Bring the columns of each fit to the best point that is known before them: where the column before them stands, or
+        where the line through the last two points. again: what is known of their points, another precision said.
+        """
+        at = -np.log(self.penalty)
+        led, points = [], []
+        for todo in batch:
+            first = int(todo[0])
+            before = [c for c in (first - 2, first - 1) if c >= 0 and self.label[c] == self.label[first]]
+            for column in todo.tolist():
+                self._start_from(state, before[-1] if before else first, column)
+                if len(before) == 2 and state.converged[before].all():
+                    nearest, weight = weights_between(at[column], at[before])
+                    led.append(column)
+                    points.append(weight @ state.point[before][nearest])
+        if again:
+            self._evaluate_again(state, np.concatenate(batch))
+        if led:
+            self._try(state, np.array(points), np.array(led, dtype=np.intp))
+        for todo in batch:
+            for nearer, column in pairwise(todo.tolist()):
+                self._start_from(state, nearer, column)
+
+    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[Preconditions]:
+        """The metric of each fit at the point of the first of its columns; of several fits side by side."""
+        team = self.rows.team if len(batch) == 1 else ALONE
+        return self.rows.team.each(partial(self._renew, state, team), batch)
+
+    def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditions:
         rows, first = self.rows, int(todo[0])
-        fit = self.label[first]
-        base = first - 1 if first and self.label[first - 1] == fit else first
-        for column in todo.tolist():
-            self._start_from(state, base, column)
+        fit = int(self.label[first])
         point = state.point[first].reshape(rows.heads, -1)
-        weight, curvature = rows.curvature(point[:, :-1], point[:, -1], int(fit))
-        mean, gram = rows.gram(weight)
-        return Metric.of(Eigenbasis.of(gram, mean + rows.shift, rows.dtype), mean - rows.relative[fit], curvature)
+        weight, curvature = rows.curvature(point[:, :-1], point[:, -1], fit)
+        mean, gram = rows.gram(weight, team)
+        centre = mean - rows.relative[fit]
+        if rows.heads > 1:
+            return Metric.of(Eigenbasis.of(gram, mean + rows.shift, rows.dtype), centre, curvature)
+        from embedcache.probes.factored import Factored  # scipy takes a while to import: only these rows pay for it
+
+        # Of the penalties the least: too light a Hessian foresees too much, too heavy a one ends a fit too early.
+        return Factored.of(
+            gram, mean + rows.shift, centre, curvature.item(), float(self.penalty[todo].min()), rows.dtype
+        )
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""

@@ -9,15 +9,18 @@ numpy does the work here; `on_torch` runs the same lines on a device.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from embedcache.probes.base import Features, Matrix
-from embedcache.probes.side_by_side import summed
+from embedcache.probes.side_by_side import ALONE, Team
 
 _BLOCK_VALUES = 2_000_000
 """Features and scores of a block of rows: 24 MB in float32."""
+_FLAT = 1e-4
+"""Share of a fit's curvature that a metric may lack. Of separable rows it leaves out half; a hundredth makes it useless."""
 _FAR = 3.0
 """Deviations between a feature's mean and 0 from which blocks are shifted."""
 
@@ -40,12 +43,12 @@ class Targets:
 
 class Rows:
     """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary;
-    `workers` threads make a pass."""
+    `team` makes a pass."""
 
     xp: Any = np
 
-    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None, workers: int = 1) -> None:
-        self.workers = workers
+    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None, team: Team = ALONE) -> None:
+        self.team = team
         self.X, self.targets, self.held = X, targets, self.hold(X)
         self.softmax, self.heads = targets.softmax, targets.heads
         self.n, self.d = X.shape
@@ -64,7 +67,7 @@ class Rows:
 
     def in_float64(self) -> "Rows":
         """The same rows for work in float64; X stays as it is, its blocks are converted."""
-        return type(self)(self.X, self.targets, np.dtype(np.float64), self.workers)
+        return type(self)(self.X, self.targets, np.dtype(np.float64), self.team)
 
     def load(self, values: Any) -> Any:
         """`values` in the working precision, where the work is done."""
@@ -88,9 +91,12 @@ class Rows:
         return block if self._shift is None else block - self._shift
 
     def blocks(self, columns: int) -> list[slice]:
-        """Blocks of rows beside which a block of `columns` scores still fits."""
-        step = int(np.clip(_BLOCK_VALUES // (self.d + columns), 64, 8192))
-        return [slice(start, min(start + step, self.n)) for start in range(0, self.n, step)]
+        """Blocks of rows, equal but for one row, beside which one of `columns` scores fits; as many for each of the team."""
+        most = int(np.clip(_BLOCK_VALUES // (self.d + columns), 64, 8192))
+        each = -(-self.n // (most * self.team.size))
+        count = max(1, min(each * self.team.size, self.n // 64))
+        cuts = np.linspace(0, self.n, count + 1).round().astype(int).tolist()
+        return [slice(a, b) for a, b in pairwise(cuts)]
 
     def _means(self) -> Matrix:
         total = np.zeros((len(self.weight), self.d))
@@ -98,27 +104,36 @@ class Rows:
             total += self.unload(self.weight[:, rows] @ self.take(rows))
         return total
 
-    def gram(self, weight: Any) -> tuple[Matrix, Matrix]:
-        """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1. One pass."""
+    def gram(self, weight: Any, team: Team | None = None) -> tuple[Matrix, Matrix]:
+        """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1.
+
+        One pass, over the rows whose weight is not 0. team: who makes it, in place of the rows' own.
+        """
         plain = bool((weight == weight[0]).all())
 
         def sums(blocks: Sequence[slice]) -> tuple[Matrix, Matrix]:
             mean, total = np.zeros(self.d), np.zeros((self.d, self.d))
             for rows in blocks:
-                x = self.take(rows)
-                part = x if plain else x * self.xp.sqrt(weight[rows])[:, None]
-                mean += self.unload(weight[rows] @ x)
+                x, w = self.take(rows), weight[rows]
+                if not plain:
+                    there = self.xp.where(w > 0)[0]
+                    x, w = (x, w) if len(there) == len(w) else (x[there], w[there])
+                mean += self.unload(w @ x)
+                part = x if plain else x * self.xp.sqrt(w)[:, None]
                 total += self.unload(part.T @ part)
             return mean, total
 
-        mean, total = summed(sums, self.blocks(0), self.workers)
+        mean, total = (team or self.team).summed(sums, self.blocks(0))
         if plain:
             total *= float(weight[0])
         total -= np.outer(mean, mean)
         return mean, total
 
     def curvature(self, coef: Matrix, intercept: Matrix, label: int) -> tuple[Any, Matrix]:
-        """How much each row bends the loss of one fit, (n,), summing to 1, and the mean curvature (heads, heads)."""
+        """How much each row bends the loss of one fit, (n,), summing to 1, and the mean curvature (heads, heads).
+
+        Rows that all together bend it by less than a ten-thousandth (_FLAT) are said to bend it by 0.
+        """
         offset = self.load((intercept - coef @ self.relative[label])[:, None])
         W = self.load(coef)
         each, total = [], np.zeros((self.heads, self.heads))
@@ -135,6 +150,7 @@ class Rows:
                 each.append(small / (1 + small) ** 2 * weight)
                 total += self.unload(each[-1].sum(0))
         bend = self.xp.concatenate(each)
+        bend = self.xp.where(bend * self.n < _FLAT * bend.sum(0), 0 * bend, bend)
         return bend / bend.sum(0), total
 
     def evaluate(self, coef: Matrix, intercept: Matrix, label: Any) -> tuple[Matrix, Matrix, Matrix, Matrix]:
@@ -171,7 +187,7 @@ class Rows:
                 slope_b += self.unload(scores.sum(1))
             return loss, curvature, slope, slope_b
 
-        loss, curvature, slope, slope_b = summed(sums, self.blocks(2 * m * heads), self.workers)
+        loss, curvature, slope, slope_b = self.team.summed(sums, self.blocks(2 * m * heads))
         slope_b = slope_b.reshape(m, heads)
         slope = slope.reshape(m, heads, d)
         slope -= slope_b[:, :, None] * relative[:, None, :]

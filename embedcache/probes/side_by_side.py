@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -18,6 +18,38 @@ from threadpoolctl import ThreadpoolController
 _SMALL = 50_000_000
 """Multiplications of a pass below which threads cost more than they save."""
 Sums = tuple[Any, ...]
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class Team:
+    """Threads that stay for a whole solve: to start them anew takes longer than a pass over few rows."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None = None, size: int = 1) -> None:
+        self._pool = pool
+        self.size = size
+
+    def summed(self, work: Callable[[Sequence[slice]], Sums], blocks: Sequence[slice]) -> Sums:
+        """The sums that `work` makes of all blocks, each thread of its own run of them: the same to the last bit each time."""
+        size = min(self.size, len(blocks))
+        if size < 2:
+            return work(blocks)
+        cuts = np.linspace(0, len(blocks), size + 1).round().astype(int).tolist()
+        first, *others = self.each(work, [blocks[a:b] for a, b in pairwise(cuts)])
+        for other in others:
+            for total, more in zip(first, other, strict=True):
+                total += more
+        return first
+
+    def each(self, work: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+        """What `work` makes of each item, several at once. It must not call the team, whose threads may all be taken."""
+        if self._pool is None or len(items) < 2:
+            return [work(item) for item in items]
+        return list(self._pool.map(work, items))
+
+
+ALONE = Team()
+"""The caller's own thread."""
 
 
 def cores() -> int:
@@ -26,28 +58,16 @@ def cores() -> int:
 
 
 @contextmanager
-def threads_for(products: int) -> Iterator[int]:
-    """How many threads `summed` may take for passes of so many multiplications; BLAS keeps to one inside, if it is several."""
+def threads_for(products: int) -> Iterator[Team]:
+    """The team for passes of so many multiplications; BLAS keeps to one thread inside, if the team has several."""
     if products < _SMALL or cores() < 2:
-        yield 1
+        yield ALONE
         return
-    with _libraries().limit(limits=1, user_api="blas"):
-        yield cores()
-
-
-def summed(work: Callable[[Sequence[slice]], Sums], blocks: Sequence[slice], workers: int) -> Sums:
-    """The sums that `work` makes of all blocks, each thread of its own run of them: the same to the last bit each time."""
-    workers = min(workers, len(blocks))
-    if workers < 2:
-        return work(blocks)
-    cuts = np.linspace(0, len(blocks), workers + 1).round().astype(int).tolist()
-    shares = [blocks[a:b] for a, b in pairwise(cuts)]
-    with ThreadPoolExecutor(workers, thread_name_prefix="embedcache-sum") as pool:
-        first, *others = pool.map(work, shares)
-    for other in others:
-        for total, more in zip(first, other, strict=True):
-            total += more
-    return first
+    with (
+        _libraries().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(cores(), thread_name_prefix="embedcache-sum") as pool,
+    ):
+        yield Team(pool, cores())
 
 
 @cache

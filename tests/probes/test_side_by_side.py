@@ -1,6 +1,8 @@
 """Sums on threads are the sums of one thread, and the same each time."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from threadpoolctl import threadpool_info
 
 from embedcache.probes import side_by_side
 from embedcache.probes.logistic_path import solve_logistic
+from embedcache.probes.side_by_side import Team
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 50])
-def test_each_block_is_summed_once(workers: int) -> None:
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_each_block_is_summed_once(size: int) -> None:
     values = np.random.default_rng(0).normal(size=(100, 3))
     blocks = [slice(start, start + 7) for start in range(0, 100, 7)]
     calls: list[int] = []
@@ -20,10 +23,11 @@ def test_each_block_is_summed_once(workers: int) -> None:
         calls.append(len(some))
         return sum((values[b].sum(axis=0) for b in some), np.zeros(3)), np.array([float(len(some))])
 
-    total, count = side_by_side.summed(sums, blocks, workers)
+    with ThreadPoolExecutor(size) as pool:
+        total, count = Team(pool, size).summed(sums, blocks)
     np.testing.assert_allclose(total, values.sum(axis=0), rtol=1e-12)
     assert count == len(blocks)
-    assert (len(calls), sum(calls)) == (min(workers, len(blocks)), len(blocks))
+    assert (len(calls), sum(calls)) == (min(size, len(blocks)), len(blocks))
 
 
 def test_blas_keeps_to_one_thread_inside_and_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,13 +36,25 @@ def test_blas_keeps_to_one_thread_inside_and_is_left_as_it_was(monkeypatch: pyte
 
     monkeypatch.setattr(side_by_side, "cores", lambda: 3)
     before = of_blas()
-    with side_by_side.threads_for(10**9) as workers:
-        assert workers == 3
+    with side_by_side.threads_for(10**9) as team:
+        assert team.size == 3
         assert set(of_blas()) == {1}
     assert of_blas() == before
-    with side_by_side.threads_for(1000) as workers:  # too few for threads
-        assert workers == 1
+    with side_by_side.threads_for(1000) as team:  # too few for threads
+        assert team.size == 1
         assert of_blas() == before
+
+
+def test_a_team_works_on_several_items_at_once_and_answers_in_their_order() -> None:
+    met = threading.Barrier(2, timeout=60)
+
+    def work(item: int) -> int:
+        met.wait()  # nobody comes through alone
+        return item * item
+
+    with ThreadPoolExecutor(2) as pool:
+        assert Team(pool, 2).each(work, [3, 1]) == [9, 1]
+    assert side_by_side.ALONE.each(lambda item: item + 1, [3, 1]) == [4, 2]
 
 
 @pytest.mark.parametrize("multinomial", [False, True])

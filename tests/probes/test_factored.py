@@ -1,0 +1,57 @@
+"""A factored Hessian against the Hessian itself, and where rounding has made it indefinite."""
+
+import numpy as np
+import pytest
+
+from embedcache.probes.factored import Factored
+
+
+def rows_and_weight(n: int = 80, d: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    X = random.normal(size=(n, d)) * 10 ** np.linspace(-2, 2, d) + 5
+    bend = random.uniform(0.01, 0.25, n)
+    return X, bend
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float32, 1e-3), (np.float64, 1e-10)])
+def test_it_solves_by_the_hessian_of_a_logistic_fit(dtype: type, close: float) -> None:
+    """Of the mean loss with penalty, weights of rows around a centre and the intercept of such rows."""
+    X, bend = rows_and_weight()
+    n, d = X.shape
+    share = bend / bend.sum()
+    mean = share @ X
+    gram = (X - mean).T @ ((X - mean) * share[:, None])
+    middle = X.mean(axis=0)  # what intercepts refer to
+    penalty, curvature = 0.3, float(bend.mean())
+    seen = np.concatenate([X - middle, np.ones((n, 1))], axis=1)
+    hessian = seen.T @ (seen * bend[:, None]) / n + penalty * np.diag(np.append(np.ones(d), 0.0))
+    gradient = np.random.default_rng(1).normal(size=(3, d + 1))
+    found = Factored.of(gram, mean, mean - middle, curvature, penalty, np.dtype(dtype))
+    solved = found.solve(gradient, np.full(3, penalty), np.full(3, curvature))
+    np.testing.assert_allclose(solved @ hessian, gradient, atol=close * np.abs(gradient).max())
+    # where curvature and penalty have both fallen to a half, so has the Hessian
+    np.testing.assert_allclose(found.solve(gradient, np.full(3, penalty / 2), np.full(3, curvature / 2)), 2 * solved)
+
+
+def test_a_constant_feature_gets_no_step() -> None:
+    X, bend = rows_and_weight()
+    X[:, 2] = 1234.5
+    share = bend / bend.sum()
+    mean = share @ X
+    gram = (X - mean).T @ ((X - mean) * share[:, None])
+    gram[2, 2] = 1e-9  # what rounding may leave
+    found = Factored.of(gram, mean, np.zeros(7), 0.1, 1e-12, np.dtype(np.float32))
+    solved = found.solve(np.ones((1, 8)), np.array([1e-12]), np.array([0.1]))
+    assert solved[0, 2] == 0
+    assert np.isfinite(solved).all()
+
+
+@pytest.mark.parametrize("off", [1.0001, 1.01, 3.0])
+def test_what_rounding_made_indefinite_is_solved_all_the_same(off: float) -> None:
+    gram = np.array([[1.0, off, 0.0], [off, 1.0, 0.0], [0.0, 0.0, 4.0]])
+    assert np.linalg.eigvalsh(gram)[0] < 0
+    found = Factored.of(gram, np.zeros(3), np.zeros(3), 1.0, 1e-9, np.dtype(np.float64))
+    gradient = np.array([[1.0, -2.0, 3.0, 0.0]])
+    solved = found.solve(gradient, np.array([1e-9]), np.array([1.0]))
+    assert (gradient * solved).sum() > 0  # downhill
+    assert solved[0, 2] == pytest.approx(0.75, rel=0.5)
