@@ -272,16 +272,18 @@ def selection_scores(kind: ProbeKind, truth: Matrix, path: Matrix, threshold: fl
 
 
 def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
-    """(n_values, n_classes), NaN where undefined. Only the negatives are sorted, labels side by side."""
+    """(n_values, n_classes), NaN where undefined. Positives and negatives are sorted apart, labels side by side."""
     found = np.full((len(path), path.shape[2]), np.nan)
 
     def of_label(j: int) -> None:
         positive, negative = path[:, truth[:, j] == 1, j], path[:, truth[:, j] == 0, j]
         for i, (above, below) in enumerate(zip(positive, negative, strict=True)):
-            above, below = above[~np.isnan(above)], np.sort(below[~np.isnan(below)])
+            above, below = np.sort(above[~np.isnan(above)]), np.sort(below[~np.isnan(below)])
             if len(above) and len(below):
-                beaten = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
-                found[i, j] = beaten.sum() / (2 * len(above) * len(below))
+                beaten = np.searchsorted(below, above)
+                tied = above[below[np.minimum(beaten, len(below) - 1)] == above]  # nearly never any
+                ties = (np.searchsorted(below, tied, "right") - np.searchsorted(below, tied)).sum()
+                found[i, j] = (2 * beaten.sum() + ties) / (2 * len(above) * len(below))
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="embedcache-rank") as pool:
         list(pool.map(of_label, range(path.shape[2])))

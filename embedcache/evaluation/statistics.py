@@ -152,8 +152,9 @@ def degrees_of_freedom(influence: Matrix, smaller: float) -> float:
     With the normal quantile AUROC's intervals held .92 at 30 patients and an AUROC of .95, with Student's .94.
     """
     known = influence[~np.isnan(influence)]
-    squares = float((known**2).sum())
-    excess = float((known**4).sum()) / squares**2 - 1 / len(known) if squares > 0 else 0.0
+    squared = known * known  # a power of 3 or 4 takes numpy thirty times as long
+    squares = float(squared.sum())
+    excess = float((squared * squared).sum()) / squares**2 - 1 / len(known) if squares > 0 else 0.0
     return max(1.0, min(smaller - 1.0, 2 / excess if excess > 0 else np.inf))
 
 
@@ -213,8 +214,9 @@ def bca_interval(
     # All resamples on one side leave no finite bias: count half a resample on the other.
     bias = ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
     deviation = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    scale = float((deviation**2).sum()) ** 1.5
-    acceleration = float((deviation**3).sum()) / (6 * scale) if scale > 0 else 0.0
+    squared = deviation * deviation
+    scale = float(squared.sum()) ** 1.5
+    acceleration = float((squared * deviation).sum()) / (6 * scale) if scale > 0 else 0.0
     ends = np.array([-z, z])
     shift = 1 - acceleration * (bias + ends)
     # Past 0 the formula jumps to the other end; its limit there is the extreme on the end's own side.

@@ -56,15 +56,20 @@ def lacking(
 
     truth (rows, classes) is 1, 0 or NaN; `parts` (rows,) holds "" for rows of none.
     """
-    _, patient = np.unique(np.asarray(groups), return_inverse=True)
+    words, patient = factorise(strings(groups))
     inside = parts != ""
     names = sorted(set(parts[inside].tolist()))
+    at = {part: parts == part for part in PARTS if part in names and part in drawn}
+
+    def patients(rows: npt.NDArray[np.bool_]) -> int:
+        return int(np.count_nonzero(np.bincount(patient[rows], minlength=len(words))))
+
     said = []
-    for part in (part for part in PARTS if part in names and part in drawn):
+    for part, of_part in at.items():
         for j, name in enumerate(classes):
             for value, which in ((1, "with"), (0, "without")):
                 of = truth[:, j] == value
-                here, everywhere = (len(np.unique(patient[of & rows])) for rows in (parts == part, inside))
+                here, everywhere = patients(of & of_part), patients(of & inside)
                 if here < FEWEST and everywhere >= FEWEST * len(names):
                     said.append(f"{part} has {'one patient' if here else 'no patient'} {which} {name}")
     if not said:

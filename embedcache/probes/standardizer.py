@@ -6,6 +6,7 @@ Rows are worked on in blocks that stay in a core's cache: a copy of the rows of 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -86,7 +87,10 @@ def _block(X: Features, rows: RowNumbers | None, block: slice) -> Features:
 
 
 def _mapped(work: Callable[[slice], T], blocks: list[slice]) -> list[T]:
-    if len(blocks) == 1:
-        return [work(blocks[0])]
+    """What `work` makes of each block, in their order; each thread has a run of them."""
+    if len(blocks) < _THREADS:
+        return [work(block) for block in blocks]
+    cuts = np.linspace(0, len(blocks), _THREADS + 1).round().astype(int).tolist()
+    shares = [blocks[a:b] for a, b in pairwise(cuts)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="embedcache-scale") as pool:
-        return list(pool.map(work, blocks))
+        return [one for share in pool.map(lambda some: [work(block) for block in some], shares) for one in share]

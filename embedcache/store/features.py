@@ -1,6 +1,7 @@
 """From token arrays and labels to `X, y, groups`: choose vectors, drop bad rows, pool slices, join a task."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -107,41 +108,49 @@ def assemble(
     # by unit and sample, slices in order, wherever the sample lies
     rows = rows[np.lexsort((rows, owner[rows], units.of_sample[owner[rows]]))]
 
-    X = gather(arrays, rows, cache.root.rows)
     columns = columns_of(arrays, times=pooling.width if pooling else 1)
-    sizes: IntArray | None = None
-    if pooling is None:
-        sample, slice_index = owner[rows], plan.slice_index[rows]
-        incomplete, members = np.empty(0, dtype=np.int64), np.ones(len(rows), dtype=np.int64)
-        labelled = sample
-    else:
-        labelled = owner[rows[np.flatnonzero(np.diff(owner[rows], prepend=-1))]]  # each sample once, sorted by unit
-        unit, first, count = np.unique(units.of_sample[owner[rows]], return_index=True, return_counts=True)
-        X = pool_slices(X, first, count, pooling)
-        slice_index = np.full(len(unit), -1, dtype=np.int32)
-        sample = units.named(plan, labelled)
-        members = np.unique(units.of_sample[labelled], return_counts=True)[1]
-        n_units = len(units.of_sample)
-        whole = np.bincount(units.of_sample[asked], plan.slice_count[asked], minlength=n_units)[unit]
-        short = count < whole
-        incomplete = sample[short]
-        sizes = count if pooling.way == "bags" else None
-        if strict_volumes and short.any():
-            labelled = labelled[np.isin(units.of_sample[labelled], unit[~short])]
-            X = X[~(short if sizes is None else np.repeat(short, count))]
-            sample, slice_index, members = sample[~short], slice_index[~short], members[~short]
-            sizes = None if sizes is None else sizes[~short]
-    # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
-    ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
-    classes: tuple[str, ...] = ()
-    y = np.empty((len(ids), 0))
-    if wanted is not None and known is not None:
-        classes = wanted.classes
-        whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
-        of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
-        y = join(known, wanted, whose, patients, of_rows)
-        if pooling is not None:
-            y = agreed(y, units.of_sample[labelled], units.name, wanted)
+    unit, first, count = np.unique(units.of_sample[owner[rows]], return_index=True, return_counts=True)
+
+    def read() -> npt.NDArray[np.float32]:
+        read = gather(arrays, rows, cache.root.rows)
+        return read if pooling is None else pool_slices(read, first, count, pooling)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="embedcache-read") as beside:
+        reading = beside.submit(read)  # meanwhile: whose rows these are, and their labels
+        sizes: IntArray | None = None
+        kept: npt.NDArray[np.bool_] | None = None
+        if pooling is None:
+            sample, slice_index = owner[rows], plan.slice_index[rows]
+            incomplete, members = np.empty(0, dtype=np.int64), np.ones(len(rows), dtype=np.int64)
+            labelled = sample
+        else:
+            labelled = owner[rows[np.flatnonzero(np.diff(owner[rows], prepend=-1))]]  # each sample once, sorted by unit
+            slice_index = np.full(len(unit), -1, dtype=np.int32)
+            sample = units.named(plan, labelled)
+            members = np.unique(units.of_sample[labelled], return_counts=True)[1]
+            n_units = len(units.of_sample)
+            whole = np.bincount(units.of_sample[asked], plan.slice_count[asked], minlength=n_units)[unit]
+            short = count < whole
+            incomplete = sample[short]
+            sizes = count if pooling.way == "bags" else None
+            if strict_volumes and short.any():
+                labelled = labelled[np.isin(units.of_sample[labelled], unit[~short])]
+                kept = ~(short if sizes is None else np.repeat(short, count))
+                sample, slice_index, members = sample[~short], slice_index[~short], members[~short]
+                sizes = None if sizes is None else sizes[~short]
+        # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
+        ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
+        classes: tuple[str, ...] = ()
+        y = np.empty((len(ids), 0))
+        if wanted is not None and known is not None:
+            classes = wanted.classes
+            whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
+            of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
+            y = join(known, wanted, whose, patients, of_rows)
+            if pooling is not None:
+                y = agreed(y, units.of_sample[labelled], units.name, wanted)
+        X = reading.result()
+    X = X if kept is None else X[kept]
     return Features(X, y, groups, ids, slice_index, classes, plan.sample_id[incomplete], columns, members, sizes)
 
 
