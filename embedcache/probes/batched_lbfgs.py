@@ -18,8 +18,8 @@ Columns: TypeAlias = npt.NDArray[np.intp]
 """Numbers of the problems that a call is about, ascending."""
 Evaluate: TypeAlias = Callable[[Matrix, Columns], tuple[Matrix, Matrix, Matrix]]
 """Points (m, D), problems (m,) → values (m,), gradients (m, D), curvatures (m,)."""
-Allowed: TypeAlias = Callable[[Matrix, Matrix, Columns], Matrix]
-"""Points (m, D), values (m,), problems (m,) → the decrease that may be left, (m,)."""
+Allowed: TypeAlias = Callable[[Matrix, Matrix, Matrix, Columns], Matrix]
+"""Points (m, D), values (m,), curvatures (m,), problems (m,) → the decrease that may be left, (m,)."""
 Precondition: TypeAlias = Callable[[Matrix, Columns, Matrix], Matrix]
 """Gradients (m, D), problems (m,), curvatures (m,) → gradients over an estimate of the Hessian, (m, D)."""
 
@@ -105,7 +105,7 @@ def minimize_all(
     fresh = np.ones(len(columns), dtype=bool)
     while len(work.columns):
         _aim(work, precondition, fresh)
-        left, limit = -work.descent / 2, allowed(work.point, work.value, work.columns)
+        left, limit = -work.descent / 2, allowed(work.point, work.value, work.curvature, work.columns)
         ended = fresh & (left <= limit) & (work.gained <= still * limit)
         most = np.where(left <= _NEAR * limit, 2 * max_iter, max_iter)
         stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)

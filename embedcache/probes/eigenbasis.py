@@ -83,6 +83,10 @@ class Metric:
         solved: Matrix = result.reshape(gradient.shape)
         return solved
 
+    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """How many times more decrease than `solve` foresees there may be: once, at any penalty."""
+        return np.ones(len(penalty))
+
 
 def _between(g: Matrix) -> Matrix:
     """Less the mean over the heads: one number added to all of a softmax changes nothing but the penalty, and stays 0."""

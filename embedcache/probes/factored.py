@@ -29,6 +29,7 @@ class Factored:
     """(d,): mean of the rows, weighted by curvature, less the centre that intercepts refer to."""
     curvature: float
     """Mean over the rows, at the factor's point."""
+    penalty: float
 
     @classmethod
     def of(
@@ -46,8 +47,8 @@ class Factored:
             except LinAlgError:  # rounding made it indefinite
                 ridge *= 10
                 continue
-            return cls(factor, varies, centre, curvature)
-        return cls(np.diag(np.sqrt(variance + penalty)), varies, centre, curvature)
+            return cls(factor, varies, centre, curvature, penalty)
+        return cls(np.diag(np.sqrt(variance + penalty)), varies, centre, curvature, penalty)
 
     def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
         """The gradient over the Hessian, both (m, d + 1), the last number being the intercept's.
@@ -62,3 +63,7 @@ class Factored:
         result[:, self.varies] = solved * (self.curvature / now)[:, None]
         result[:, -1] = gradient[:, -1] / now - result[:, :-1] @ self.centre
         return result
+
+    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """How many times more decrease than `solve` foresees there may be: where its penalty is heavier than the column's."""
+        return np.maximum(1.0, self.penalty * curvature / (self.curvature * penalty))

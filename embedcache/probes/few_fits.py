@@ -53,7 +53,7 @@ class FewFits:
             solved: Matrix = solve_all(self.rows, used, gradients.reshape(len(used), -1)).reshape(gradients.shape)
             return solved
 
-        def allowed(points: Matrix, values: Matrix, _: Columns) -> Matrix:
+        def allowed(points: Matrix, values: Matrix, _: Matrix, __: Columns) -> Matrix:
             # with a tiny C the weights are tiny too, and all but w = 0 is within any share of the objective
             square = self._square(points)
             return np.asarray(np.maximum(tol * np.minimum(values, square), self.rounding * values))

@@ -1,6 +1,6 @@
 """The columns of a logistic path, one per fit and C, and the two stages that solve them; see `logistic_path`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -33,11 +33,14 @@ _ROUNDING = {"float32": 3e-7, "float64": 1e-14}
 """Share of a mean loss that may be noise."""
 
 
-class Preconditions(Protocol):
+class Preconditioner(Protocol):
     """An estimate of one fit's Hessian at any penalty."""
 
     def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
         """The gradient over the Hessian; see `Metric`."""
+
+    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """How many times more decrease than it foresees there may be: both (m,) as in `solve`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class PathProblem:
     def solve(self, tol: float, max_iter: int) -> tuple[Solution, int]:
         """The solution of every column, and how many Gram matrices it took."""
         state, grams = self._start(), 1
-        metrics: list[Preconditions] = self._first_metrics()
+        metrics: list[Preconditioner] = self._first_metrics()
         for part in self._parts():
             for level in self._levels(part):
                 first = level[0] == part[0]
@@ -157,13 +160,13 @@ class PathProblem:
         self,
         state: Solution,
         columns: Columns,
-        metrics: Sequence[Preconditions],
+        metrics: Sequence[Preconditioner],
         tol: float,
         max_iter: int,
         still: float,
     ) -> None:
         precondition = partial(self._precondition, metrics)
-        allowed = partial(self._allowed, tol)
+        allowed = partial(self._allowed, tol, metrics)
         rounding = _ROUNDING[self.rows.dtype.name]
         minimize_all(
             self._evaluate,
@@ -176,13 +179,26 @@ class PathProblem:
             rounding=rounding,
         )
 
-    def _allowed(self, tol: float, points: Matrix, values: Matrix, columns: Columns) -> Matrix:
-        """`tol` of the objective, but little of what the features gain: with a tiny C all but w = 0 is within `tol`."""
+    def _allowed(
+        self,
+        tol: float,
+        metrics: Sequence[Preconditioner],
+        points: Matrix,
+        values: Matrix,
+        curvature: Matrix,
+        columns: Columns,
+    ) -> Matrix:
+        """`tol` of the objective, but little of what the features gain: with a tiny C all but w = 0 is within `tol`. Less, where
+        the metric may foresee too little.
+        """
         w = points.reshape(len(points), self.rows.heads, -1)[..., :-1]
         square = self.penalty[columns] / 2 * np.einsum("mhd,mhd->m", w, w)
         # Both are below the gain at the solution, and where the first is lost in rounding, the second is nearly all of it.
         gain = np.maximum(self.prior_loss[self.label[columns]] - values, square)
-        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain))
+        misses = self._by_metric(
+            lambda metric, run: metric.misses(self.penalty[columns[run]], curvature[run]), metrics, columns
+        )
+        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain) / misses)
 
     def _evaluate(self, points: Matrix, columns: Columns) -> tuple[Matrix, Matrix, Matrix]:
         split = points.reshape(len(points), self.rows.heads, -1)
@@ -194,15 +210,20 @@ class PathProblem:
         return value, np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(points.shape), curvature
 
     def _precondition(
-        self, metrics: Sequence[Preconditions], gradient: Matrix, columns: Columns, curvature: Matrix
+        self, metrics: Sequence[Preconditioner], gradient: Matrix, columns: Columns, curvature: Matrix
     ) -> Matrix:
-        result = np.empty_like(gradient)
+        def solve(metric: Preconditioner, run: slice) -> Matrix:
+            return metric.solve(gradient[run], self.penalty[columns[run]], curvature[run])
+
+        return self._by_metric(solve, metrics, columns)
+
+    def _by_metric(
+        self, work: Callable[[Preconditioner, slice], Matrix], metrics: Sequence[Preconditioner], columns: Columns
+    ) -> Matrix:
+        """What `work` makes of each run of columns that share a metric, one after the other."""
         label = self.label[columns]
         edges = [i for i in range(1, len(label)) if metrics[label[i]] is not metrics[label[i - 1]]]
-        for start, stop in pairwise([0, *edges, len(label)]):
-            run = slice(start, stop)
-            result[run] = metrics[label[start]].solve(gradient[run], self.penalty[columns[run]], curvature[run])
-        return result
+        return np.concatenate([work(metrics[label[a]], slice(a, b)) for a, b in pairwise([0, *edges, len(label)])])
 
     def _start(self) -> Solution:
         """Every column at w = 0; those of one fit share value and gradient."""
@@ -223,7 +244,7 @@ class PathProblem:
             evaluations=n_fits,
         )
 
-    def _first_metrics(self) -> list[Preconditions]:
+    def _first_metrics(self) -> list[Preconditioner]:
         """One basis for all fits, of the rows under the mean of their weights."""
         rows = self.rows
         mean, gram = rows.gram(rows.weight.mean(0))
@@ -254,12 +275,12 @@ class PathProblem:
             for nearer, column in pairwise(todo.tolist()):
                 self._start_from(state, nearer, column)
 
-    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[Preconditions]:
+    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[Preconditioner]:
         """The metric of each fit at the point of the first of its columns; of several fits side by side."""
         team = self.rows.team if len(batch) == 1 else ALONE
         return self.rows.team.each(partial(self._renew, state, team), batch)
 
-    def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditions:
+    def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditioner:
         rows, first = self.rows, int(todo[0])
         fit = int(self.label[first])
         point = state.point[first].reshape(rows.heads, -1)
@@ -270,10 +291,8 @@ class PathProblem:
             return Metric.of(Eigenbasis.of(gram, mean + rows.shift, rows.dtype), centre, curvature)
         from embedcache.probes.factored import Factored  # scipy takes a while to import: only these rows pay for it
 
-        # Of the penalties the least: too light a Hessian foresees too much, too heavy a one ends a fit too early.
-        return Factored.of(
-            gram, mean + rows.shift, centre, curvature.item(), float(self.penalty[todo].min()), rows.dtype
-        )
+        middle = float(np.exp(np.log(self.penalty[todo]).mean()))
+        return Factored.of(gram, mean + rows.shift, centre, curvature.item(), middle, rows.dtype)
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""

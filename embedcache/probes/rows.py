@@ -54,7 +54,7 @@ class Rows:
         self.n, self.d = X.shape
         self.dtype = np.dtype(np.result_type(X.dtype, np.float32)) if dtype is None else dtype
         self.sign, self.weight = self.load(targets.sign), self.load(targets.weight)
-        sample = X[:: max(1, self.n // 2000)].astype(np.float64)
+        sample = X[:: max(1, self.n // 500)].astype(np.float64)
         middle = sample.mean(axis=0)
         with np.errstate(invalid="ignore"):  # what is not finite is refused by whoever sees the centre
             far = bool((np.abs(middle) > _FAR * sample.std(axis=0)).any())

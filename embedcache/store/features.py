@@ -144,8 +144,10 @@ def assemble(
         y = np.empty((len(ids), 0))
         if wanted is not None and known is not None:
             classes = wanted.classes
-            whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
-            of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
+            whose, patients, of_rows = ids, groups, slice_index
+            if labelled is not sample:
+                whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
+                of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
             y = join(known, wanted, whose, patients, of_rows)
             if pooling is not None:
                 y = agreed(y, units.of_sample[labelled], units.name, wanted)

@@ -33,6 +33,19 @@ def test_it_solves_by_the_hessian_of_a_logistic_fit(dtype: type, close: float) -
     np.testing.assert_allclose(found.solve(gradient, np.full(3, penalty / 2), np.full(3, curvature / 2)), 2 * solved)
 
 
+def test_it_says_how_much_more_a_lighter_penalty_may_leave() -> None:
+    """Of a column of a quarter of the penalty the Hessian is at least a quarter of this one, so up to four times is left."""
+    found = Factored.of(np.zeros((2, 2)) + np.eye(2), np.zeros(2), np.zeros(2), 0.2, 0.4, np.dtype(np.float64))
+    penalty, curvature = np.array([0.1, 0.1, 0.4, 1.6]), np.array([0.2, 0.05, 0.2, 0.2])
+    misses = found.misses(penalty, curvature)
+    np.testing.assert_allclose(misses, [4, 1, 1, 1])
+    gradient = np.random.default_rng(0).normal(size=(4, 3))
+    foreseen = (gradient * found.solve(gradient, penalty, curvature)).sum(axis=1)
+    hessians = [np.diag([c + p, c + p, c]) for c, p in zip(curvature, penalty, strict=True)]
+    exact = [g @ np.linalg.solve(H, g) for g, H in zip(gradient, hessians, strict=True)]
+    assert (exact <= foreseen * misses * (1 + 1e-9)).all()
+
+
 def test_a_constant_feature_gets_no_step() -> None:
     X, bend = rows_and_weight()
     X[:, 2] = 1234.5
