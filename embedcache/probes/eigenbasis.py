@@ -69,7 +69,7 @@ class Metric:
         heads = len(self.turn)
         g = gradient.reshape(len(gradient), heads, -1)
         if heads > 1:
-            g = np.einsum("hk,mhd->mkd", self.turn, _between(g))
+            g = np.einsum("hk,mhd->mkd", self.turn, between(g))
         bend = self.bend * np.maximum(curvature, np.finfo(np.float64).tiny)[:, None]
         V = self.basis.directions
         along = g[..., :-1] - g[..., -1:] * self.centre
@@ -79,7 +79,7 @@ class Metric:
         result[..., :-1] = np.matmul(along.astype(V.dtype, copy=False), V.T)
         result[..., -1] = g[..., -1] / bend - result[..., :-1] @ self.centre
         if heads > 1:
-            result = _between(np.einsum("hk,mkd->mhd", self.turn, result))
+            result = between(np.einsum("hk,mkd->mhd", self.turn, result))
         solved: Matrix = result.reshape(gradient.shape)
         return solved
 
@@ -88,7 +88,7 @@ class Metric:
         return np.ones(len(penalty))
 
 
-def _between(g: Matrix) -> Matrix:
+def between(g: Matrix) -> Matrix:
     """Less the mean over the heads: one number added to all of a softmax changes nothing but the penalty, and stays 0."""
     centred: Matrix = g - g.mean(axis=1, keepdims=True)
     return centred

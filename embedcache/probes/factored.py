@@ -8,10 +8,15 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
-from embedcache.probes.eigenbasis import varying
+from embedcache.probes.eigenbasis import between, varying
 
 _ROUNDING = 4.0
 """Times the precision: what is added of each feature's variance, and ten times as much where that does not suffice."""
+_COUPLED = 2.0
+"""Times what is foreseen that a softmax may have left: where classes that hesitate with each other move together. With 1, real
+features ended 2e-5 above the best."""
+_LEAST = 1e-37
+"""Curvature of a point where all of it is lost in rounding."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Factored:
         cls, gram: Matrix, mean: Matrix, centre: Matrix, curvature: float, penalty: float, dtype: np.dtype[Any]
     ) -> "Factored":
         """From the covariance (d, d) of rows around `mean` (d,), summed in `dtype`; constant features stay out."""
+        curvature = max(curvature, _LEAST)
         varies = varying(gram, mean)
         hessian = (curvature * (gram if len(varies) == len(gram) else gram[np.ix_(varies, varies)])).astype(dtype)
         variance = np.diag(hessian).copy()
@@ -67,3 +73,31 @@ class Factored:
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
         """How many times more decrease than `solve` foresees there may be: where its penalty is heavier than the column's."""
         return np.maximum(1.0, self.penalty * curvature / (self.curvature * penalty))
+
+
+@dataclass(frozen=True)
+class FactoredHeads:
+    """A factor for each class of a softmax, as if none of the others moved.
+
+    What couples them is learned. It is nearly right where rows hesitate between two classes; one covariance for all classes, with
+    the coupling, took ten times the steps on real features, and ended 2e-4 too early.
+    """
+
+    heads: tuple[Factored, ...]
+
+    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """The gradient over the Hessian, both (m, heads · (d + 1)); curvature (m,): the sum over the heads."""
+        each = between(gradient.reshape(len(gradient), len(self.heads), -1))
+        now = self._share(curvature)
+        solved = [head.solve(each[:, k], penalty, head.curvature * now) for k, head in enumerate(self.heads)]
+        result: Matrix = between(np.stack(solved, axis=1)).reshape(gradient.shape)
+        return result
+
+    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
+        """How many times more decrease than `solve` foresees there may be, by the penalty and by what couples the classes."""
+        head = self.heads[0]
+        return _COUPLED * head.misses(penalty, head.curvature * self._share(curvature))
+
+    def _share(self, curvature: Matrix) -> Matrix:
+        """Of the curvature at the factors' point, what is left where each column now stands."""
+        return curvature / sum(head.curvature for head in self.heads)

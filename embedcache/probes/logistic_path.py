@@ -8,13 +8,14 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
    step of L-BFGS is Newton's. With features that do not separate the classes, six passes over the rows do.
 2. A large C on separable rows ends far away, where few rows bend the loss. What the first stage leaves is solved along
    ascending C: several larger C start at once, on the line through what is done, and the covariance is taken anew there,
-   weighted by each row's curvature. One factor of it serves them all (a softmax takes its eigenvectors).
+   weighted by each row's curvature: for each fit, and for each class of a softmax. One factor serves all of these C.
 3. Where float32 allows no more progress, what is left goes on in float64, block by block.
 
 Memory beside X: blocks of rows (some 50 MB), 3 · d² float64 per core while Gram matrices are made and decomposed, one d x d
-matrix per label that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them), and 28 numbers
-per coefficient at work (columns are solved in groups that hold at most 1.5 GB of them). With fewer rows than features the
-rows' coordinates in a basis of themselves, (n, n), take the place of X; the penalty does not see the rotation.
+matrix per label or class that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them; more
+classes than that share one), and 28 numbers per coefficient at work (columns are solved in groups that hold at most 1.5 GB
+of them). With fewer rows than features the rows' coordinates in a basis of themselves, (n, n), take the place of X; the
+penalty does not see the rotation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,14 +28,12 @@ import numpy.typing as npt
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
-from embedcache.probes.path_problem import STATE_BYTES, STATE_NUMBERS, PathProblem
+from embedcache.probes.path_problem import FACTOR_BYTES, STATE_BYTES, STATE_NUMBERS, PathProblem
 from embedcache.probes.rows import Rows, Targets
 from embedcache.probes.side_by_side import threads_for
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
 """`balanced`: each class of a label counts n / (number of classes · rows of the class); or a weight by class number."""
-
-_BASIS_BYTES = 5e8
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _weights(Y: Matrix, multinomial: bool, sample_weight: Matrix | None, class_w
 
 def _groups(fits: Columns, columns: int, d: int) -> Iterator[Columns]:
     """Fits that are solved together, within the memory that states and bases may take."""
-    at_once = int(min(STATE_BYTES // (STATE_NUMBERS * 8 * columns * (d + 1)), _BASIS_BYTES // (8 * d * d)))
+    at_once = int(min(STATE_BYTES // (STATE_NUMBERS * 8 * columns * (d + 1)), FACTOR_BYTES // (8 * d * d)))
     step = max(1, at_once)
     for start in range(0, len(fits), step):
         yield fits[start : start + step]

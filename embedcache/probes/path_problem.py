@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from embedcache.probes.side_by_side import ALONE, Team
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
+FACTOR_BYTES = 5e8
+"""What factors of all fits, or of all classes of a softmax, may take."""
 STATE_NUMBERS = 2 * MEMORY + 8
 """float64 per coefficient of a column at work."""
 _FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
-_AHEAD, _LATER, _LATER_OF_SOFTMAX = 6, 14, 10
-"""Values of C that start together from one point of the path, and the iterations they have before it is renewed. A softmax has
-ended 1e-9 too early with more."""
+_AHEAD, _LATER = 6, 14
+"""Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _OF_GAIN = 1e-4
@@ -79,7 +80,7 @@ class PathProblem:
                 started = level if first else self._start_between(state, part, level)
                 still = _STILL_FIRST if first else _STILL_LATER
                 self._minimize(state, started, metrics, tol, min(_FIRST, max_iter), still)
-            path, later = self, _LATER_OF_SOFTMAX if self.rows.heads > 1 else _LATER
+            path = self
             while True:
                 left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
                 if not len(left):
@@ -92,7 +93,7 @@ class PathProblem:
                     metrics[fit] = metric
                 grams += len(batch)
                 before = state.value[columns].copy()
-                path._minimize(state, columns, metrics, tol, later, _STILL_LATER)
+                path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
                 gained = before - state.value[columns] > tol / 100 * np.abs(before)
                 if not (gained | state.converged[columns]).any():
                     if path.rows.dtype == np.float64:
@@ -281,18 +282,28 @@ class PathProblem:
         return self.rows.team.each(partial(self._renew, state, team), batch)
 
     def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditioner:
+        from embedcache.probes.factored import (
+            Factored,
+            FactoredHeads,
+        )  # scipy: only rows that separate pay for its import
+
         rows, first = self.rows, int(todo[0])
         fit = int(self.label[first])
         point = state.point[first].reshape(rows.heads, -1)
         weight, curvature = rows.curvature(point[:, :-1], point[:, -1], fit)
-        mean, gram = rows.gram(weight, team)
-        centre = mean - rows.relative[fit]
-        if rows.heads > 1:
-            return Metric.of(Eigenbasis.of(gram, mean + rows.shift, rows.dtype), centre, curvature)
-        from embedcache.probes.factored import Factored  # scipy takes a while to import: only these rows pay for it
-
         middle = float(np.exp(np.log(self.penalty[todo]).mean()))
-        return Factored.of(gram, mean + rows.shift, centre, curvature.item(), middle, rows.dtype)
+
+        def factored(weight: Any, curvature: float, team: Team) -> Factored:
+            mean, gram = rows.gram(weight, team)
+            return Factored.of(gram, mean + rows.shift, mean - rows.relative[fit], curvature, middle, rows.dtype)
+
+        if rows.heads == 1:
+            return factored(weight[0], float(curvature[0]), team)
+        if rows.heads * rows.d**2 * rows.dtype.itemsize <= FACTOR_BYTES:
+            heads = team.each(lambda k: factored(weight[k], float(curvature[k]), ALONE), range(rows.heads))
+        else:  # too many classes: one for all of them
+            heads = [factored(weight.mean(0), float(curvature.mean()), team)] * rows.heads
+        return FactoredHeads(tuple(heads))
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""

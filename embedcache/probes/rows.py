@@ -21,6 +21,8 @@ _BLOCK_VALUES = 2_000_000
 """Features and scores of a block of rows: 24 MB in float32."""
 _FLAT = 1e-4
 """Share of a fit's curvature that a metric may lack. Of separable rows it leaves out half; a hundredth makes it useless."""
+_LEAST = 1e-37
+"""What a fit's curvature is divided by where all of it is lost in rounding: it may be float32."""
 _FAR = 3.0
 """Deviations between a feature's mean and 0 from which blocks are shifted."""
 
@@ -130,28 +132,26 @@ class Rows:
         return mean, total
 
     def curvature(self, coef: Matrix, intercept: Matrix, label: int) -> tuple[Any, Matrix]:
-        """How much each row bends the loss of one fit, (n,), summing to 1, and the mean curvature (heads, heads).
+        """How much each row bends the loss of each head of one fit, (heads, n), each summing to 1, and how much all do, (heads,).
 
         Rows that all together bend it by less than a ten-thousandth (_FLAT) are said to bend it by 0.
         """
         offset = self.load((intercept - coef @ self.relative[label])[:, None])
         W = self.load(coef)
-        each, total = [], np.zeros((self.heads, self.heads))
+        each = []
         for rows in self.blocks(self.heads):
             scores = W @ self.take(rows).T + offset
-            weight = self.weight[label, rows]
             if self.softmax:
                 shares = _softmax(self.xp, scores)
-                weighted = shares * weight
-                each.append((weighted * (1 - shares)).sum(0))
-                total += np.diag(self.unload(weighted.sum(1))) - self.unload(weighted @ shares.T)
+                bend = shares * (1 - shares)
             else:
-                small = self.xp.exp(-abs(scores[0]))
-                each.append(small / (1 + small) ** 2 * weight)
-                total += self.unload(each[-1].sum(0))
-        bend = self.xp.concatenate(each)
-        bend = self.xp.where(bend * self.n < _FLAT * bend.sum(0), 0 * bend, bend)
-        return bend / bend.sum(0), total
+                small = self.xp.exp(-abs(scores))
+                bend = small / (1 + small) ** 2
+            each.append(bend * self.weight[label, rows])
+        bend = self.xp.concatenate(each, 1)
+        total = self.unload(bend.sum(1))
+        counts = self.xp.where(bend * self.n < self.load(_FLAT * total)[:, None], 0 * bend, bend)
+        return counts / self.load(np.maximum(self.unload(counts.sum(1)), _LEAST))[:, None], total
 
     def evaluate(self, coef: Matrix, intercept: Matrix, label: Any) -> tuple[Matrix, Matrix, Matrix, Matrix]:
         """Mean loss (m,), its slopes (m, heads, d) and (m, heads), and the mean curvature (m,) of m columns. One pass.

@@ -22,7 +22,7 @@ def test_rows_that_hardly_bend_the_loss_are_left_out_of_its_gram_matrix() -> Non
     X = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float64)
     sign = np.where(X[:, :1].T > 0, 1.0, -1.0)
     rows = Rows(X, Targets(sign, np.full((1, 400), 1 / 400)))
-    bend, total = rows.curvature(np.array([[30.0, 0, 0, 0, 0]]), np.zeros(1), 0)
+    (bend,), total = rows.curvature(np.array([[30.0, 0, 0, 0, 0]]), np.zeros(1), 0)
     p = 1 / (1 + np.exp(-30 * (X[:, 0] - X[:, 0].mean())))
     exact = p * (1 - p) / (p * (1 - p)).sum()
     assert 20 < (bend == 0).sum() < 380
