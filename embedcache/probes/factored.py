@@ -12,9 +12,6 @@ from embedcache.probes.eigenbasis import between, varying
 
 _ROUNDING = 4.0
 """Times the precision: what is added of each feature's variance, and ten times as much where that does not suffice."""
-_COUPLED = 2.0
-"""Times what is foreseen that a softmax may have left: where classes that hesitate with each other move together. With 1, real
-features ended 2e-5 above the best."""
 _LEAST = 1e-37
 """Curvature of a point where all of it is lost in rounding."""
 
@@ -84,6 +81,8 @@ class FactoredHeads:
     """
 
     heads: tuple[Factored, ...]
+    coupled: float
+    """Times what is foreseen that may be left, where classes that hesitate with each other move together."""
 
     def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
         """The gradient over the Hessian, both (m, heads · (d + 1)); curvature (m,): the sum over the heads."""
@@ -96,7 +95,7 @@ class FactoredHeads:
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
         """How many times more decrease than `solve` foresees there may be, by the penalty and by what couples the classes."""
         head = self.heads[0]
-        return _COUPLED * head.misses(penalty, head.curvature * self._share(curvature))
+        return self.coupled * head.misses(penalty, head.curvature * self._share(curvature))
 
     def _share(self, curvature: Matrix) -> Matrix:
         """Of the curvature at the factors' point, what is left where each column now stands."""

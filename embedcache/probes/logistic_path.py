@@ -12,10 +12,10 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
 3. Where float32 allows no more progress, what is left goes on in float64, block by block.
 
 Memory beside X: blocks of rows (some 50 MB), 3 · d² float64 per core while Gram matrices are made and decomposed, one d x d
-matrix per label or class that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them; more
-classes than that share one), and 28 numbers per coefficient at work (columns are solved in groups that hold at most 1.5 GB
-of them). With fewer rows than features the rows' coordinates in a basis of themselves, (n, n), take the place of X; the
-penalty does not see the rotation.
+matrix per label or class that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them; classes
+that would take more than 2 GB share one), and 28 numbers per coefficient at work (columns are solved in groups that hold at
+most 1.5 GB of them). With fewer rows than features the rows' coordinates in a basis of themselves, (n, n), take the place
+of X; the penalty does not see the rotation.
 """
 
 from collections.abc import Iterator, Mapping

@@ -18,8 +18,8 @@ from embedcache.probes.side_by_side import ALONE, Team
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
-FACTOR_BYTES = 5e8
-"""What factors of all fits, or of all classes of a softmax, may take."""
+FACTOR_BYTES, CLASS_BYTES = 5e8, 2e9
+"""What factors of all fits may take, and those of all classes of a softmax."""
 STATE_NUMBERS = 2 * MEMORY + 8
 """float64 per coefficient of a column at work."""
 _FIRST = 12
@@ -28,6 +28,9 @@ _AHEAD, _LATER = 6, 14
 """Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
+_COUPLED, _COUPLED_OF_ALL = 2.0, 8.0
+"""Times what is foreseen that a softmax may have left: with 1, real features ended 2e-5 above the best. Of one factor for all
+classes, which has ended 2e-4 too early even so (three classes, 500 rows): hence room for one of each."""
 _OF_GAIN = 1e-4
 """Share of the gain over the prior alone that may be left: weights are then within a hundredth of their length."""
 _ROUNDING = {"float32": 3e-7, "float64": 1e-14}
@@ -282,10 +285,8 @@ class PathProblem:
         return self.rows.team.each(partial(self._renew, state, team), batch)
 
     def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditioner:
-        from embedcache.probes.factored import (
-            Factored,
-            FactoredHeads,
-        )  # scipy: only rows that separate pay for its import
+        # scipy takes a while to import: only rows that separate pay for it
+        from embedcache.probes.factored import Factored, FactoredHeads
 
         rows, first = self.rows, int(todo[0])
         fit = int(self.label[first])
@@ -299,11 +300,11 @@ class PathProblem:
 
         if rows.heads == 1:
             return factored(weight[0], float(curvature[0]), team)
-        if rows.heads * rows.d**2 * rows.dtype.itemsize <= FACTOR_BYTES:
+        if rows.heads * rows.d**2 * rows.dtype.itemsize <= CLASS_BYTES:
             heads = team.each(lambda k: factored(weight[k], float(curvature[k]), ALONE), range(rows.heads))
-        else:  # too many classes: one for all of them
-            heads = [factored(weight.mean(0), float(curvature.mean()), team)] * rows.heads
-        return FactoredHeads(tuple(heads))
+            return FactoredHeads(tuple(heads), _COUPLED)
+        of_all = factored(weight.mean(0), float(curvature.mean()), team)  # too many classes
+        return FactoredHeads((of_all,) * rows.heads, _COUPLED_OF_ALL)
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""
