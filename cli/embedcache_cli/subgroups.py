@@ -26,7 +26,8 @@ def command(
         str | None, typer.Option(help="The dataset that was extracted, for a column of its own that is no label.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="What is at --root; the store's own dataset unless given.")
+        str | None,
+        typer.Option(help="How --root is read; the store's own dataset unless given, or table for a file of yours."),
     ] = None,
     store: Annotated[str | None, typer.Option(help="The store, if it is not in the cache of the result.")] = None,
     edges: Annotated[

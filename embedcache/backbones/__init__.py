@@ -174,6 +174,14 @@ def asked_attention(model: ModelRecipe) -> str:
     return model.attention if model.attention in ATTENTIONS else ATTENTIONS[0]
 
 
+def recorded_name(model: ModelRecipe) -> str:
+    """What a user types for a recorded backbone: its source, but `pixels:8` for `pixels-8`, a family that has no files."""
+    family, dash, argument = model.source.partition(f"{model.family}-")
+    if model.weights_digest or family or not dash:
+        return model.source
+    return f"{model.family}:{argument}"
+
+
 def is_adapted(info: BackboneInfo) -> bool:
     """Whether the recipe asks for weights of 16 bits or compiled blocks, which `load_backbone` sees to for every family."""
     return info.model.compiled or info.model.compute_dtype.endswith("-cast")

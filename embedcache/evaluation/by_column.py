@@ -50,9 +50,9 @@ def measure_subgroups(
     """Measure the test rows of a result (its JSON) apart for each value of the column `by`.
 
     The column is any of `labels` (a table of the user's own, joined on `join_on`) or of the dataset listed again at `root`
-    (`dataset`, as it was extracted; the store's own name unless given), else a binary, multiclass or numeric task of the labels
-    beside the store. store: that of the test rows, None looks where the result lies. edges: where to cut a numeric column, else
-    tens. Thresholds stay those of the whole result. Raises InputError, StoreError.
+    (`dataset`, as it was extracted; the store's own unless given, or `table` for a file of the user's), else a binary,
+    multiclass or numeric task of the labels beside the store. store: that of the test rows, None looks where the result lies.
+    edges: where to cut a numeric column, else tens. Thresholds stay those of the whole result. Raises InputError, StoreError.
     """
     read = read_measured(result)
     cache = FeatureCache.open(store if store is not None else find_test_store(read.result))

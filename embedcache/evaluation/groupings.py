@@ -16,7 +16,7 @@ from embedcache.datasets.columns import TableColumns, read_table
 from embedcache.datasets.dicom_tree import years
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation.label_files import find_labels, table_rows
-from embedcache.evaluation.listing import list_again
+from embedcache.evaluation.listing import dataset_at, list_again
 from embedcache.store.features import join
 from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
@@ -51,8 +51,9 @@ class ColumnSource:
     """A table of the user's, or a copied `labels.parquet`; None for the labels beside the store."""
     join_on: str | None = None
     dataset: str | None = None
-    """The dataset that was extracted, for a column of its own that is no label."""
+    """How what is at `root` is read; None is as `dataset_at` finds."""
     root: str | None = None
+    """The dataset that was extracted, for a column of its own that is no label."""
     options: DatasetOptions = field(default_factory=DatasetOptions)
 
 
@@ -98,7 +99,7 @@ def is_missing_value(values: Values) -> npt.NDArray[np.bool_]:
 
 def _of_dataset(cache: FeatureCache, by: str, source: ColumnSource, rows: Named) -> Values:
     assert source.root is not None
-    listing = list_again(cache, source.dataset or cache.root.dataset.name, source.root, source.options)
+    listing = list_again(cache, source.dataset or dataset_at(cache, source.root), source.root, source.options)
     columns = listing.opened.columns()
     if by not in columns:
         raise suggest(f"column of {listing.opened.info.name}", by, tuple(columns))

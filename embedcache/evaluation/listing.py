@@ -1,8 +1,9 @@
 """A dataset that was extracted, listed again, its samples under the ids that a store has for them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from embedcache.datasets import open_dataset
+from embedcache.datasets import REGISTRY, open_dataset
 from embedcache.datasets.base import Dataset, DatasetOptions
 from embedcache.datasets.identifiers import assign_ids, load_key
 from embedcache.datasets.labelling import all_rows
@@ -10,6 +11,9 @@ from embedcache.errors import InputError
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import locate
 from embedcache.types import DatasetInfo, IntArray, Labels, Samples
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+"""Of a file that is read as a table where neither the user nor the store's name of the dataset says how."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,20 @@ def list_again(cache: FeatureCache, dataset: str, root: str, options: DatasetOpt
     natural = opened.samples()
     samples, labels, names_of = assign_ids(info, natural, all_rows((), natural), keep, key)
     return Listing(opened, samples, labels, locate(names_of, natural.id))
+
+
+def dataset_at(cache: FeatureCache, root: str) -> str:
+    """How `root` is read where the user does not say: as the dataset that the store names, a table by its file's name.
+
+    A store has the name of the dataset and not how it was read, and a table or folder of the user's has any name. Raises
+    InputError where that leaves it open.
+    """
+    name, registered = cache.root.dataset.name, REGISTRY.names()
+    if name in registered:
+        return name
+    if Path(root).suffix.lower() in TABLE_SUFFIXES:
+        return "table"
+    raise InputError(
+        f"{cache.path.name} is of {name}, a dataset of your own, and how that was read no store records; say with "
+        f"--dataset (dataset=) how --root is read: {', '.join(registered)}."
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from embedcache.backbones import asked_attention
+from embedcache.backbones import asked_attention, recorded_name
 from embedcache.backbones.paper import preset_of
 from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets.base import DatasetOptions
@@ -49,9 +49,10 @@ def config_like(
     if not found.passes:
         raise InputError(f"{path.name} holds no tokens yet, so there is nothing to repeat.")
     image, model = found.recipe.image, found.recipe.model
-    if not changes.get("backbones") and not changes.get("weights") and _is_folder_elsewhere(model.source):
+    backbone = recorded_name(model)
+    if not changes.get("backbones") and not changes.get("weights") and _is_folder_elsewhere(backbone):
         raise InputError(
-            f"{path.name} was made with the weights of a folder called {model.source}, and where that lies no store records; "
+            f"{path.name} was made with the weights of a folder called {backbone}, and where that lies no store records; "
             "give its path with --backbone (backbones=)."
         )
     arrays = [spec for p in found.passes.values() for spec in p.arrays]
@@ -63,7 +64,7 @@ def config_like(
     config = ExtractConfig(
         dataset=dataset,
         root=root,
-        backbones=(model.source,),
+        backbones=(backbone,),
         cache=str(path.absolute().parents[2]),
         tokens=",".join(words),
         layers=",".join(str(n) for n in sorted({spec.layer for spec in arrays if spec.layer})),

@@ -314,7 +314,9 @@ class RowPlanner:
             new = self.prepared.samples.take(store.new)
             counts, learned = slice_counts(new, self.prepared.sources, self.prepared.changed, self.prepared.config)
             if unreadable := int((counts == 0).sum()):
-                self.tell(f"{unreadable} sources can not be opened; they get one row each and will be set aside")
+                what = "source can not be opened; it gets one row"
+                many = "sources can not be opened; they get one row each"
+                self.tell(f"{unreadable} {what if unreadable == 1 else many} and will be set aside")
             self.learned += learned
             if unit == "volume":  # all slices are one row
                 counts = np.ones_like(counts)

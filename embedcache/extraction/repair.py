@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from embedcache.backbones import asked_attention, describe_backbone, image_recipe
+from embedcache.backbones import asked_attention, describe_backbone, image_recipe, recorded_name
 from embedcache.backbones.paper import preset_of
 from embedcache.backbones.volume_recipe import options_of
 from embedcache.datasets import open_dataset
@@ -181,9 +181,12 @@ def open_source(files: StoreFiles, config: ExtractConfig) -> Source:
     options = config.options
     if root.id_scheme != "public" and options.name is None:
         options = replace(options, name=root.dataset.name)
-    image = root.recipe.image
+    image, model = root.recipe.image, root.recipe.model
+    # one without weights is nowhere to be looked for, so nobody has to name it
+    backbones = config.backbones or (() if model.weights_digest else (recorded_name(model),))
     config = replace(
         config,
+        backbones=backbones,
         options=options,
         ids="keep" if root.id_scheme == "kept" else "pseudonym",
         cache=str(_cache(files)),
@@ -229,7 +232,7 @@ def check_recipe(name: str, root: Root, backbone: str, weights: str | None = Non
     if differ:
         raise InputError(
             f"{name} was made by another recipe: {', '.join(differ)} differ. Give the backbone that it names, "
-            f"{model.source}{f' at revision {model.revision}' if model.revision else ''}."
+            f"{recorded_name(model)}{f' at revision {model.revision}' if model.revision else ''}."
         )
 
 

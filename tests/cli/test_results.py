@@ -163,6 +163,27 @@ def test_a_result_is_broken_down_by_a_column(cli: Any, store: LabelledStore, tmp
     assert cli("subgroups", path, "--by", "smoker", "--labels", tmp_path / "people.csv").code == 2
 
 
+def test_a_column_of_the_own_table_that_was_extracted_needs_no_word_of_how_it_is_read(
+    cli: Any, store: LabelledStore, tmp_path: Path
+) -> None:
+    path = probe(cli, store, "knn")["path"]
+    lines = [
+        f"{s}.png,{s},{p},{'FM'[i // 2 % 2]}"
+        for i, (s, p) in enumerate(zip(store.samples, store.patients, strict=True))
+    ]
+    (tmp_path / f"{store.samples[0]}.png").touch()  # a table none of whose images is there is refused
+    (tmp_path / "cases.csv").write_text("\n".join(["path,id,patient,site", *lines]) + "\n")
+    asked = ("subgroups", path, "--by", "site", "--resamples", "20", "--json", "--root")
+    found = cli(*asked, tmp_path / "cases.csv")
+    assert found.code == 0, found.err
+    assert len(found.document["groups"]) == 2
+    assert found.document == cli(*asked, tmp_path / "cases.csv", "--dataset", "table").document
+    folder = cli(*asked, tmp_path)
+    assert folder.code == 2
+    assert "a dataset of your own, and how that was read no store records; say with --dataset" in folder.err
+    assert "how --root is read: amos22, " in folder.err
+
+
 def test_patients_that_are_in_no_group_are_told(cli: Any, store: LabelledStore, tmp_path: Path) -> None:
     store.relabel(np.repeat(store.y[::2], 2, axis=0))
     path = probe(cli, store, "prototypes", "--pool-by", "patient")["path"]

@@ -59,6 +59,36 @@ def test_a_store_of_a_folder_of_weights_asks_for_the_folder(cli: Cli, own: World
 
 
 @pytest.mark.parametrize(
+    ("name", "tokens", "path"), [("pixels:8", "cls", "cls_token"), ("patches:14", "patch", "patch_tokens")]
+)
+def test_a_store_of_the_pixels_themselves_needs_no_backbone_named(
+    cli: Cli, tmp_path: Path, home: Path, name: str, tokens: str, path: str
+) -> None:
+    world = World(write_table(tmp_path / "images"), tmp_path / "own", home, tmp_path)
+    reading = ["--root", world.table, "--id-column", "case", "--device", "cpu"]
+    size = ["--size", 28] if tokens == "patch" else []
+    made = cli(
+        "extract", "--dataset", "table", *reading, "--backbone", name, "--tokens", tokens, "--cache", world.cache, *size
+    )
+    assert made.code == 0, made.err
+    done = cli("verify", world.store, "--recompute", "5", *reading)
+    assert done.code == 0, done.err
+    assert "as its images and weights give it" in done.out
+    again = cli("extract", "--dataset", "table", *reading, "--like", world.store, "--cache", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert "unlike" not in again.err
+    (same,) = (tmp_path / "again").glob(f"*/*/{world.store.name}")
+    assert verify_store(same).intact
+    shard = next(f for f in sorted(world.store.glob(f"layer_*/{path}/c/**/*")) if f.is_file())
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 1
+    shard.write_bytes(data)
+    mended = cli("repair", world.store, *reading, "--json")
+    assert mended.code == 0, mended.err
+    assert mended.document["remade"][0]["identical"] is True
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--recompute", "1%"], "say where they are with --dataset and --root"),

@@ -40,6 +40,24 @@ def on_disk(top: Path) -> int:
     return sum(BLOCK_BYTES if place.is_dir() else in_blocks(place.stat().st_size) for place in places)
 
 
+@pytest.mark.parametrize(
+    ("torn", "said"),
+    [
+        (1, "1 source can not be opened; it gets one row and"),
+        (2, "2 sources can not be opened; they get one row each and"),
+    ],
+)
+def test_sources_that_can_not_be_opened_are_told(config: ExtractConfig, tmp_path: Path, torn: int, said: str) -> None:
+    write_nifti(tmp_path / "whole.nii.gz", np.zeros((4, 4, 3), dtype=np.uint8))
+    for i in range(torn):
+        (tmp_path / f"torn{i}.nii.gz").write_text("no volume")
+    rows = ["whole.nii.gz,whole", *(f"torn{i}.nii.gz,torn{i}" for i in range(torn))]
+    (tmp_path / "some.csv").write_text("\n".join(["path,case", *rows]) + "\n")
+    heard: list[str] = []
+    embedcache.plan(replace(config, root=str(tmp_path / "some.csv")), heard.append)
+    assert f"{said} will be set aside" in heard
+
+
 def test_on_a_cpu_shards_are_small_unless_asked_for_otherwise(config: ExtractConfig, tmp_path: Path) -> None:
     write_nifti(tmp_path / "long.nii.gz", np.zeros((4, 4, 2000), dtype=np.uint8))
     table = tmp_path / "long.csv"
