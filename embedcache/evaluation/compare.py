@@ -79,9 +79,10 @@ def compare_results(
     """Test every pair of two or more results (their JSONs) that were measured on the same test rows with the same labels.
 
     label: only this class (`macro` is one); metrics: only these; task: only results that answer it; dataset: only those that were
-    tested on it. AUROC of a class by Obuchowski's clustered covariance, all else by a paired bootstrap over patients; of
-    segmentations Dice and Jaccard, from the Dice of each sample. Raises InputError where results can not be compared, saying
-    what differs, and UnknownNameError for a class, metric, task or dataset that they have not.
+    tested on it. AUROC of a class by Obuchowski's clustered covariance, all else by a paired bootstrap over patients, but a macro
+    average over one class as that class; of segmentations Dice and Jaccard, from the Dice of each sample. Raises InputError
+    where results can not be compared, saying what differs, and UnknownNameError for a class, metric, task or dataset that they
+    have not.
     """
     chosen = _choose([read_result(Path(path)) for path in results], task, dataset)
     read = [read_tested(result) for result in chosen]
