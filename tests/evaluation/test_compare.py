@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,12 @@ def test_results_are_asked_for_what_they_have_in_common(made: Any) -> None:
 
 def test_what_can_not_be_compared_is_refused_by_what_differs(make: Any, made: Any, tmp_path: Path) -> None:
     a = probed(made)
+    seeded = probed(made, "logistic", C=(0.1,), seed=3)
+    called = [f"{Path(a.path).name} (knn on made-up, made)", f"{Path(seeded.path).name} (logistic on made-up, made)"]
+    with pytest.raises(
+        InputError, match=f"^{re.escape(' and '.join(called))} can not be compared: they tested other rows"
+    ):
+        compare_results([a.path, seeded.path])
     for change, says in (
         ({"seed": 3}, "they tested other rows"),
         ({"classes": ("Mass",)}, "their classes are"),
