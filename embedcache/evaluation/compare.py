@@ -20,7 +20,7 @@ from embedcache.evaluation.measured import Measured, Tested, read_tested, titles
 from embedcache.evaluation.metrics import HIGHER_IS_BETTER
 from embedcache.evaluation.paired import NEVER_TESTED, RESAMPLES, Comparison, compare_estimates, compare_scores
 from embedcache.evaluation.paired_overlap import Overlap, compare_overlaps
-from embedcache.evaluation.result_table import datasets_of
+from embedcache.evaluation.result_table import dataset_of, datasets_of
 from embedcache.evaluation.results import read_result
 from embedcache.evaluation.statistics import Patients
 from embedcache.types import Result
@@ -79,9 +79,10 @@ def compare_results(
     """Test every pair of two or more results (their JSONs) that were measured on the same test rows with the same labels.
 
     label: only this class (`macro` is one); metrics: only these; task: only results that answer it; dataset: only those that were
-    tested on it. AUROC of a class by Obuchowski's clustered covariance, all else by a paired bootstrap over patients; of
-    segmentations Dice and Jaccard, from the Dice of each sample. Raises InputError where results can not be compared, saying
-    what differs, and UnknownNameError for a class, metric, task or dataset that they have not.
+    tested on it. AUROC of a class by Obuchowski's clustered covariance, all else by a paired bootstrap over patients, but a macro
+    average over one class as that class; of segmentations Dice and Jaccard, from the Dice of each sample. Raises InputError
+    where results can not be compared, saying what differs, and UnknownNameError for a class, metric, task or dataset that they
+    have not.
     """
     chosen = _choose([read_result(Path(path)) for path in results], task, dataset)
     read = [read_tested(result) for result in chosen]
@@ -163,6 +164,12 @@ def _tested_on(result: Result) -> str:
     return datasets_of(result)[-1]
 
 
+def _called(one: Tested) -> str:
+    """`06d4….json (logistic on dinov2-base, nih-cxr14)`: a file's name alone says nothing of what it holds."""
+    result = one.result
+    return f"{one.file} ({result.probe} on {result.source.get('backbone', '')}, {dataset_of(result)})"
+
+
 class _Estimates:
     """The figures of each result with their resamples, made once for all pairs: that is where the time goes.
 
@@ -232,7 +239,7 @@ def _check_alike(a: Tested, b: Tested, datasets: Sequence[str]) -> None:
     """Raise InputError unless both tested the same rows of the same labels; datasets: those that all results are of."""
 
     def refuse(what: str) -> None:
-        raise InputError(f"{a.file} and {b.file} can not be compared: {what}.")
+        raise InputError(f"{_called(a)} and {_called(b)} can not be compared: {what}.")
 
     if a.result.task.kind != b.result.task.kind:
         refuse(f"task {a.result.task.name!r} is {a.result.task.kind} in one and {b.result.task.kind} in the other")

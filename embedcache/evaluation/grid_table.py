@@ -166,7 +166,7 @@ class _Rows:
 def _shown(entries: list[Entry], metrics: tuple[str, ...] | None, label: str | None) -> list[tuple[str, str]]:
     """Metric and label of each column of a task."""
     task = entries[0].result.task
-    # a binary task's one class is its average too, and has the sharper test
+    # a binary task's one class is its average too, and is called by its name
     whole = (*(task.classes if task.kind == "binary" else ()), MACRO, ALL, task.name)
     asked = metrics if metrics is not None else ("r2" if task.kind == "numeric" else "auroc",)
     found = []

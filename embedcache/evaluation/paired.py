@@ -2,18 +2,18 @@
 
 AUROC of a label: the clustered covariance of the difference (Obuchowski 1997; DeLong's test where each patient has one
 row), with Student's quantile. Macro averages and all other figures: the patients are resampled once for both, and the test
-is the percentile interval, widened for few patients, that just holds 0. A difference that is the same for every patient (one
-score has all in order, the other ties everywhere) has no spread: the test is of its sign over the patients. Calibration errors
-are not tested, see NEVER_TESTED.
+is the percentile interval, widened for few patients, that just holds 0. A macro average over one label is that label's figure
+and has its test. A difference that is the same for every patient (one score has all in order, the other ties everywhere) has no
+spread: the test is of its sign over the patients. Calibration errors are not tested, see NEVER_TESTED.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from embedcache.evaluation.clustered import Clustered
-from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, mask
+from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
 from embedcache.evaluation.estimating import estimate, in_common
 from embedcache.evaluation.measure import joined, macro_note
 from embedcache.evaluation.regression import VALUES, resampled_values
@@ -90,28 +90,43 @@ def compare_estimates(first: Estimates, second: Estimates, truth: Matrix, patien
     """Every figure that two sets of scores of the same rows have, made by `estimate` with the same resamples and seed.
 
     Both must leave the same rows without a score; `compare_scores` sees to that. A macro average is over the labels of which
-    both have the figure; its note names the others.
+    both have the figure; its note names the others. Over one label it is that label's comparison under another name.
     """
     first, second = in_common((first, second))
     known = mask((~np.isnan(truth)).any(axis=1))
     compared = []
     for name in first.names:
+        each = [
+            _compare_labels(name, label_a, label_b, first, second, patients)
+            for label_a, label_b in zip(first.labels, second.labels, strict=True)
+            if (name, label_a.name) in first.found and (name, label_a.name) in second.found
+        ]
         for label in (ALL, MACRO):
-            if (name, label) in first.found and (name, label) in second.found:
-                one, two = first.found[name, label], second.found[name, label]
-                note = _note_of_macro(name, first, second) if label == MACRO else _few(patients.count)
-                compared.append(_by_bootstrap(one, two, int(known.sum()), patients.having(known), note))
-        for label_a, label_b in zip(first.labels, second.labels, strict=True):
-            key = name, label_a.name
-            if key not in first.found or key not in second.found:
+            if (name, label) not in first.found or (name, label) not in second.found:
                 continue
-            n, having, note = len(label_a.ranking.index), label_a.patients, label_a.few
-            if name == "auroc":
-                parts = Clustered.of(label_a.ranking, patients), Clustered.of(label_b.ranking, patients)
-                compared.append(compare_areas(*parts, label_a.name, n, having, note))
-            else:
-                compared.append(_by_bootstrap(first.found[key], second.found[key], n, having, note))
+            if label == MACRO and len(each) == 1:
+                # two tests of one number could contradict each other; the label's own note says that it has few patients
+                left_out = macro_note((), _left_out(name, first, second))
+                compared.append(replace(each[0], label=MACRO, note=joined(each[0].note, left_out)))
+                continue
+            one, two = first.found[name, label], second.found[name, label]
+            note = _few(patients.count)
+            if label == MACRO:
+                note = macro_note(first.labels, _left_out(name, first, second))
+            compared.append(_by_bootstrap(one, two, int(known.sum()), patients.having(known), note))
+        compared += each
     return tuple(compared)
+
+
+def _compare_labels(
+    name: str, a: Label, b: Label, first: Estimates, second: Estimates, patients: Patients
+) -> Comparison:
+    """One figure of one label, which both have."""
+    n, having, note = len(a.ranking.index), a.patients, a.few
+    if name == "auroc":
+        parts = Clustered.of(a.ranking, patients), Clustered.of(b.ranking, patients)
+        return compare_areas(*parts, a.name, n, having, note)
+    return _by_bootstrap(first.found[name, a.name], second.found[name, b.name], n, having, note)
 
 
 def difference_of(a: Clustered, b: Clustered) -> Clustered:
@@ -250,13 +265,13 @@ def _compare_values(
     )  # fmt: skip
 
 
-def _note_of_macro(name: str, first: Estimates, second: Estimates) -> str:
-    out = [
+def _left_out(name: str, first: Estimates, second: Estimates) -> list[str]:
+    """Labels that are not in a macro average."""
+    return [
         label.name
         for label in first.labels
         if first.per_label(name) and not all((name, label.name) in side.found for side in (first, second))
     ]
-    return macro_note(first.labels, out)
 
 
 def _few(patients: int) -> str:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 
 from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.compare import compare_results
+from embedcache.evaluation.holm import holm
 from embedcache.evaluation.measured import read_measured, titles_of
 from embedcache.evaluation.paired import compare_scores
 from embedcache.evaluation.predictions import encode_predictions, read_predictions
@@ -77,6 +79,17 @@ def test_with_three_the_best_is_a_set_after_holm(make: Any) -> None:
     assert all(p <= q for p, q in zip(raw, column.adjusted, strict=True))
 
 
+def test_of_a_binary_task_class_and_macro_average_are_one_column_twice(make: Any) -> None:
+    """Holm's correction is over the pairs of each column, as if the other were not there."""
+    made = make(Task("covid", "binary", ("yes",)), n=300, signal=1.2)
+    results = [probed(made, k=(k,), features=features) for k, features in ((5, "cls"), (20, "mean"), (40, "cls"))]
+    found = compare_results([r.path for r in results], metrics=["auroc"], resamples=100)
+    average, of_class = found.column("auroc"), found.column("auroc", "yes")
+    assert replace(average, label="yes", pairs=()) == replace(of_class, pairs=())
+    assert [replace(pair, label="yes") for pair in average.pairs] == list(of_class.pairs)
+    assert average.adjusted == tuple(holm([pair.p for pair in average.pairs]))
+
+
 def test_a_threshold_that_one_of_three_lacks_is_left_out_of_all_macro_averages(made: Any) -> None:
     results = [probed(made), probed(made, features="mean"), probed(made, features="cls", k=(5,))]
     rows = read_predictions(results[2])
@@ -104,6 +117,12 @@ def test_results_are_asked_for_what_they_have_in_common(made: Any) -> None:
 
 def test_what_can_not_be_compared_is_refused_by_what_differs(make: Any, made: Any, tmp_path: Path) -> None:
     a = probed(made)
+    seeded = probed(made, "logistic", C=(0.1,), seed=3)
+    called = [f"{Path(a.path).name} (knn on made-up, made)", f"{Path(seeded.path).name} (logistic on made-up, made)"]
+    with pytest.raises(
+        InputError, match=f"^{re.escape(' and '.join(called))} can not be compared: they tested other rows"
+    ):
+        compare_results([a.path, seeded.path])
     for change, says in (
         ({"seed": 3}, "they tested other rows"),
         ({"classes": ("Mass",)}, "their classes are"),
