@@ -81,11 +81,28 @@ def print_metrics(metrics: "tuple[Metric, ...]") -> None:
     print_table(("class", "rows" if of_rows else "positives", *(name.replace("_", " ") for name in names)), rows)
     print(f"in brackets: 95% intervals over {counted(max(m.patients for m in metrics), 'patient')} of the test part")
     if "f1" in names:
-        print("f1: each class at the threshold that validation chose, by the model before its refit")
+        print_f1([m for m in metrics if m.name == "f1"])
     more = [name.replace("_", " ") for name in there if name not in SHOWN]
     if more:
         print(f"in the file too: {', '.join(more)}")
     print_notes([cells[label, name] for label in labels for name in names if name != "f1" and (label, name) in cells])
+
+
+def print_f1(metrics: "Sequence[Metric]") -> None:
+    """Which model's scores F1 is of and what decides, as the notes of its classes say it; nothing where it is undefined."""
+    notes = " ".join(m.note for m in metrics)
+    if "of the class with the highest score" in notes:
+        print("f1: of the refitted model, a row counted as the class with its highest score")
+    elif "model before the refit" in notes:
+        before = (
+            "of the chosen model before its refit, its test scores cut at each class's best threshold on validation"
+        )
+        print(f"f1: {before}; the other figures here are of the refitted model")
+    for without in ("row", "patient"):
+        if f"scores without each {without}" in notes:
+            print(
+                f"f1: of the refitted model, its test scores cut at each class's best threshold on scores without each {without}"
+            )
 
 
 def print_notes(metrics: "Sequence[Metric]") -> None:

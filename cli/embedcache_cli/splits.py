@@ -26,7 +26,10 @@ def make_command(
     redraw: Annotated[bool, typer.Option("--redraw", help="Draw anew even where the dataset names parts.")] = False,
     stratify: Annotated[
         str | None,
-        typer.Option(help="A task: each part gets its share of the patients of every class, rare ones too."),
+        typer.Option(
+            help="A task: patients are drawn in groups, each patient in that of the rarest class it has. Each part gets its "
+            "share of every group; of a commoner class, whose patients are partly in rarer ones' groups, roughly."
+        ),
     ] = None,
     json: Json = False,
 ) -> int:

@@ -51,6 +51,7 @@ def feature_choices(
 
     Raises InputError, UnknownNameError for what the store has not, and for layers of which nothing would be taken.
     """
+    check_vectors(cache)
     asked = _layer_sets(cache, layers)
     kinds = _kinds(cache, features, asked)
     _check_pooled(cache, kinds)
@@ -63,6 +64,16 @@ def feature_choices(
         if choice not in found.values():
             found[_name(choice, "standardized" if standardize == "auto" else "")] = choice
     return found
+
+
+def check_vectors(cache: FeatureCache) -> None:
+    """Raise InputError for a store that holds tokens of patches only, so no vector of a slice."""
+    vectors = {kind for kinds in VECTORS.values() for kind in kinds}
+    if not any(kind in vectors for _, kind in _arrays(cache)):
+        raise InputError(
+            f"{cache.path.name} holds patch tokens only, which `embedcache probe patch-linear` reads, and no vector of a "
+            f"{cache.unit}; where its backbone has them, extract with --tokens cls,mean."
+        )
 
 
 def untried(features: str, layers: Layers, choices: Mapping[str, FeatureChoice]) -> str | None:
@@ -125,8 +136,6 @@ def _check_pooled(cache: FeatureCache, kinds: tuple[str, ...]) -> None:
     if "pooled" not in kinds or "pooled" in stored:
         return
     held = [name for name in ("cls", "mean") if VECTORS[name][0] in stored]
-    if not held:
-        raise InputError(f"{cache.path.name} holds no vector of a slice; extract it with --tokens cls,mean.")
     raise InputError(
         f"{cache.path.name} holds no pooled vector of the backbone's own, but {' and '.join(held)}; use --features {held[0]}."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from embedcache.errors import EmbedcacheError, InputError, suggest
 from embedcache.evaluation.by_column import measure_subgroups
 from embedcache.evaluation.estimates import ALL, MACRO
-from embedcache.evaluation.feature_choices import widest
+from embedcache.evaluation.feature_choices import check_vectors, widest
 from embedcache.evaluation.grid_formats import table_format, write_table
 from embedcache.evaluation.grid_table import Entry, GridTable, tabulate
 from embedcache.evaluation.groupings import check_column, group_tasks
@@ -26,7 +26,7 @@ from embedcache.fields import hold_fields
 from embedcache.probes import REGISTRY
 from embedcache.store.features import Features
 from embedcache.store.reader import FeatureCache
-from embedcache.types import Labels, Result, Task
+from embedcache.types import Labels, Result, Task, unknown_task
 
 PROBES = ("logistic", "knn", "ridge")
 """Unless others are asked for: those of them that answer a task of its kind."""
@@ -134,9 +134,10 @@ def run_grid(config: GridConfig, progress: GridProgress | None = None) -> Grid:
     """Answer every cell of the grid that has no answer yet, and lay all of them out as a table.
 
     A probe that does not answer a task's kind is left out with a note, if it was asked for by name; a cell that fails is told of,
-    and the others go on. Each result is written as it is made: what an interruption leaves undone is done by the next run.
+    and the others go on; so is a store that can not be opened or holds no vectors, as one cell. Each result is written as it is
+    made: what an interruption leaves undone is done by the next run.
 
-    Before anything is fitted it raises InputError for a store that is given twice, where no store can be opened and where there
+    Before anything is fitted it raises InputError for a store that is given twice, where no store can be probed and where there
     is nothing to answer; UnknownNameError for a task, class or column that no store has.
     """
     asked, broken, notes = _plan(config)
@@ -193,22 +194,23 @@ class _Asked:
 
 
 def _plan(config: GridConfig) -> tuple[list[_Asked], list[GridCell], list[str]]:
-    """The cells in the order of stores, tasks and probes; the stores that can not be opened; what is to be said."""
+    """The cells in the order of stores, tasks and probes; the stores that can not be probed; what is to be said."""
     opened: list[tuple[FeatureCache, Labels]] = []
     broken: list[GridCell] = []
     for store in each_once(config.stores):
         try:
             cache = FeatureCache.open(store)
+            check_vectors(cache)  # once, not by each of its cells
             opened.append((cache, find_labels(cache, config.shared.get("labels"), config.shared.get("join_on"))))
         except EmbedcacheError as error:
             broken.append(GridCell("", store.parent.name, store.name, "", "", error=str(error)))
     if not opened:
-        many = f"none of the {len(broken)} stores can be opened; the first: " if len(broken) > 1 else ""
+        many = f"none of the {len(broken)} stores can be probed; the first: " if len(broken) > 1 else ""
         raise InputError(many + broken[0].error)
     everywhere = {task.name for _, labels in opened for task in labels.tasks}
     for name in config.tasks or ():
         if name not in everywhere:
-            raise suggest("task of these stores", name, everywhere)
+            raise unknown_task(name, everywhere, "task of these stores")
     asked: list[_Asked] = []
     notes: list[str] = []
     sources: list[dict[str, str]] = []

@@ -51,9 +51,9 @@ def make_splits(
 ) -> SplitReport:
     """Draw by patient the parts that the labels do not name (all of them under `redraw`), and write them to `out`.
 
-    Samples without a part stay out where the labels name training samples: see `make_split`. stratify: a task, whose classes
-    each part then gets its share of: see `strata_of`. Raises InputError where no file can be written, before anything is drawn,
-    and where nothing is left to be stratified.
+    Samples without a part stay out where the labels name training samples: see `make_split`. stratify: a task, in whose strata
+    (`strata_of`) is drawn. Raises InputError where no file can be written, before anything is drawn, and where nothing is left to
+    be stratified.
     """
     path = _place(out)
     cache = FeatureCache.open(store)

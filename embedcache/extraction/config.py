@@ -217,7 +217,10 @@ def parse_tokens(text: str, info: BackboneInfo) -> list[TokenKind]:
             raise suggest("token kind", word, TOKEN_WORDS)
     kinds = {TOKEN_WORDS[word] for word in words} & set(info.kinds)
     if not kinds:
-        raise InputError(f"{info.name} has none of --tokens {text}; it has {', '.join(info.kinds)}.")
+        has = [word for word, kind in TOKEN_WORDS.items() if kind in info.kinds]
+        raise InputError(
+            f"{info.name} has none of --tokens {text}; it has {', '.join(info.kinds)}: give --tokens {' or '.join(has)}."
+        )
     return sorted(kinds)
 
 

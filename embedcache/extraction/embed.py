@@ -140,6 +140,8 @@ def embed(
     wanted = tokens or ("cls" if "cls_token" in kinds else "mean")
     if wanted not in VECTORS:
         raise suggest("vector", wanted, VECTORS)
+    if kinds == ("patch_tokens",):  # what `extract` would advise is no vector
+        raise InputError(f"{backbone} has patch tokens only, and no vector of an image; name another backbone.")
     with tempfile.TemporaryDirectory(prefix="embedcache-embed-") as folder:
         named = find_images(images, Path(folder))
         if not named:

@@ -133,7 +133,8 @@ def write_labelled_store(
 ) -> None:
     """Write the store and the labels that `made` describes.
 
-    tokens: by layer and kind, (samples * slices, WIDTH) in the order of `made`. `size` of the input is a part of the recipe.
+    tokens: by layer and kind, (samples * slices, WIDTH) in the order of `made`, or (samples * slices, y, x, width) of patches.
+    `size` of the input is a part of the recipe.
     """
     n = len(made.samples)
     owned = n * slices
@@ -150,7 +151,7 @@ def write_labelled_store(
     recipe = Recipe(
         ImageRecipe(Window("auto"), (size, size), (0.5,), (0.5,)), ModelRecipe("test", backbone, "main", "0" * 64)
     )
-    arrays = tuple(ArraySpec(layer, kind, "float32", (WIDTH,)) for layer, kind in tokens)
+    arrays = tuple(ArraySpec(layer, kind, "float32", a.shape[1:]) for (layer, kind), a in tokens.items())
     new = Pass(pass_id(pass_document(arrays, rows, 8, 1, "cpu")), arrays, rows, 8, 1, "cpu")
 
     made.store.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +160,7 @@ def write_labelled_store(
     add_pass(files, open_root(files.objects), new)
     values = {}
     for spec in arrays:
-        values[spec.path] = np.zeros((rows, WIDTH), dtype=np.float32)
+        values[spec.path] = np.zeros((rows, *spec.shape), dtype=np.float32)
         values[spec.path][:owned] = tokens[spec.layer, spec.kind]
     shard = next(plan.shards(rows))
     digests = write_shard(files.objects, new, shard, values)

@@ -14,7 +14,7 @@ from embedcache.types.plans import Commit, Pass, Plan, Quarantined, Shard
 from embedcache.types.recipes import Augmentation, Fit, ImageRecipe, ModelRecipe, Recipe, Unit, VolumeInput, Voxels
 from embedcache.types.results import Metric, Result
 from embedcache.types.samples import DatasetInfo, Sample, Samples
-from embedcache.types.tasks import PARTS, Labels, Level, Part, Split, Task, TaskKind
+from embedcache.types.tasks import PARTS, Labels, Level, Part, Split, Task, TaskKind, unknown_task
 from embedcache.types.tokens import TOKEN_KINDS, ArraySpec, StoredType, TokenKind
 
 __all__ = [
@@ -62,4 +62,5 @@ __all__ = [
     "Voxels",
     "Window",
     "strings",
+    "unknown_task",
 ]

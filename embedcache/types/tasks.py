@@ -1,12 +1,13 @@
 """What is asked: tasks, their labels, and who trains and who tests."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.errors import InputError, suggest
+from embedcache.errors import InputError, UnknownNameError, suggest
 from embedcache.types.columns import StringArray, Texts
 
 TaskKind = Literal["binary", "multilabel", "multiclass", "numeric", "segmentation"]
@@ -79,7 +80,12 @@ class Labels:
         for task in self.tasks:
             if task.name == name:
                 return task
-        raise suggest("task", name, [t.name for t in self.tasks])
+        raise unknown_task(name, [t.name for t in self.tasks])
+
+
+def unknown_task(name: str, known: Iterable[str], kind: str = "task") -> UnknownNameError:
+    """The error for a task that is not in `known`, and where a user reads why a column of a table became none."""
+    return UnknownNameError(f"{suggest(kind, name, known)} Why a column is no label: `embedcache labels show TABLE`.")
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,12 @@ REFUSED = {
     "probe of nothing": ("probe knn {bad}/gone", r"there is no store at"),
     "probe of a foreign group": ("probe knn {bad}/foreign.zarr", r"is no embedcache store"),
     "probe without a task": ("probe knn {store}", r"2 tasks: bright, finding; choose one with --task"),
-    "probe of a task not there": ("probe knn {store} --task brigt", r"'brigt'; did you mean 'bright'"),
+    "probe of a task not there": (
+        "probe knn {store} --task brigt",
+        r"'brigt'; did you mean 'bright'.*`embedcache labels show TABLE`",
+    ),
+    "few-shot of a task not there": ("few-shot {store} --task brigt", r"'brigt'.*`embedcache labels show TABLE`"),
+    "a grid of a task not there": ("probe all {store} --tasks brigt", r"'brigt'.*`embedcache labels show TABLE`"),
     "probe of a layer not there": ("probe knn {store} --task bright --layers 99", r"holds layers \[2\], not 99"),
     "probe with text for layers": (
         "probe knn {store} --task bright --layers top",

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store
+from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store, write_labelled_store
 
 from .conftest import Cli
 
@@ -62,6 +64,17 @@ def test_a_cell_that_fails_ends_in_1_and_says_which(stores: list[LabelledStore],
     gone = cli("probe", "all", stores[0].store, tmp_path / "none.zarr", *QUICK, "--probes", "knn", "--json")
     assert gone.code == 1
     assert "there is no store at" in gone.document["cells"][0]["error"]
+
+
+def test_a_store_without_vectors_is_told_of_once(stores: list[LabelledStore], cli: Cli, tmp_path: Path) -> None:
+    patches = replace(stores[0], store=tmp_path / "made" / "patches" / "0123456789ab.zarr")
+    n = len(patches.samples)
+    write_labelled_store(patches, {(1, "patch_tokens"): np.zeros((n, 2, 2, 6), dtype=np.float32)})
+    done = cli("probe", "all", stores[0].store, patches.store, *QUICK, *GRIDS)
+    assert done.code == 1
+    assert "2 results fitted, 0 found" in done.out
+    (line,) = [line for line in done.err.splitlines() if line.startswith("failed:")]
+    assert line.startswith("failed: patches 0123456789ab.zarr: 0123456789ab.zarr holds patch tokens only, which")
 
 
 @pytest.mark.parametrize(

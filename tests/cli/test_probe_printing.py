@@ -1,6 +1,7 @@
 """What a terminal says of a result's figures."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from embedcache_cli.probe_printing import print_metrics, print_notes
 
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.statistics import degenerate_interval
+from embedcache.evaluation.thresholds import BeforeRefit
 from embedcache.types import Metric
 
 M = Metric("auroc", "M", 1.0, 0.4, 1.0, "", 9, 5, 9)
@@ -63,3 +65,30 @@ def test_a_macro_average_has_rows_and_no_positives(capsys: pytest.CaptureFixture
         ["macro", "60", "rows"],
         ["all", "60", "rows"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "without", "says"),
+    [
+        (
+            "multilabel",
+            "",
+            "of the chosen model before its refit, its test scores cut at each class's best threshold on validation",
+        ),
+        (
+            "multilabel",
+            "patient",
+            "of the refitted model, its test scores cut at each class's best threshold on scores without each",
+        ),
+        ("multiclass", "", "of the refitted model, a row counted as the class with its highest score"),
+    ],
+)
+def test_f1_says_which_models_scores_it_is_of(
+    capsys: pytest.CaptureFixture[str], kind: Any, without: Any, says: str
+) -> None:
+    rng = np.random.default_rng(0)
+    truth, scores = np.eye(3)[rng.integers(0, 3, 60)], rng.normal(size=(60, 3))
+    groups, before = np.arange(60).astype(str), BeforeRefit(truth, scores, scores, without)
+    print_metrics(measure(truth, scores, groups, kind, ("a", "b", "c"), 0.0, before=before, resamples=50))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("f1: ")]
+    assert line.startswith(f"f1: {says}")

@@ -65,6 +65,17 @@ def test_a_pooled_vector_is_of_no_layer_and_is_asked_again_without_one(tmp_path:
     assert ask(config_of(result)).inputs == result.inputs
 
 
+@pytest.mark.parametrize("features", ["auto", "cls", "pooled"])
+def test_a_store_of_patches_only_points_to_the_probe_that_reads_them(tmp_path: Path, features: str) -> None:
+    made = make_labelled_store(tmp_path, n=20)
+    also = replace(made, store=tmp_path / "also" / "made" / "made-up" / "0123456789ab.zarr")
+    write_labelled_store(also, {(2, "patch_tokens"): np.zeros((20, 2, 2, 6), dtype=np.float32)})
+    with pytest.raises(
+        InputError, match=r"patch tokens only, which `embedcache probe patch-linear` reads.*where its backbone"
+    ):
+        feature_choices(FeatureCache.open(also.store), features, "last", True)
+
+
 @pytest.mark.parametrize("layers", [(2,), (3, 6, 9, 12), (11, 12)])
 def test_four_blocks_are_offered_only_where_the_last_four_are_stored(tmp_path: Path, layers: tuple[int, ...]) -> None:
     cache = FeatureCache.open(make_labelled_store(tmp_path, n=20, layers=layers).store)

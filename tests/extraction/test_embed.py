@@ -131,8 +131,13 @@ def test_nothing_stays_behind(
 
 def test_a_backbone_without_a_cls_token_gives_its_mean(folder: Path, tiny: Path) -> None:
     assert embedcache.embed([folder / "a.png"], "pixels:8").tokens == "cls"
-    with pytest.raises(InputError, match="has none of --tokens"):
+    with pytest.raises(InputError, match="has none of --tokens mean; it has cls_token: give --tokens cls"):
         embedcache.embed([folder / "a.png"], "pixels:8", tokens="mean")
+
+
+def test_a_backbone_of_patches_only_has_no_vector(folder: Path) -> None:
+    with pytest.raises(InputError, match="patches:14 has patch tokens only, and no vector of an image; name another"):
+        embedcache.embed([folder / "a.png"], "patches:14")
 
 
 @pytest.mark.parametrize(
