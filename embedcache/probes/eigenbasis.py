@@ -1,4 +1,4 @@
-"""The basis in which a logistic loss is nearly round: eigenvectors of the covariance of the rows, weighted by curvature."""
+"""The basis in which a logistic loss is nearly round at w = 0: eigenvectors of the covariance of the rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -48,18 +48,16 @@ class Metric:
     """An estimate of the Hessian of one fit at any penalty: bend ⊗ variance + penalty, diagonal in both eigenbases."""
 
     basis: Eigenbasis
-    centre: Matrix
-    """(d,): mean of the rows, weighted by curvature, less the centre that intercepts refer to."""
     bend: Matrix
     """(heads,): eigenvalues of the mean curvature of the loss; they sum to 1."""
     turn: Matrix
     """(heads, heads): their eigenvectors."""
 
     @classmethod
-    def of(cls, basis: Eigenbasis, centre: Matrix, curvature: Matrix) -> "Metric":
+    def of(cls, basis: Eigenbasis, curvature: Matrix) -> "Metric":
         """`curvature` (heads, heads): mean of diag(p) - p·pᵀ over the rows; of one head p·(1 - p)."""
         bend, turn = np.linalg.eigh(curvature / np.trace(curvature))
-        return cls(basis, centre, np.maximum(bend, _LEAST_BEND), turn)
+        return cls(basis, np.maximum(bend, _LEAST_BEND), turn)
 
     def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
         """The gradient over the Hessian, both (m, heads · (d + 1)), the last number of each head being the intercept's.
@@ -72,12 +70,11 @@ class Metric:
             g = np.einsum("hk,mhd->mkd", self.turn, between(g))
         bend = self.bend * np.maximum(curvature, np.finfo(np.float64).tiny)[:, None]
         V = self.basis.directions
-        along = g[..., :-1] - g[..., -1:] * self.centre
-        along = np.matmul(along.astype(V.dtype, copy=False), V).astype(np.float64, copy=False)
+        along = np.matmul(g[..., :-1].astype(V.dtype, copy=False), V).astype(np.float64, copy=False)
         along /= bend[:, :, None] * self.basis.variance + penalty[:, None, None]
         result = np.empty_like(g)
         result[..., :-1] = np.matmul(along.astype(V.dtype, copy=False), V.T)
-        result[..., -1] = g[..., -1] / bend - result[..., :-1] @ self.centre
+        result[..., -1] = g[..., -1] / bend
         if heads > 1:
             result = between(np.einsum("hk,mkd->mhd", self.turn, result))
         solved: Matrix = result.reshape(gradient.shape)

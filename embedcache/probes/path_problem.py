@@ -254,7 +254,7 @@ class PathProblem:
         mean, gram = rows.gram(rows.weight.mean(0))
         basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype)
         one = np.diag(self.prior) - np.outer(self.prior, self.prior) if rows.softmax else np.ones((1, 1))
-        return [Metric.of(basis, np.zeros(rows.d), one)] * (int(self.label[-1]) + 1)
+        return [Metric.of(basis, one)] * (int(self.label[-1]) + 1)
 
     def _set_out(self, state: Solution, batch: Sequence[Columns], again: bool) -> None:
         """Bring the columns of each fit to the best point that is known before them: where the column before them stands, or

@@ -20,9 +20,10 @@ from embedcache.probes.side_by_side import ALONE, Team
 _BLOCK_VALUES = 2_000_000
 """Features and scores of a block of rows: 24 MB in float32."""
 _FLAT = 1e-4
-"""Share of a fit's curvature that a metric may lack. Of separable rows it leaves out half; a hundredth makes it useless."""
+"""Share of a fit's curvature that a metric may lack. Of separable rows it leaves out half; with a hundredth a path took nearly
+three times as long."""
 _LEAST = 1e-37
-"""What a fit's curvature is divided by where all of it is lost in rounding: it may be float32."""
+"""A fit's curvature where all of it is lost in rounding; float32 still holds it."""
 _FAR = 3.0
 """Deviations between a feature's mean and 0 from which blocks are shifted."""
 
@@ -149,7 +150,7 @@ class Rows:
                 bend = small / (1 + small) ** 2
             each.append(bend * self.weight[label, rows])
         bend = self.xp.concatenate(each, 1)
-        total = self.unload(bend.sum(1))
+        total = np.maximum(self.unload(bend.sum(1)), _LEAST)
         counts = self.xp.where(bend * self.n < self.load(_FLAT * total)[:, None], 0 * bend, bend)
         return counts / self.load(np.maximum(self.unload(counts.sum(1)), _LEAST))[:, None], total
 

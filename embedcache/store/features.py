@@ -112,8 +112,8 @@ def assemble(
     unit, first, count = np.unique(units.of_sample[owner[rows]], return_index=True, return_counts=True)
 
     def read() -> npt.NDArray[np.float32]:
-        read = gather(arrays, rows, cache.root.rows)
-        return read if pooling is None else pool_slices(read, first, count, pooling)
+        slices = gather(arrays, rows, cache.root.rows)
+        return slices if pooling is None else pool_slices(slices, first, count, pooling)
 
     with ThreadPoolExecutor(1, thread_name_prefix="embedcache-read") as beside:
         reading = beside.submit(read)  # meanwhile: whose rows these are, and their labels
