@@ -1,7 +1,7 @@
 """A probe asked again of a finished store: how much of its time is neither reading features nor solving.
 
 A store at the size of NIH's ChestX-ray14 (112,120 CLS tokens of 1,024 float16 numbers, 30,805 patients, 14 findings, the official
-25,596 test images' share), made once, its vectors with a falling spectrum and some signal. `embedcache probe logistic
+25,596 test images' share, names as theirs), made once, its vectors with a falling spectrum and some signal. `embedcache probe logistic
 --features cls --force` runs on it in a process of its own, with results switched off by `--force`.
 
 ours: wall time of the job after the imports; baseline: a plain read of the same bytes, every bare solve (the path of 45 C on
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,11 @@ def make(store: Path, rows: int, width: int) -> None:
     tested = random.random(patient.max() + 1) < 25_596 / ROWS
     part = np.where(tested[patient], "test", "train")
 
-    plan = make_plan([1] * rows, [f"p{p:05d}" for p in patient.tolist()])
+    plan = make_plan([1] * rows, [str(p + 1) for p in patient.tolist()])
+    # named as NIH names them, patient and number: so samples lie in the order of their ids, as in any store of ours
+    number = np.arange(rows) - np.searchsorted(patient, patient)
+    ids = [f"{p + 1:08d}_{k:03d}.png" for p, k in zip(patient.tolist(), number.tolist(), strict=True)]
+    plan = replace(plan, sample_id=strings(ids))
     padded = np.zeros((plan.rows, width), dtype=np.float16)
     padded[:rows] = vectors * spectrum + np.float32(1)
     make_store(store, plan, (ArraySpec(1, "cls_token", "float16", (width,)),), values=lambda spec, _: padded)

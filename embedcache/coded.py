@@ -75,6 +75,8 @@ class CodedTexts:
         there = np.flatnonzero(np.bincount(self.codes, minlength=len(self.words)))
         words = self.words[there]
         in_order = bool((words[1:] > words[:-1]).all())  # as they come from a table of ours
+        if in_order and len(words) == len(self.words):
+            return self
         order = np.arange(len(words)) if in_order else np.argsort(words, kind="stable")
         rank = np.empty(len(self.words), dtype=np.int64)
         rank[there[order]] = np.arange(len(there))

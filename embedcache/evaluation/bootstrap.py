@@ -20,6 +20,9 @@ from embedcache.probes.base import Matrix
 BLOCK = 256
 """Resamples at a time: a row of draws is 512 bytes, the cumulated counts of a label some hundred kB of a core's cache."""
 
+_KEPT = 2**25
+"""Counts of draws that are kept for a second use, 64 MB: others are drawn again, the same."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -104,6 +107,7 @@ def bootstrap(
     """
     blocks: list[list[Matrix]] = [[] for _ in figures]
     starts = range(0, resamples, BLOCK)
+    kept: dict[int, Draws] = {}
 
     def draws(start: int) -> Draws:
         return Draws.of_block(patients.count, min(BLOCK, resamples - start), seed, start // BLOCK)
@@ -113,6 +117,8 @@ def bootstrap(
 
     def block(start: int) -> list[Matrix]:
         drawn = draws(start)
+        if summed and (start + BLOCK) * patients.count <= _KEPT:
+            kept[start] = drawn
         return [f.figures(drawn) for f in counted.values()]
 
     left_out = {i: f.left_out() for i, f in summed.items()}
@@ -126,7 +132,8 @@ def bootstrap(
         together = np.concatenate([f.per_patient for f in summed.values()])
         ends = np.cumsum([len(f.per_patient) for f in summed.values()])[:-1]
         for start in starts:
-            parts = np.split(together @ draws(start).as_float, ends)
+            drawn = kept.pop(start) if start in kept else draws(start)
+            parts = np.split(together @ drawn.as_float, ends)
             for (i, f), part in zip(summed.items(), parts, strict=True):
                 blocks[i].append(f.of(part))
     once = Draws.once(patients.count)

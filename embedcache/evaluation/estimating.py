@@ -1,7 +1,9 @@
 """Every figure of a scored test part with its bootstrap distribution: what intervals and paired tests are made from."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from embedcache.probes.base import Matrix, ProbeKind
 
 RANKED = ("auroc", "average_precision")
 DECIDED = ("accuracy", "balanced_accuracy")
+T = TypeVar("T")
 AT_SPECIFICITY = tuple(f"{what}_at_{s}_specificity" for s in SPECIFICITIES for what in ("sensitivity", "specificity"))
 CALIBRATED = ("brier", "calibration_error")
 
@@ -35,24 +38,28 @@ def estimate(
     seed: int,
 ) -> Estimates:
     """Every figure of a classification; the arguments are those of `measure`."""
-    labels = tuple(Label.of(name, truth[:, j], scores[:, j], patients) for j, name in enumerate(classes))
+    labels = tuple(
+        _side_by_side(lambda j: Label.of(classes[j], truth[:, j], scores[:, j], patients), range(len(classes)))
+    )
     columns = [j for j, label in enumerate(labels) if not label.undefined]
     multiclass = kind == "multiclass"
-    parts = [
-        _Part(labels[j].name, RANKED, Ranks.of_ranking(labels[j].ranking, patients), (labels[j].smaller,) * 2)
-        for j in columns
-    ]
     missing: dict[tuple[str, str], str] = {}
     # of a score that is no probability (a distance, a margin) what would be said of one is left out below
     probable = score_name in PROBABLE
     chance = probabilities(scores, score_name) if probable else np.where(np.isnan(scores), np.nan, 0.0)
     chosen = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
     known = mask((~np.isnan(truth)).any(axis=1))
-    for j in columns:
+
+    def of_label(j: int) -> list[_Part]:
+        label, y = labels[j], truth[:, j]
         decided = mask(chosen == j) if multiclass else mask(scores[:, j] > threshold)
-        parts.append(_own_threshold(labels[j], truth[:, j], decided, chance[:, j], patients, multiclass))
+        found = [_Part(label.name, RANKED, Ranks.of_ranking(label.ranking, patients), (label.smaller,) * 2)]
+        found.append(_own_threshold(label, y, decided, chance[:, j], patients, multiclass))
         if before is not None:
-            parts += _chosen_thresholds(labels[j], truth[:, j], before, j, patients, multiclass, missing)
+            found += _chosen_thresholds(label, y, before, j, patients, multiclass, missing)
+        return found
+
+    parts = [part for of_one in _side_by_side(of_label, columns) for part in of_one]
     if multiclass and columns:
         parts.append(_together(labels, truth, chance, chosen, known, patients))
     resampled = bootstrap([part.figures for part in parts], patients, resamples, seed)
@@ -69,6 +76,12 @@ def estimate(
         if each and not (multiclass and name in ("brier", *DECIDED)):
             found[name, MACRO] = _mean(name, each)
     return Estimates(names, labels, found, missing)
+
+
+def _side_by_side(work: Callable[[int], T], columns: Sequence[int]) -> list[T]:
+    """What `work` makes of each column, in their order, two at a time: nearly all of it is numpy's."""
+    with ThreadPoolExecutor(2, thread_name_prefix="embedcache-label") as pool:
+        return list(pool.map(work, columns))
 
 
 def _names(multiclass: bool, before: bool, probable: bool) -> tuple[str, ...]:

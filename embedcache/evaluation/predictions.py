@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from embedcache.errors import InputError
 from embedcache.probes.base import Matrix
 from embedcache.store.texts import from_nullable, to_arrow, to_numbers
-from embedcache.types import Result, StringArray, strings
+from embedcache.types import IntArray, Result, StringArray, strings
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def read_predictions(result: Result) -> Predictions:
 def encode_predictions(predictions: Predictions) -> bytes:
     """Long rows: one per prediction and class, in order."""
     n, wide = predictions.score.shape
-    each = to_numbers(np.repeat(np.arange(n), wide), pa.int64())
+    each, each_class = np.repeat(np.arange(n), wide), np.tile(np.arange(wide), n)
 
-    def text(values: StringArray) -> pa.Array:
-        return to_arrow(strings(values)).cast(pa.string()).take(each)
-
-    each_class = to_numbers(np.tile(np.arange(wide), n), pa.int64())
+    def text(values: StringArray, rows: IntArray) -> pa.Array:
+        # a text once, with its row numbers, which is how Parquet has it too
+        words = to_arrow(strings(values)).cast(pa.string())
+        return pa.DictionaryArray.from_arrays(to_numbers(rows, pa.int32()), words)
 
     def numbers(values: Matrix) -> pa.Array:
         flat = values.ravel()
@@ -98,17 +98,19 @@ def encode_predictions(predictions: Predictions) -> bytes:
 
     table = pa.table(
         {
-            "sample": text(predictions.sample),
-            "patient": text(predictions.patient),
-            "slice": to_numbers(predictions.slice, pa.int32()).take(each),
-            "part": text(predictions.part),
-            "class": to_arrow(strings(predictions.classes)).cast(pa.string()).take(each_class),
+            "sample": text(predictions.sample, each),
+            "patient": text(predictions.patient, each),
+            "slice": to_numbers(predictions.slice[each], pa.int32()),
+            "part": text(predictions.part, each),
+            "class": text(strings(predictions.classes), each_class),
             "label": numbers(predictions.label),
             "score": numbers(predictions.score),
             "before": numbers(predictions.before),
         }
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    repeated = [name for name in table.column_names if name not in ("score", "before")]
+    # store_schema: whoever reads it gets plain columns of texts
+    pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, store_schema=False)
     data: bytes = sink.getvalue().to_pybytes()
     return data

@@ -6,11 +6,13 @@ hyper-parameter on the training part and score it on validation; refit the choic
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 import embedcache
+from embedcache.evaluation.ahead import Ahead
 from embedcache.evaluation.clock import Clock, Progress
 from embedcache.evaluation.elsewhere_rows import read_elsewhere, source_elsewhere
 from embedcache.evaluation.feature_choices import untried
@@ -28,6 +30,8 @@ from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
 from embedcache.evaluation.views import with_views
 from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import Matrix, label_matrix
+from embedcache.probes.scratch import Scratch
+from embedcache.store.ahead import ReadAhead
 from embedcache.store.features import Features
 from embedcache.types import PARTS, Level, Result
 
@@ -51,26 +55,31 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
     before refitting, to which thresholds belong; only after the choice. What `auto` would have tried and the store does not hold
     is said of the result that is returned and is not in its file, which also answers who asked for just these vectors.
     """
-    question = ask(config)
-    folder = config.results if config.results is not None else results_folder(question.cache)
-    there = None if config.force else find_result(question.inputs, folder)
-    if there is None:
-        check_folder(folder)
-        found = answer(question, config, progress)
-        there = write_result(found.result, found.predictions, folder, config.force, question.split)
+    with Ahead() as ahead:
+        question = ask(config, ahead)
+        folder = config.results if config.results is not None else results_folder(question.cache)
+        there = None if config.force else find_result(question.inputs, folder)
+        if there is None:
+            check_folder(folder)
+            found = answer(question, config, progress, partial(read_features, ahead=ahead.reading), ahead.scratch)
+            there = write_result(found.result, found.predictions, folder, config.force, question.split)
     line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)
     return there if line is None or line in there.warnings else replace(there, warnings=(*there.warnings, line))
 
 
 def answer(
-    question: Question, config: ProbeConfig, progress: Progress | None = None, read: "Read | None" = None
+    question: Question,
+    config: ProbeConfig,
+    progress: Progress | None = None,
+    read: "Read | None" = None,
+    scratch: Scratch | None = None,
 ) -> Answer:
-    """Choose, refit and measure, whatever results there are; `read` stands for `read_features`."""
+    """Choose, refit and measure, whatever results there are; `read` stands for `read_features`; rows are scaled in `scratch`."""
     clock = Clock(progress)
     features: Features = clock.run("reading features", lambda: (read or read_features)(question, config))
     needed = PARTS if question.elsewhere is None else tuple(part for part in PARTS if part != "test")
     parts, counts = divide(question, features, needed)
-    rows = _rows(question, features)
+    rows = _rows(question, features, scratch or Scratch())
     columns = {name: choice.columns(features.columns) for name, choice in question.choices.items()}
     shows = np.arange(len(rows))
     if question.views:
@@ -153,21 +162,25 @@ def answer(
 Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
 
 
-def read_features(question: Question, config: ProbeConfig) -> Features:
+def read_features(question: Question, config: ProbeConfig, ahead: ReadAhead | None = None) -> Features:
     """All rows of the split that have features, with the columns of every choice of features."""
     samples = question.split.sample.tolist()
     if not question.planes:
-        return read_rows(question, config, question.cache, samples)
+        return read_rows(question, config, question.cache, samples, as_stored=True, ahead=ahead)
     caches = (question.cache, *question.planes)
     units = unit_numbers(question.cache, question.labels, question.pool_by, config.labels, config.join_on)
     return read_planes(
-        caches, samples, lambda cache, kept: read_rows(question, config, cache, kept), units, config.strict_volumes
+        caches,
+        samples,
+        lambda cache, kept: read_rows(question, config, cache, kept, as_stored=True),
+        units,
+        config.strict_volumes,
     )
 
 
-def _rows(question: Question, features: Features) -> Rows:
+def _rows(question: Question, features: Features, scratch: Scratch) -> Rows:
     at, y = np.arange(len(features.X)), asked_labels(question, features)
-    return Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes)
+    return Rows(features.X, at, y, features.groups, features.sample_id, features.slice_index, features.sizes, scratch)
 
 
 # --- what is written ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import embedcache
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation import splits
+from embedcache.evaluation.ahead import Ahead
 from embedcache.evaluation.elsewhere import Elsewhere, meet
 from embedcache.evaluation.feature_choices import FeatureChoice, Layers, Standardize, described, feature_choices
 from embedcache.evaluation.label_files import find_labels, labels_digest
@@ -146,24 +147,32 @@ class Question:
     """What slices are pooled over: as configured, or by patient for a task of patients of whom some have several samples."""
 
 
-def ask(config: ProbeConfig) -> Question:
-    """Open the cache, settle task, split, features and grid, and name the inputs by their digests."""
+def ask(config: ProbeConfig, ahead: Ahead | None = None) -> Question:
+    """Open the cache, settle task, split, features and grid, and name the inputs by their digests.
+
+    ahead: begins what can be begun, as soon as it is known what.
+    """
     cache = FeatureCache.open(config.store)
+    probe = _probe(config)
+    standardize = probe.standardize if config.standardize is None else config.standardize
+    choices = feature_choices(cache, config.features, asked_layers(config.layers, probe), standardize)
+    kinds, layers = described(choices)
+    if ahead is not None and not config.planes:
+        ahead.begin(cache, choices)
     labels = find_labels(cache, config.labels, config.join_on)
     task = _task(labels, config.task)
-    probe = _probe(config)
     kind = _kind(task, config.probe, probe)
     columns = _columns(task, config.classes)
     pool = settle_pool(config.pool, probe, config.probe, task)
     pool_by = settle_pool_by(config.pool_by, pool, cache, task)
+    if ahead is not None and pool_by is not None:
+        ahead.drop()
     planes = open_planes(cache, config.planes, pool)
     if planes and (config.views or config.test_store is not None):
         raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
     split = choose_split(cache, labels, config, needs_test=config.test_store is None)
-    standardize = probe.standardize if config.standardize is None else config.standardize
-    layers_asked = asked_layers(config.layers, probe)
-    choices = feature_choices(cache, config.features, layers_asked, standardize)
-    kinds, layers = described(choices)
+    if ahead is not None:
+        ahead.make_room(split, choices)
     views = find_views(cache, config.views)
     if views and config.select != "validation":
         raise InputError(f"a row has views that stay when it is left out, so no {config.select}; leave --views out.")

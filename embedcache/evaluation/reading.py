@@ -11,6 +11,7 @@ from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.feature_choices import widest
 from embedcache.evaluation.label_files import table_rows
 from embedcache.probes.base import FitsBags, Probe
+from embedcache.store.ahead import ReadAhead
 from embedcache.store.features import Features, find_units
 from embedcache.store.fingerprint import sha256
 from embedcache.store.labels import is_label_table
@@ -68,16 +69,23 @@ def pooled_by_patient(task: Task) -> str:
     )
 
 
-def read_rows(question: "Question", config: "ProbeConfig", cache: FeatureCache, samples: list[str]) -> Features:
+def read_rows(
+    question: "Question",
+    config: "ProbeConfig",
+    cache: FeatureCache,
+    samples: list[str],
+    as_stored: bool = False,
+    ahead: ReadAhead | None = None,
+) -> Features:
     """Rows of `samples` of a store, with the columns of every choice of features and the labels of the question's task."""
     units = pool_units(cache, question.labels, question.pool_by, config.labels, config.join_on)
-    return read_alike(question, config, cache, samples, question.task.name, question.labels, units)
+    return read_alike(question, config, cache, samples, question.task.name, question.labels, units, as_stored, ahead)
 
 
 def read_elsewhere_rows(question: "Question", config: "ProbeConfig", there: "Elsewhere") -> Features:
     """The same of the second store that is tested on, with its own labels."""
     units = pool_units(there.cache, there.labels, question.pool_by, config.test_labels)
-    return read_alike(question, config, there.cache, there.samples.tolist(), there.task.name, there.labels, units)
+    return read_alike(question, config, there.cache, there.samples.tolist(), there.task.name, there.labels, units, True)
 
 
 def read_alike(
@@ -88,6 +96,8 @@ def read_alike(
     task: str | None,
     labels: Labels,
     units: PoolBy | None,
+    as_stored: bool = False,
+    ahead: ReadAhead | None = None,
 ) -> Features:
     """With the kinds, layers and pooling of the question, so that columns are the same in every store."""
     kind, layers = widest(question.choices.values())
@@ -100,6 +110,8 @@ def read_alike(
         labels=labels,
         split=samples,
         pool_by=units,
+        as_stored=as_stored,
+        ahead=ahead,
     )
 
 

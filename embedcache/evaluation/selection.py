@@ -13,6 +13,7 @@ from embedcache.evaluation.calibration import PROBABLE, probabilities
 from embedcache.evaluation.metrics import accuracy, correct, macro
 from embedcache.evaluation.question import Question
 from embedcache.evaluation.statistics import Patients
+from embedcache.half import widened
 from embedcache.probes.base import (
     Columns,
     Features,
@@ -39,8 +40,8 @@ _THREADS = 2
 class Rows:
     """Some rows of a matrix that all parts and all choices of features share, with their labels."""
 
-    matrix: npt.NDArray[np.float32]
-    """(all rows, all columns)."""
+    matrix: Features
+    """(all rows, all columns), float16 or float32."""
     at: npt.NDArray[np.int64]
     """(n,): which of its rows these are; below, n each. Of bags: the rows of each after those of the one before it."""
     y: Matrix
@@ -64,10 +65,10 @@ class Rows:
         return Rows(self.matrix, self.at[of_rows], self.y[mask], groups, samples, slices, sizes, self.scratch)
 
     def features(self, columns: Columns, scale: Standardizer | None) -> Features:
-        """(n, d): these rows' columns, scaled."""
+        """(n, d): these rows' columns in float32, scaled."""
         matrix = take_columns(self.matrix, columns)
         if scale is None:
-            return matrix[self.at]
+            return widened(matrix[self.at])
         return scale.apply(matrix, self.at, self.scratch.empty((len(self.at), matrix.shape[1]), self.matrix.size))
 
 
@@ -276,9 +277,13 @@ def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
     found = np.full((len(path), path.shape[2]), np.nan)
 
     def of_label(j: int) -> None:
-        positive, negative = path[:, truth[:, j] == 1, j], path[:, truth[:, j] == 0, j]
-        for i, (above, below) in enumerate(zip(positive, negative, strict=True)):
-            above, below = np.sort(above[~np.isnan(above)]), np.sort(below[~np.isnan(below)])
+        positive, negative = (np.flatnonzero(truth[:, j] == known) for known in (1, 0))
+        for i, scores in enumerate(path[:, :, j]):
+            above, below = scores[positive], scores[negative]
+            above.sort()
+            below.sort()
+            # NaN is sorted to the end
+            above, below = (side[: len(side) - int(np.isnan(side).sum())] for side in (above, below))
             if len(above) and len(below):
                 beaten = np.searchsorted(below, above)
                 tied = above[below[np.minimum(beaten, len(below) - 1)] == above]  # nearly never any

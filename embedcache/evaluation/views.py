@@ -73,7 +73,7 @@ def with_views(rows: "Rows", question: "Question", config: "ProbeConfig") -> "tu
     sizes = [rows.sizes] if rows.sizes is not None else []
     for view in question.views:
         by = pool_units(view, question.labels, question.pool_by, config.labels, config.join_on)
-        features = read_alike(question, config, view, fitted, None, question.labels, by)
+        features = read_alike(question, config, view, fitted, None, question.labels, by, as_stored=True)
         at = np.array([place.get(key, -1) for key in _keys(features, stored, units)], dtype=np.int64)
         there = at >= 0
         matrices.append(features.X[there if features.sizes is None else np.repeat(there, features.sizes)])

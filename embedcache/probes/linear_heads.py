@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.half import widened
 from embedcache.probes.base import Columns, Features
 
 Single = npt.NDArray[np.float32]
@@ -159,7 +160,7 @@ class Heads:
 
     def take(self, rows: Any, columns: slice) -> Any:
         """Rows of some columns of X, in float32 and contiguous."""
-        return self.X[rows, columns].astype(np.float32, copy=False)
+        return widened(self.X[rows, columns]).astype(np.float32, copy=False)
 
     def step(self, rows: Any, decay: float, told: bool) -> Any:
         """One step on the batch `rows`, at `decay` times the learning rates; the losses (heads,) before it, if `told`."""

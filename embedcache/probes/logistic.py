@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from embedcache.errors import InputError
+from embedcache.half import widened
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix, runs
 from embedcache.probes.logistic_path import LogisticSolution, solve_logistic
 from embedcache.probes.side_by_side import threads_for
@@ -53,15 +54,14 @@ class FittedLogistic:
         """
         n_values, n_classes, d = self.coef.shape
         dtype = np.result_type(X.dtype, np.float32)
-        W = self.coef.reshape(-1, d).T.astype(dtype)
-        offset = (self.intercept + self.coef @ self.centre)[:, None, :]
+        W = self.coef.reshape(-1, d).astype(dtype)
+        offset = (self.intercept + self.coef @ self.centre).reshape(-1, 1)
         centre = self.centre.astype(dtype)
-        result = np.empty((n_values, len(X), n_classes))
+        flat = np.empty((n_values * n_classes, len(X)))  # a column's scores in a row, as whoever ranks them wants them
+        result: Matrix = flat.reshape(n_values, n_classes, -1).transpose(0, 2, 1)
 
         def score(rows: slice) -> None:
-            flat = (X[rows].astype(dtype, copy=False) - centre) @ W
-            linear = flat.reshape(-1, n_values, n_classes).transpose(1, 0, 2)
-            np.add(linear, offset, out=result[:, rows])
+            np.add(W @ (widened(X[rows]).astype(dtype, copy=False) - centre).T, offset, out=flat[:, rows])
             if self.kind == "multiclass":
                 result[:, rows] = log_softmax(result[:, rows])
 

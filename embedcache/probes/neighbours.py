@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
+from embedcache.half import widened
 from embedcache.probes.base import Features
 
 Rows: TypeAlias = npt.NDArray[np.float32]
@@ -104,7 +105,7 @@ def normalized(X: Features) -> Rows:
     """Rows of length 1, float32; a row of zeros stays zero."""
     X = np.asarray(X)
     if X.dtype != np.float64:
-        X = X.astype(np.float32, copy=False)
+        X = widened(X).astype(np.float32, copy=False)
     length = np.linalg.norm(X, axis=1, keepdims=True)
     if not np.isfinite(length).all():
         bad = int(np.flatnonzero(~np.isfinite(length[:, 0]))[0])

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from embedcache.errors import InputError
+from embedcache.half import widened
 from embedcache.probes.base import Features, Matrix
 
 C_GRID: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -55,7 +56,7 @@ class FittedPatchLinear:
         """Softmax over the classes, shape (n_values, n, n_classes), in the precision of X but no less than float32."""
         dtype = np.result_type(X.dtype, np.float32)
         n_values, n_classes, d = self.coef.shape
-        flat = X.astype(dtype, copy=False) @ self.coef.reshape(-1, d).T.astype(dtype)
+        flat = widened(X).astype(dtype, copy=False) @ self.coef.reshape(-1, d).T.astype(dtype)
         logits = flat.reshape(len(X), n_values, n_classes).transpose(1, 0, 2) + self.intercept[:, None, :].astype(dtype)
         return np.asarray(softmax(logits, axis=-1))
 
@@ -156,10 +157,10 @@ class _Rotation:
     @classmethod
     def of(cls, X: Features) -> "_Rotation":
         dtype = np.result_type(X.dtype, np.float32)
-        mean = X.mean(axis=0, dtype=np.float64)
+        mean = sum(widened(X[rows]).sum(axis=0, dtype=np.float64) for rows in _chunks(X)) / max(1, len(X))
         covariance = np.zeros((X.shape[1], X.shape[1]))
         for rows in _chunks(X):
-            centred = (X[rows] - mean).astype(dtype)
+            centred = (widened(X[rows]) - mean).astype(dtype)
             covariance += centred.T @ centred
         covariance /= len(X)
         std = np.sqrt(np.diag(covariance))
@@ -174,7 +175,7 @@ class _Rotation:
         Z = np.empty((len(X), self.rank), dtype=self.dtype)
         axes = self.axes.astype(self.dtype)
         for rows in _chunks(X):
-            Z[rows] = (X[rows] - self.mean).astype(self.dtype) @ axes
+            Z[rows] = (widened(X[rows]) - self.mean).astype(self.dtype) @ axes
         return Z
 
 

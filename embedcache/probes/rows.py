@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.half import widened
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.side_by_side import ALONE, Team
 
@@ -90,7 +91,7 @@ class Rows:
 
     def take(self, rows: slice) -> Any:
         """Rows of X in the working precision: a view where neither precision nor shift asks for a copy."""
-        block = self.held[rows].astype(self.dtype, copy=False)
+        block = widened(self.held[rows]).astype(self.dtype, copy=False)
         return block if self._shift is None else block - self._shift
 
     def blocks(self, columns: int) -> list[slice]:

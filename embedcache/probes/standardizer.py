@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.half import widened
 from embedcache.probes.base import Columns, Features, Matrix, runs, take_columns
 
 _BLOCK_VALUES = 1 << 18
@@ -82,8 +83,7 @@ class Standardizer:
 
 
 def _block(X: Features, rows: RowNumbers | None, block: slice) -> Features:
-    taken: Features = X[block] if rows is None else X[rows[block]]
-    return taken
+    return widened(X[block] if rows is None else X[rows[block]])
 
 
 def _mapped(work: Callable[[slice], T], blocks: list[slice]) -> list[T]:

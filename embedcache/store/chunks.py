@@ -7,6 +7,7 @@ any that is larger than an index. CRC-32C takes about as long as the copy out of
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,12 @@ def pieces(total: int, each_bytes: int, threads: int) -> list[slice]:
     return [slice(start, min(start + step, total)) for start in range(0, total, step)]
 
 
-def run_jobs(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Run the jobs on so many threads, a single job on the caller's own. Raises the first failure."""
+def run_jobs(jobs: Sequence[Callable[[], None]], threads: int, stop: Event | None = None) -> None:
+    """Run the jobs on so many threads, a single job on the caller's own, until `stop` is set. Raises the first failure."""
     if min(threads, len(jobs)) <= 1:
         for job in jobs:
+            if stop is not None and stop.is_set():
+                return
             job()
         return
     with ThreadPoolExecutor(min(threads, len(jobs)), thread_name_prefix="embedcache-read") as pool:

@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
+from embedcache.half import widen, widened
 from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.pooling import Pooling, pool_slices
 from embedcache.store.texts import factorise, locate
@@ -18,8 +20,11 @@ from embedcache.store.units import PoolBy, Units, agreed, pooling_task, units_by
 from embedcache.types import PARTS, IntArray, Labels, Plan, StringArray, Task, Texts, strings
 
 if TYPE_CHECKING:
+    from embedcache.store.ahead import ReadAhead
     from embedcache.store.reader import FeatureCache
     from embedcache.store.tokens import PatchTokens, TokenArray
+
+Vectors = npt.NDArray[Any]
 
 VECTORS = {
     "cls": ("cls_token",),
@@ -44,8 +49,8 @@ class FeatureColumns:
 class Features:
     """Features with their labels, a row per sample or per slice; unpacks as `X, y, groups`, and `len` is that of groups."""
 
-    X: npt.NDArray[np.float32]
-    """(n, d)."""
+    X: Vectors
+    """(n, d): float32, or under `as_stored` float16 where nothing had to be computed."""
     y: npt.NDArray[np.float64]
     """(n,) or, for a multilabel task, (n, labels); NaN where missing; a class number for multiclass; (n, 0) without a task."""
     groups: StringArray
@@ -82,6 +87,8 @@ def assemble(
     labels: Labels | None,
     strict_volumes: bool = False,
     pool_by: PoolBy | None = None,
+    as_stored: bool = False,
+    ahead: "ReadAhead | None" = None,
 ) -> Features:
     """See `FeatureCache.features`."""
     pooling = _pooling(cache, pool, pool_by)
@@ -111,8 +118,17 @@ def assemble(
     columns = columns_of(arrays, times=pooling.width if pooling else 1)
     unit, first, count = np.unique(units.of_sample[owner[rows]], return_index=True, return_counts=True)
 
-    def read() -> npt.NDArray[np.float32]:
-        slices = gather(arrays, rows, cache.root.rows)
+    half = as_stored and all(a.dtype == np.float16 for a in arrays)
+    half &= pooling is None or pooling.way == "bags" or len(unit) == len(rows)  # nothing is averaged
+
+    def read() -> Vectors:
+        slices = ahead.take(arrays) if half and ahead is not None else None
+        if slices is None:
+            slices = gather(arrays, rows, cache.root.rows, half)
+        elif _as_they_lie(rows):
+            slices = slices[: len(rows)]
+        else:
+            slices = slices[rows]
         return slices if pooling is None else pool_slices(slices, first, count, pooling)
 
     with ThreadPoolExecutor(1, thread_name_prefix="embedcache-read") as beside:
@@ -144,11 +160,8 @@ def assemble(
         y = np.empty((len(ids), 0))
         if wanted is not None and known is not None:
             classes = wanted.classes
-            whose, patients, of_rows = ids, groups, slice_index
-            if labelled is not sample:
-                whose, patients = (np.array(column[labelled].tolist()) for column in (plan.sample_id, plan.patient_id))
-                of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
-            y = join(known, wanted, whose, patients, of_rows)
+            of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
+            y = join(known, wanted, plan.sample_id[labelled], plan.patient_id[labelled], of_rows)
             if pooling is not None:
                 y = agreed(y, units.of_sample[labelled], units.name, wanted)
         X = reading.result()
@@ -262,36 +275,61 @@ def chosen_samples(
     return locate(ids, wanted) >= 0
 
 
-def gather(arrays: "list[TokenArray]", rows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.float32]:
-    """The given rows of the arrays, side by side in float32: shape (len(rows), sum of widths)."""
-    X = np.empty((len(rows), sum(a.spec.shape[-1] for a in arrays)), dtype=np.float32)
+def gather(
+    arrays: "list[TokenArray]",
+    rows: npt.NDArray[np.int64],
+    total: int,
+    half: bool,
+    threads: int | None = None,
+    stop: Event | None = None,
+) -> Vectors:
+    """The given rows of the arrays, side by side: shape (len(rows), sum of widths), float16 if `half`, else float32.
+
+    stop: once it is set, no further shard is read, and the rest holds anything.
+    """
+    if half and len(arrays) == 1 and _as_they_lie(rows):  # read where they stay
+        read: Vectors = arrays[0].read(threads=threads, stop=stop)[: len(rows)]
+        return read
+    X = np.empty((len(rows), sum(a.spec.shape[-1] for a in arrays)), dtype=np.float16 if half else np.float32)
     place = np.full(total, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     column = 0
     for array in arrays:
         width = array.spec.shape[-1]
-        for start, block in array.shards(reuse=True):
+        for start, block in array.shards(reuse=True, threads=threads):
+            if stop is not None and stop.is_set():
+                break
             to = place[start : start + len(block)]
             used = to >= 0
             if used.all() and (np.diff(to) == 1).all():  # as they lie: no copy of the block is needed
-                _convert(block, X[to[0] : to[0] + len(block), column : column + width])
+                _convert(block, X[to[0] : to[0] + len(block), column : column + width], thread_count(threads))
             else:
-                X[to[used], column : column + width] = block[used]
+                X[to[used], column : column + width] = block[used] if half else widened(block[used])
         column += width
     return X
 
 
-def _convert(block: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
-    threads = thread_count(None)
+def _rows_of(mask: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
+    """The mask, or all rows where it has all: a column of a million is not copied then."""
+    return slice(None) if mask.all() else mask
+
+
+def _as_they_lie(rows: npt.NDArray[np.int64]) -> bool:
+    """Whether these are the first rows of a store, in its order."""
+    return bool((rows == np.arange(len(rows))).all())
+
+
+def _convert(block: npt.NDArray[Any], out: Vectors, threads: int) -> None:
     cuts = np.linspace(0, len(block), threads + 1, dtype=int).tolist()
-    run_jobs([partial(np.copyto, out[a:b], block[a:b]) for a, b in pairwise(cuts)], threads)
+    copy = np.copyto if out.dtype == block.dtype else widen
+    run_jobs([partial(copy, out[a:b], block[a:b]) for a, b in pairwise(cuts)], threads)
 
 
 def join(
     labels: Labels, task: Task, ids: StringArray, patients: StringArray, slice_index: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float64]:
     """The task's y for rows that are named by sample id, patient and slice, at the task's own level."""
-    of_task = labels.task == task.name
+    of_task = _rows_of(labels.task == task.name)
     value, klass = labels.value[of_task], labels.klass[of_task]
     by_patient = task.level == "patient"
     words, asked = factorise(strings(patients if by_patient else ids))
@@ -311,6 +349,7 @@ def join(
         true = hit & (value == 1)
         table[unit[true], 0] = column[true]
     else:
-        table[unit[hit], column[hit] if width > 1 else 0] = value[hit]
+        known = _rows_of(hit)
+        table.ravel()[unit[known] * width + (column[known] if width > 1 else 0)] = value[known]
     y = table[asked]
     return y if task.kind == "multilabel" else y[:, 0]

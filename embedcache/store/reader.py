@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedcache.errors import IncompleteStoreError, InputError, StoreError, suggest
 from embedcache.store import commits as commit_codec
 from embedcache.store import layout
+from embedcache.store.ahead import ReadAhead
 from embedcache.store.features import Features, assemble
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.index import StoredIndex, check_sizes, committed_shards, open_root, read_commit, read_index
@@ -261,6 +262,8 @@ class FeatureCache:
         labels: Labels | None = None,
         strict_volumes: bool = False,
         pool_by: PoolBy | None = None,
+        as_stored: bool = False,
+        ahead: ReadAhead | None = None,
     ) -> Features:
         """`X, y, groups = cache.features(...)`: one row per sample, or per slice under `pool=None`.
 
@@ -274,9 +277,11 @@ class FeatureCache:
         the labels say, or sample ids; None is every sample. strict_volumes: leave out a pooled sample of which a slice is not
         there, rather than pool the others; either way `incomplete` names it. A store of whole volumes has one row per sample,
         and nothing to pool: `mean` and None give it as it is, and the rest is refused. Superseded, padding, pending and
-        quarantined rows are never returned.
+        quarantined rows are never returned. as_stored: leave X in float16, half the memory, if it is stored so and no slices had
+        to be averaged; `embedcache.half.widened` makes float32 of some rows at a time. ahead: where they are being read
+        already.
         """
-        return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes, pool_by)
+        return assemble(self, kinds, layers, pool, task, split, labels, strict_volumes, pool_by, as_stored, ahead)
 
     def to_xarray(self, all_rows: bool = False) -> "xarray.Dataset":
         """Token arrays, ids and row status as one lazily read xarray Dataset (needs the `xarray` extra).

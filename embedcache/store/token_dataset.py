@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError, suggest
+from embedcache.half import widened
 from embedcache.store import layout
 from embedcache.store.features import VECTORS, chosen_samples, finished_rows, join, vectors
 from embedcache.store.reader import FeatureCache
@@ -116,8 +117,8 @@ class TokenDataset:
         numbers = np.asarray(index, dtype=np.int64)
         parts = [self._read(k, array, self.rows[numbers]) for k, array in enumerate(self._tokens())]
         tokens = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-        if self.dtype is not None:
-            tokens = tokens.astype(self.dtype, copy=False)
+        if self.dtype is not None and self.dtype != tokens.dtype:
+            tokens = widened(tokens).astype(self.dtype, copy=False)
         return [(tokens[at], self.y[i], i) for at, i in enumerate(numbers.tolist())]
 
     def _tokens(self) -> list[PatchTokens]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -49,8 +50,13 @@ class TokenArray:
         """As stored: little-endian float16 or float32, or int8."""
         return np.dtype(self.spec.dtype).newbyteorder("<")
 
-    def read(self, out: npt.NDArray[Any] | None = None, threads: int | None = None) -> npt.NDArray[Any]:
-        """The whole array in its stored dtype. Raises StoreError where a byte is wrong, InputError for a wrong `out`."""
+    def read(
+        self, out: npt.NDArray[Any] | None = None, threads: int | None = None, stop: Event | None = None
+    ) -> npt.NDArray[Any]:
+        """The whole array in its stored dtype. Raises StoreError where a byte is wrong, InputError for a wrong `out`.
+
+        stop: once it is set, a single thread begins no further piece, and the rest holds anything.
+        """
         out = output(out, self.shape, self.dtype)
         n, per_shard = thread_count(threads), self.stored_pass.rows_per_shard
         jobs = []
@@ -60,7 +66,7 @@ class TokenArray:
                 jobs += self._whole_shard(shard, rows, n)
             else:
                 rows[:] = 0
-        run_jobs(jobs, n)
+        run_jobs(jobs, n, stop)
         return out
 
     def shards(self, reuse: bool = False, threads: int | None = None) -> Iterator[tuple[int, npt.NDArray[Any]]]:

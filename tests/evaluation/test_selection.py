@@ -57,8 +57,8 @@ def test_a_value_that_did_not_converge_is_never_chosen(made: Any, monkeypatch: p
     from embedcache.evaluation.question import Question, ask
 
     def asking(never: tuple[float, ...]) -> Any:
-        def stubborn(config: ProbeConfig) -> Question:
-            question = ask(config)
+        def stubborn(*args: Any) -> Question:
+            question = ask(*args)
             object.__setattr__(question, "probe", Stubborn((0.01, 1.0), never))
             return question
 

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 from random import Random
 
@@ -121,6 +123,16 @@ def test_the_digest_is_of_who_is_where() -> None:
     part[part == "validation"] = "train"
     assert split_digest(Split(samples, patients, part)) != split_digest(split)
     assert split_digest(Split(samples, patients, split.part, draw=3, seed=9, name="x")) == split_digest(split)
+
+
+@pytest.mark.parametrize("odd", ["", '"', "\\", "é", "\x7f", "\u200b", "\n", ",", '","'])
+def test_the_digest_is_that_of_the_sorted_rows_in_canonical_json(odd: str) -> None:
+    samples = [f"s{i}{odd}" for i in range(12)]  # s10 before s2
+    rows = sorted((s, f"p{i}{odd}", "train") for i, s in enumerate(samples))
+    expected = hashlib.sha256(json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    for order in (samples, sorted(samples)):
+        patients = [f"p{samples.index(s)}{odd}" for s in order]
+        assert split_digest(Split(strings(order), strings(patients), strings(["train"] * 12))) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Memory that is used again goes to one matrix at a time."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import numpy as np
 
@@ -36,6 +38,33 @@ def test_more_than_was_announced_is_given_too() -> None:
     scratch = Scratch()
     scratch.empty((2, 2), 4)
     assert scratch.empty((50, 3), 4).shape == (50, 3)
+
+
+def test_memory_is_touched_until_it_is_asked_for_and_never_after() -> None:
+    scratch = Scratch()
+    scratch.touch(3 << 20)
+    first = scratch.empty((1 << 10, 3 << 10), 3 << 20)
+    assert not first[:, ::1024].any()
+    first[:] = 7
+    scratch.touch(3 << 20)
+    assert (first == 7).all()
+    assert scratch.empty((2, 2), 4).ctypes.data != first.ctypes.data
+    released = Scratch()
+    released.release()
+    released.touch(1 << 20)
+    assert released.empty((2, 2), 4).shape == (2, 2)
+
+
+def test_matrices_beside_a_touching_thread_hold_what_is_written_to_them() -> None:
+    for delay in range(8):
+        scratch = Scratch()
+        with ThreadPoolExecutor(1) as pool:
+            touching = pool.submit(scratch.touch, 40 << 20)
+            sleep(delay / 1000)
+            matrix = scratch.empty((40, 1 << 20), 40 << 20)
+            matrix[:] = 1
+            touching.result()
+        assert (matrix == 1).all()
 
 
 def test_parts_of_rows_are_scaled_into_the_same_memory() -> None:

@@ -32,6 +32,28 @@ def test_locate_is_the_first_place_of_a_list(values, among):
     assert found == [among.index(v) if v in among else -1 for v in values]
 
 
+@given(texts, st.booleans())
+def test_texts_that_ascend_are_located_and_numbered_without_being_sorted(values, twice):
+    ascending = sorted(set(values))
+    column = strings([text for text in ascending for _ in range(1 + twice)])
+    places = np.arange(len(ascending)) * (1 + twice)
+    assert locate(column, column.copy()).tolist() == np.repeat(places, 1 + twice).tolist()
+    words, codes = factorise(column)
+    assert words.tolist() == ascending
+    assert codes.tolist() == np.repeat(np.arange(len(ascending)), 1 + twice).tolist()
+
+
+def test_ids_in_order_are_hashed_by_nobody(monkeypatch):
+    column = strings([f"{i:08d}" for i in range(100)])
+
+    def no(*_):
+        raise AssertionError("sorted or hashed")
+
+    monkeypatch.setattr("embedcache.store.texts.PackedTexts.of", no)
+    assert locate(column, column.copy()).tolist() == list(range(100))
+    assert factorise(column)[1].tolist() == list(range(100))
+
+
 def test_locate_survives_what_ends_numpys_own_search():
     among = strings([f"{i:032x}" for i in range(200_000)])
     np.testing.assert_array_equal(locate(among[5:8], among), [5, 6, 7])
