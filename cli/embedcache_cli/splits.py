@@ -27,8 +27,8 @@ def make_command(
     stratify: Annotated[
         str | None,
         typer.Option(
-            help="A task: patients are drawn in groups, each patient in that of the rarest class it has. Each part gets its "
-            "share of every group; of a commoner class, whose patients are partly in rarer ones' groups, roughly."
+            help="A task: each part gets its share of the patients of every class, of those with none, and of those of whom "
+            "nothing is known, as nearly as whole patients allow."
         ),
     ] = None,
     json: Json = False,
