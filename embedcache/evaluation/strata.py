@@ -48,8 +48,10 @@ def strata_of(samples: StringArray, patients: StringArray, labels: Labels, task:
     rows, at = rows[at >= 0], at[at >= 0]
     owner = patient[at]
     has = np.zeros((count, len(task.classes)), dtype=np.bool_)
+    positive = labels.value[rows] == 1
+    klass = labels.klass[rows[positive]]
     for j, name in enumerate(task.classes):
-        has[owner[(labels.klass[rows] == name) & (labels.value[rows] == 1)], j] = True
+        has[owner[positive][klass == name], j] = True
     known = np.zeros(count, dtype=np.bool_)
     known[owner] = True
     having = np.column_stack([has, known & ~has.any(axis=1), ~known])
