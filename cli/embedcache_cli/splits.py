@@ -1,5 +1,6 @@
 """`embedcache splits`."""
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,8 +28,8 @@ def make_command(
     stratify: Annotated[
         str | None,
         typer.Option(
-            help="A task: patients are drawn in groups, each patient in that of the rarest class it has. Each part gets its "
-            "share of every group; of a commoner class, whose patients are partly in rarer ones' groups, roughly."
+            help="A task: each part gets its share of the patients of every class, of those with none, and of those of whom "
+            "nothing is known, as nearly as whole patients allow."
         ),
     ] = None,
     json: Json = False,
@@ -48,7 +49,10 @@ def show_command(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Print what is in each part: samples, patients, and of a store slices and labels; exit code 1 where it is at fault."""
+    """Print what is in each part: samples, patients, and of a store slices and labels; exit code 1 where it is at fault.
+
+    Labels are counted as they come, by sample or slice, and by patient where that is another number.
+    """
     shown = embedcache.show_split(file, store)
     if json:
         print_json(shown)
@@ -73,14 +77,26 @@ def show_command(
 
 
 def _label_rows(shown: "ShownSplit") -> list[tuple[str, ...]]:
+    """Task by task a line per class, of what the labels attach to, and then, where those are other numbers, of patients."""
     rows: dict[tuple[str, str, str], list[str]] = {}
-    for b in shown.balance:
-        if b.positive is None:
-            said = "-" if b.mean is None else f"mean {b.mean:g} of {b.known:,}"
-        else:
-            said = f"{b.positive:,} of {b.known:,}" + (f" ({b.positive / b.known:.0%})" if b.known else "")
-        rows.setdefault((b.task, b.level, b.label), []).append(said)
+    for task, balance in groupby(shown.balance, lambda b: b.task):
+        of_task = list(balance)
+        for b in of_task:
+            mean = "-" if b.mean is None else f"mean {b.mean:g} of {b.known:,}"
+            said = mean if b.positive is None else _of(b.positive, b.known)
+            rows.setdefault((task, b.level, b.label), []).append(said)
+        if any(
+            (b.known, b.positive) != (b.known_patients, b.positive_patients) for b in of_task if b.level != "patient"
+        ):
+            for b in of_task:
+                rows.setdefault((task, "patient", b.label), []).append(_of(b.positive_patients, b.known_patients))
     return [(*key, *cells) for key, cells in rows.items()]
+
+
+def _of(positive: int | None, known: int) -> str:
+    if positive is None:
+        return f"of {known:,}"
+    return f"{positive:,} of {known:,}" + (f" ({positive / known:.0%})" if known else "")
 
 
 @app.command("export")

@@ -60,10 +60,11 @@ def make_splits(
     ids, patients = _current(cache)
     labels = cache.labels() if cache.dataset_folder is not None or stratify is not None else None
     given = None if redraw or labels is None else given_parts(ids, patients, labels)
-    strata = None
+    strata = having = None
     if labels is not None and stratify is not None:
-        strata = strata_of(ids, patients, labels, labels.get(stratify))
-    split = make_split(ids, patients, given, validation=validation, test=test, seed=seed, strata=strata)
+        found = strata_of(ids, patients, labels, labels.get(stratify))
+        strata, having = found.stratum, found.having
+    split = make_split(ids, patients, given, validation=validation, test=test, seed=seed, strata=strata, having=having)
     if stratify is not None and split.seed is None:
         raise InputError(
             f"the labels of {cache.path.name} name every part, so none is drawn; --redraw draws anew, or leave --stratify out."

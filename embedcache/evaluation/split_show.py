@@ -10,8 +10,8 @@ import numpy.typing as npt
 from embedcache.evaluation.split_files import find_split
 from embedcache.evaluation.splits import part_rows, read_split, split_digest
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import locate
-from embedcache.types import PARTS, Labels, Split, StringArray, strings
+from embedcache.store.texts import factorise, locate
+from embedcache.types import PARTS, IntArray, Labels, Split, StringArray, strings
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Balance:
     """None of a numeric task."""
     mean: float | None
     """Of a numeric task; None of the others, and where nothing is known."""
+    known_patients: int
+    """Of whom anything is known: statistics are of patients."""
+    positive_patients: int | None
+    """Who have the class in any of their samples; None of a numeric task."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ def show_split(file: str | Path, store: str | Path | None = None) -> ShownSplit:
         if not faults:  # the file may call patients otherwise than the store does
             faults += _torn(samples.id[inside], samples.patient_id[inside], part[inside], "the store")
         if cache.dataset_folder is not None:
-            balance = tuple(_balance(cache.labels(), split))
+            labels = cache.labels()
+            owner = _owners(labels, samples.id[current], samples.patient_id[current])
+            balance = tuple(_balance(labels, split, owner))
     return ShownSplit(split.name, split_digest(split), split.draw, split.seed, parts, balance, unnamed, tuple(faults))
 
 
@@ -121,22 +127,48 @@ def _torn(sample: StringArray, patient: StringArray, part: StringArray, accordin
         )
 
 
-def _balance(labels: Labels, split: Split) -> Iterator[Balance]:
+def _owners(labels: Labels, ids: StringArray, patients: StringArray) -> IntArray:
+    """(rows of labels,): a number for each row's patient, as the store (ids, patients) says; else as the labels do."""
+    place = locate(labels.sample, ids)
+    words, number = factorise(patients)
+    others = strings(labels.patient[place < 0])
+    at = locate(others, words)
+    owner = np.empty(len(place), dtype=np.int64)
+    owner[place >= 0] = number[place[place >= 0]]
+    owner[place < 0] = np.where(at >= 0, at, len(words) + factorise(others)[1])
+    return owner
+
+
+def _balance(labels: Labels, split: Split, owner: IntArray) -> Iterator[Balance]:
     by_sample = part_rows(split, labels.sample)
     of_patient = dict(zip(split.patient.tolist(), split.part.tolist(), strict=True))
     # the rows of a patient-level task name no sample
     rows = zip(by_sample.tolist(), labels.sample.tolist(), labels.patient.tolist(), strict=True)
     parts = np.array([part if sample else of_patient.get(patient, "") for part, sample, patient in rows], dtype="U10")
+
+    def patients(which: npt.NDArray[np.bool_]) -> int:
+        return int(np.count_nonzero(np.bincount(owner[which])))
+
     for task in labels.tasks:
         for part in PARTS:
             there = (labels.task == task.name) & (parts == part) & ~np.isnan(labels.value)
             if not task.classes:
                 values = labels.value[there]
                 mean = float(values.mean()) if len(values) else None
-                yield Balance(task.name, task.level, "", part, len(values), None, mean)
+                yield Balance(task.name, task.level, "", part, len(values), None, mean, patients(there), None)
             for name in task.classes:
                 mine = there & (labels.klass == name)
                 # a multiclass label is one row, that of its class
                 known = there if task.kind == "multiclass" else mine
-                positive = int((labels.value[mine] == 1).sum())
-                yield Balance(task.name, task.level, name, part, int(known.sum()), positive, None)
+                positive = mine & (labels.value == 1)
+                yield Balance(
+                    task.name,
+                    task.level,
+                    name,
+                    part,
+                    int(known.sum()),
+                    int(positive.sum()),
+                    None,
+                    patients(known),
+                    patients(positive),
+                )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, suggest
+from embedcache.evaluation.exchanges import evened
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.texts import factorise, locate
@@ -30,6 +31,7 @@ def make_split(
     seed: int = 0,
     name: str = "",
     strata: IntArray | None = None,
+    having: npt.NDArray[np.bool_] | None = None,
 ) -> Split:
     """Keep the parts that are given and draw those that are missing, by patient.
 
@@ -38,7 +40,9 @@ def make_split(
     list of its own, as a published one is, leaves out on purpose). Without a given test part, `test` of the training patients
     are drawn for it; then, without a given validation part, `validation` of those left (rounded, at least one).
     strata: (samples,), the stratum of each sample's patient; each part then takes its share of every stratum, as nearly as
-    whole patients allow (`shares`). Raises InputError for a patient in two parts, or if a part would be empty.
+    whole patients allow (`shares`). having: (samples, classes), which classes the patient has; where some have several, which one
+    stratum cannot say, the draw is then evened for all classes (`evened`). Raises InputError for a patient in two parts, or if a
+    part would be empty.
     """
     for what, share in (("validation", validation), ("test", test)):
         if not 0 < share < 1:
@@ -55,6 +59,10 @@ def make_split(
     if strata is not None:
         stratum = np.zeros(len(names), dtype=np.int64)
         stratum[patient] = strata
+    classes: npt.NDArray[np.bool_] | None = None
+    if having is not None:
+        classes = np.zeros((len(names), having.shape[1]), dtype=np.bool_)
+        classes[patient] = having
     random = np.random.default_rng(seed)
     drawn: list[str] = []
     for wanted, share in (("test", test), ("validation", validation)):
@@ -68,7 +76,10 @@ def make_split(
                 "give a split with --split FILE, or more patients."
             )
         count = min(max(1, round(share * len(free))), len(free) - 1)
-        part_of[_taken(random, free, count, stratum)] = wanted
+        taken = _taken(random, free, count, stratum)
+        if classes is not None and (classes[free].sum(axis=1) > 1).any():
+            taken = free[evened(random, classes[free], np.isin(free, taken))]
+        part_of[taken] = wanted
     words, code = np.unique(part_of, return_inverse=True)
     part = strings(words)[code[patient]]
     inside = part != ""

@@ -1,6 +1,7 @@
 """Strata of patients by their labels, for a draw in which every part has its share of a rare class; and parts that lack one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,22 @@ FEWEST = 2
 _MOST_SAID = 3
 
 
-def strata_of(samples: StringArray, patients: StringArray, labels: Labels, task: Task) -> IntArray:
-    """(samples,): the stratum of each sample's patient.
+@dataclass(frozen=True)
+class Strata:
+    """Where a draw looks for the patient of each of n samples."""
 
-    A patient is in the stratum of the class that the fewest patients have, of those that any of its samples has (of two that
-    are as rare, the first in the task's order): in a multilabel task of its rarest finding. Then come those who are known to
-    have none, and last those of whom nothing is known. Raises InputError for a task without classes.
+    stratum: IntArray
+    """(n,): the one stratum that the patient is in."""
+    having: npt.NDArray[np.bool_]
+    """(n, classes + 2): which classes the patient has, whether it is known to have none, and whether nothing is known of it."""
+
+
+def strata_of(samples: StringArray, patients: StringArray, labels: Labels, task: Task) -> Strata:
+    """The stratum of each sample's patient, and all classes that the patient has.
+
+    A patient has the classes that any of its samples has, and is in the stratum of the one that the fewest patients have (of two
+    that are as rare, the first in the task's order): in a multilabel task of its rarest finding. Then come those who are known
+    to have none, and last those of whom nothing is known. Raises InputError for a task without classes.
     """
     if task.kind not in ("binary", "multilabel", "multiclass"):
         raise InputError(
@@ -37,16 +48,18 @@ def strata_of(samples: StringArray, patients: StringArray, labels: Labels, task:
     rows, at = rows[at >= 0], at[at >= 0]
     owner = patient[at]
     has = np.zeros((count, len(task.classes)), dtype=np.bool_)
+    positive = labels.value[rows] == 1
+    klass = labels.klass[rows[positive]]
     for j, name in enumerate(task.classes):
-        has[owner[(labels.klass[rows] == name) & (labels.value[rows] == 1)], j] = True
+        has[owner[positive][klass == name], j] = True
     known = np.zeros(count, dtype=np.bool_)
     known[owner] = True
-    stratum = np.where(known, len(task.classes), len(task.classes) + 1)
+    having = np.column_stack([has, known & ~has.any(axis=1), ~known])
+    stratum = np.argmax(having[:, -2:], axis=1) + len(task.classes)
     # the most frequent first, so that the rarest has the last word
     for j in sorted(range(len(task.classes)), key=lambda j: (-int(has[:, j].sum()), -j)):
         stratum[has[:, j]] = j
-    found: IntArray = stratum[patient]
-    return found
+    return Strata(stratum[patient], having[patient])
 
 
 def lacking(

@@ -193,9 +193,11 @@ def test_splits(cli: Cli, copied: World, tmp_path: Path) -> None:
     told = checked(cli("splits", "show", made, copied.store), copied)
     assert re.search(r"part +samples +patients +slices\ntrain +22 +11 +22\n", told)
     assert re.search(r"bright +sample +\S+ +\d+ of 22 \(\d+%\)", told)
+    assert re.search(r"bright +patient +\S+ +\d+ of 11 \(\d+%\)", told)
     assert f"made: digest {document['digest']}, drawn with seed 3 (draw 0)" in told
     shown = cli("splits", "show", "mine", copied.store, "--json").document
     assert [p["slices"] for p in shown["parts"]] == [22, 6, 12]
+    assert [b["known_patients"] for b in shown["balance"] if b["task"] == "bright"][:3] == [11, 3, 6]
     assert shown["digest"] == document["digest"]
 
     by_file = cli("probe", "knn", copied.store, "--task", "bright", "--split", made, "--json").document

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from embedcache.errors import InputError, UnknownNameError
 from embedcache.evaluation.split_files import import_splits, make_splits
 from embedcache.evaluation.split_show import show_split
 from embedcache.evaluation.splits import members, read_split
-from embedcache.types import PARTS, Task
+from embedcache.store.labels import read_labels, write_labels
+from embedcache.testing.labelled_stores import long_labels
+from embedcache.types import PARTS, Task, strings
 
 
 def test_a_file_alone(made: Any, tmp_path: Path) -> None:
@@ -36,10 +39,13 @@ def test_with_its_store_slices_and_labels_are_counted(made: Any, tmp_path: Path)
     for content in shown.parts:
         assert content.slices == sum(n for sample, n in slices.items() if part[sample] == content.part)
     assert len(shown.balance) == len(made.task.classes) * len(PARTS)
+    patients = np.array(made.patients)
     for b in shown.balance:
         inside = np.array([part[s] == b.part for s in made.samples])
         values = made.y[inside, made.task.classes.index(b.label)]
         assert (b.known, b.positive) == ((~np.isnan(values)).sum(), (values == 1).sum())
+        known, positive = (set(patients[inside][of].tolist()) for of in (~np.isnan(values), values == 1))
+        assert (b.known_patients, b.positive_patients) == (len(known), len(positive))
         assert (b.task, b.level, b.mean) == (made.task.name, "sample", None)
 
 
@@ -56,7 +62,11 @@ def test_numbers_have_a_mean_and_classes_share_what_is_known(made: Any, tmp_path
         values = np.array([age[i, 0] for i, s in enumerate(made.samples) if part[s] == name])
         assert ours[name].mean == pytest.approx(np.nanmean(values))
         assert ours[name].known == (~np.isnan(values)).sum()
-        assert ours[name].positive is None
+        assert ours[name].positive is ours[name].positive_patients is None
+        known = {
+            p for p, s, a in zip(made.patients, made.samples, age[:, 0], strict=True) if part[s] == name and a == a
+        }
+        assert ours[name].known_patients == len(known)
 
     kind = Task("kind", "multiclass", ("a", "b"))
     hot = np.eye(2)[np.arange(n) % 2]
@@ -66,6 +76,48 @@ def test_numbers_have_a_mean_and_classes_share_what_is_known(made: Any, tmp_path
     for name in PARTS:
         a, b = (x for x in shown.balance if x.task == "kind" and x.part == name)
         assert a.positive + b.positive == a.known == b.known > 0
+
+
+def test_patients_of_a_class_are_those_with_a_sample_of_it_whatever_the_labels_call_them(
+    made: Any, tmp_path: Path
+) -> None:
+    make_splits(made.store, tmp_path / "a.csv", seed=4)
+    y = np.zeros((len(made.samples), len(made.task.classes)))
+    y[::2, 0] = 1  # one sample of each patient
+    y[:, 1] = np.nan
+    y[:2, 1] = 1
+    made.relabel(y)
+    shown = show_split(tmp_path / "a.csv", made.store)
+    counts = {p.part: p.patients for p in shown.parts}
+    first, second = made.task.classes[:2]
+    for b in shown.balance:
+        if b.label == first:
+            assert (b.positive, b.known_patients, b.positive_patients) == (counts[b.part],) * 3
+    assert sum(b.known for b in shown.balance if b.label == second) == 2
+    assert sum(b.known_patients for b in shown.balance if b.label == second) == 1
+
+    folder = made.store.parents[1]
+    labels = read_labels(folder)
+    write_labels(folder, replace(labels, patient=strings([f"x{i}" for i in range(len(labels.patient))])))
+    assert show_split(tmp_path / "a.csv", made.store).balance == shown.balance
+
+
+def test_a_task_of_patients_counts_each_once(made: Any, tmp_path: Path) -> None:
+    make_splits(made.store, tmp_path / "a.csv", seed=4)
+    folder = made.store.parents[1]
+    task = Task("sex", "binary", ("male",), "patient")
+    n = len(made.samples)
+    rows = long_labels(task, made.samples, made.patients, np.ones((n, 1)), [""] * n)
+    one = np.arange(n) % 2 == 0
+    names = ("task", "patient", "slice", "klass", "value", "split")
+    of_patients = replace(rows, sample=strings([""] * (n // 2)), **{name: getattr(rows, name)[one] for name in names})
+    write_labels(folder, of_patients)
+    shown = show_split(tmp_path / "a.csv", made.store)
+    counts = [p.patients for p in shown.parts]
+    ours = [b for b in shown.balance if b.task == "sex"]
+    assert [b.level for b in ours] == ["patient"] * 3
+    for of in ("known", "positive", "known_patients", "positive_patients"):
+        assert [getattr(b, of) for b in ours] == counts
 
 
 @pytest.mark.parametrize("by", ["the file", "the store"])

@@ -25,7 +25,7 @@ PATIENTS = [f"p{i // 2}" for i in range(10)]
 def strata(task: Task, y: list[list[float]], patients: list[str] = PATIENTS) -> list[int]:
     """The stratum of the first sample of each patient; both samples must have one."""
     labels = long_labels(task, SAMPLES, PATIENTS, np.array(y, dtype=float), [""] * 10)
-    found = strata_of(strings(SAMPLES), strings(patients), labels, task)
+    found = strata_of(strings(SAMPLES), strings(patients), labels, task).stratum
     assert (found[::2] == found[1::2]).all()
     return found[::2].tolist()
 
@@ -50,9 +50,9 @@ def test_the_store_says_whose_a_sample_is_and_rows_of_patients_are_joined_by_the
     y = np.array([[1.0]] + [[0.0]] * 9)
     labels = long_labels(task, SAMPLES, PATIENTS, y, [""] * 10)
     renamed = strings([f"q{i // 5}" for i in range(10)])
-    assert strata_of(strings(SAMPLES), renamed, labels, task).tolist() == [0] * 5 + [1] * 5
+    assert strata_of(strings(SAMPLES), renamed, labels, task).stratum.tolist() == [0] * 5 + [1] * 5
     of_patients = replace(labels, sample=strings([""] * 10))
-    assert strata_of(strings(SAMPLES), strings(PATIENTS), of_patients, task).tolist() == [0, 0] + [1] * 8
+    assert strata_of(strings(SAMPLES), strings(PATIENTS), of_patients, task).stratum.tolist() == [0, 0] + [1] * 8
 
 
 def test_numbers_have_no_strata(make: Callable[..., Any], tmp_path: Path) -> None:
