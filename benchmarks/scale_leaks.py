@@ -87,14 +87,14 @@ def search(cache: Path) -> dict[str, Any]:
     from embedcache.evaluation import leaks
 
     candidates = 0
-    decide = leaks._decide
+    decide = leaks.decide
 
     def counted(*given: Any) -> Any:
         nonlocal candidates
-        candidates = int(given[4].sum())
+        candidates = int(given[3].sum())
         return decide(*given)
 
-    leaks._decide = counted
+    leaks.decide = counted
     (report,) = embedcache.find_leaks(cache)
     return {
         "minutes": (time.process_time() - processor) / 60,

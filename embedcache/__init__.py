@@ -87,6 +87,7 @@ _PUBLIC = {
     "few_shot": "embedcache.evaluation.few_shot",
     "few_shot_curves": "embedcache.evaluation.few_shot_stores",
     "find_leaks": "embedcache.evaluation.leaks",
+    "find_shared": "embedcache.evaluation.shared",
     "import_key": "embedcache.datasets.identifiers",
     "import_splits": "embedcache.evaluation.split_files",
     "label_matrix": "embedcache.probes.base",
@@ -202,6 +203,7 @@ __all__ = [
     "few_shot",
     "few_shot_curves",
     "find_leaks",
+    "find_shared",
     "import_key",
     "import_splits",
     "label_matrix",
@@ -276,6 +278,7 @@ if TYPE_CHECKING:
     from embedcache.evaluation.repeat import Repetition, repeat_probe
     from embedcache.evaluation.result_table import ResultTable, tabulate_results
     from embedcache.evaluation.results import list_results, read_result
+    from embedcache.evaluation.shared import find_shared
     from embedcache.evaluation.split_files import export_splits, import_splits, make_splits
     from embedcache.evaluation.split_show import ShownSplit, show_split
     from embedcache.evaluation.writable import check_file

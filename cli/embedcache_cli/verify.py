@@ -87,6 +87,12 @@ def command(
 
 def compare(store: str, config: "ExtractConfig", share: str, seed: int, json: bool) -> int:
     """The outcome of making some rows again, as a table."""
+    below = [s.path for s in embedcache.list_stores(store)] if Path(store).is_dir() else []
+    if below and Path(below[0]) != Path(store):
+        raise InputError(
+            f"--recompute makes rows of one store again, and {store} is a folder above {counted(len(below), 'store')}: "
+            f"name one, such as {below[0]}."
+        )
     changes: dict[str, Any] = {"backbones": config.backbones} if config.backbones else {}
     for name in ("workers", "decode_timeout", "mixed", "weights"):
         changes[name] = getattr(config, name)

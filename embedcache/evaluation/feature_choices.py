@@ -55,6 +55,7 @@ def feature_choices(
     asked = _layer_sets(cache, layers)
     kinds = _kinds(cache, features, asked)
     _check_pooled(cache, kinds)
+    _check_arrays(cache, kinds, asked)
     _check_layers(cache, features, layers, kinds)
     scaled = (False, True) if standardize == "auto" else (standardize,)
     found: dict[str, FeatureChoice] = {}
@@ -139,6 +140,20 @@ def _check_pooled(cache: FeatureCache, kinds: tuple[str, ...]) -> None:
     raise InputError(
         f"{cache.path.name} holds no pooled vector of the backbone's own, but {' and '.join(held)}; use --features {held[0]}."
     )
+
+
+def _check_arrays(cache: FeatureCache, kinds: tuple[str, ...], layer_sets: list[tuple[int, ...]]) -> None:
+    """Raise for tokens of a layer that the store does not hold."""
+    stored = _arrays(cache)
+    for layers, kind in product(layer_sets, kinds):
+        for part in VECTORS[kind] if kind != "pooled" else ():
+            for layer in layers if part == "cls_token" else layers[-1:]:
+                if (layer, part) not in stored:
+                    held = sorted(f"layer_{n}/{name}" if n else name for n, name in stored)
+                    raise InputError(
+                        f"{cache.path.name} holds no layer_{layer}/{part}, but {', '.join(held)}: choose among these with "
+                        "--features and --layers, or extract with --tokens cls,mean where its backbone has both."
+                    )
 
 
 def _check_layers(cache: FeatureCache, features: str, layers: Layers, kinds: tuple[str, ...]) -> None:

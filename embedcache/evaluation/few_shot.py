@@ -28,6 +28,7 @@ from embedcache.evaluation.few_shot_result import (
     find_curve,
     write_curve,
 )
+from embedcache.evaluation.label_files import find_labels
 from embedcache.evaluation.parts import divide
 from embedcache.evaluation.question import ProbeConfig, Question, ask, plain
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows
@@ -38,9 +39,13 @@ from embedcache.evaluation.strata import lacking
 from embedcache.evaluation.writable import check_folder
 from embedcache.probes.base import label_matrix
 from embedcache.store.features import Features
+from embedcache.store.reader import FeatureCache
 from embedcache.types import PARTS
 
 __all__ = ["FewShotConfig", "few_shot"]
+
+_OTHER_COMMAND = {"numeric": "ridge", "segmentation": "patch-linear"}
+"""Which probe answers a task that has no curve."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,26 @@ def _ask(config: FewShotConfig) -> tuple[ProbeConfig, Question]:
         classes=config.classes,
         C=config.grid,
     )
-    question = ask(asked)
+    try:
+        question = ask(asked)
+    except InputError:
+        _refuse_kind(asked)
+        raise
     if len(question.choices) > 1:
         asked = replace(asked, features=next(iter(question.choices.values())).kind)
         question = ask(asked)
     return asked, question
+
+
+def _refuse_kind(asked: ProbeConfig) -> None:
+    """Raise InputError for a task without classes, in words of a curve: nobody named the probe that `ask` would speak of."""
+    labels = find_labels(FeatureCache.open(asked.store), asked.labels, asked.join_on)
+    for task in [t for t in labels.tasks if asked.task in (None, t.name)][:1]:
+        if task.kind in _OTHER_COMMAND:
+            raise InputError(
+                f"task {task.name!r} is a {task.kind} task, and a few-shot curve draws patients of each class, so it takes "
+                f"binary, multilabel and multiclass ones; `embedcache probe {_OTHER_COMMAND[task.kind]}` answers it."
+            ) from None
 
 
 def _inputs(question: Question, config: FewShotConfig) -> dict[str, Any]:

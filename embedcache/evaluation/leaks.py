@@ -7,8 +7,10 @@ alike say nothing for certain: where nobody looked, such pairs are candidates, a
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,9 @@ from embedcache.store.catalog import find_stores
 from embedcache.store.reader import FeatureCache
 from embedcache.store.texts import factorise
 from embedcache.types import IntArray, Labels, StringArray, Task, strings
+
+Sources = dict[str, npt.NDArray[Any]]
+"""Columns of the private index: `found`, `path`, `digest`, `slices`."""
 
 FEWEST = 20
 """A task is taken for a number of its samples or patients only if so many have one each: with fewer it may be chance."""
@@ -120,23 +125,23 @@ def _choose(where: str | Path) -> list[FeatureCache]:
         if not any(cache.root.complete.values()):
             continue
         folder = path.parents[1]
-        if folder not in chosen or (_side(cache) and not _side(chosen[folder])):
+        if folder not in chosen or (side_of(cache) and not side_of(chosen[folder])):
             chosen[folder] = FeatureCache.open(path)
     return [chosen[folder] for folder in sorted(chosen)]
 
 
 def _examine(cache: FeatureCache, split: str | Path | None, pixels: bool) -> LeakReport:
     labels = cache.labels() if cache.dataset_folder is not None else None
-    sample, patient, X = _vectors(cache)
-    parts, named_by = _parts(cache, sample, patient, labels, split)
+    sample, patient, X = sample_vectors(cache)
+    parts, named_by = parts_of(cache, sample, patient, labels, split)
     seen = np.flatnonzero(np.ptp(X, axis=1) > 0)
     vectors = X if len(seen) == len(X) else X[seen]
-    identical = _groups(vectors)
+    identical = equal_rows(vectors)
     del X
     _, numbers = factorise(patient[seen])
-    twins = find_twins(vectors, numbers, _mirrored(cache, vectors))
+    twins = find_twins(vectors, numbers, mirrored(cache, vectors))
     parted = _parted(twins, patient[seen], parts[seen])
-    decided = _decide(cache, sample[seen], twins, identical, parted & pixels)
+    decided = decide(lambda: find_sources(cache, sample[seen]), twins, identical, parted & pixels)
     pairs, within = _sorted_out(twins, decided, parted, sample[seen], patient[seen], parts[seen])
     return LeakReport(
         store=str(cache.path),
@@ -158,7 +163,7 @@ def _examine(cache: FeatureCache, split: str | Path | None, pixels: bool) -> Lea
 # --- parts and patients ---------------------------------------------------------------------------
 
 
-def _parts(
+def parts_of(
     cache: FeatureCache, sample: StringArray, patient: StringArray, labels: Labels | None, split: str | Path | None
 ) -> tuple[StringArray, str]:
     """The part of each sample, and who says so. A split that tears a patient is read: that is what is looked for."""
@@ -180,26 +185,30 @@ def _torn(patient: StringArray, parts: StringArray) -> tuple[TornPatient, ...]:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def _vectors(cache: FeatureCache) -> tuple[StringArray, StringArray, Vectors]:
-    """Ids, patients and one vector a sample: CLS of the last layer, else its mean patch token."""
+def sample_vectors(
+    cache: FeatureCache, kind: str | None = None, layer: int | None = None
+) -> tuple[StringArray, StringArray, Vectors]:
+    """Ids, patients and one vector a sample: of this kind and layer, else CLS of the last layer, else its mean patch token."""
     kinds = {spec.kind for p in cache.passes for spec in p.arrays}
-    kind = "cls" if "cls_token" in kinds else "mean" if "patch_mean" in kinds else "pooled"
+    if kind is None:
+        kind = "cls" if "cls_token" in kinds else "mean" if "patch_mean" in kinds else "pooled"
     # pooling takes a copy in float64, which radiographs do not need
-    found = cache.features(kind, pool="mean" if (cache.index.plan.slice_count > 1).any() else None)
+    found = cache.features(kind, layer, pool="mean" if (cache.index.plan.slice_count > 1).any() else None)
     return strings(found.sample_id.tolist()), strings(found.groups.tolist()), found.X
 
 
-def _side(cache: FeatureCache) -> int:
+def side_of(cache: FeatureCache) -> int:
     """The side of a store of pixels, 0 for another."""
     return cache.recipe.image.size[0] if cache.recipe.model.family == "pixels" else 0
 
 
-def _mirrored(cache: FeatureCache, X: Vectors) -> Vectors | None:
-    side = _side(cache)
+def mirrored(cache: FeatureCache, X: Vectors) -> Vectors | None:
+    """The vectors of the images turned left to right, where they are pixels."""
+    side = side_of(cache)
     return np.array(X.reshape(-1, side, side)[:, :, ::-1], order="C").reshape(X.shape) if side else None
 
 
-def _groups(X: Vectors) -> IntArray:
+def equal_rows(X: Vectors) -> IntArray:
     """(n,): equal numbers for equal vectors."""
     known: dict[bytes, int] = {}  # by digests: the rows themselves would be a second copy of X
     return np.array(
@@ -216,24 +225,29 @@ def _parted(twins: Twins, patient: StringArray, parts: StringArray) -> npt.NDArr
     return parted
 
 
+def find_sources(cache: FeatureCache, sample: StringArray) -> Sources:
+    """What the private index of this machine knows of where the samples lie."""
+    return PrivateIndex.open(cache.path.resolve().parents[1]).lookup(sample, ("path", "digest", "slices"))
+
+
 @dataclass(frozen=True)
-class _Decided:
+class Decided:
+    """What candidates turned out to be."""
+
     how: npt.NDArray[np.str_]
     """Of each candidate; "" where it is no twin."""
     looked_at: int
 
 
-def _decide(
-    cache: FeatureCache, sample: StringArray, twins: Twins, identical: IntArray, look: npt.NDArray[np.bool_]
-) -> _Decided:
+def decide(sources: Callable[[], Sources], twins: Twins, identical: IntArray, look: npt.NDArray[np.bool_]) -> Decided:
     """By files and vectors, and by pixels where `look` says so and the sources are known here."""
     first, second = twins.first, twins.second
     how = np.full(len(first), "", dtype="U13")
     how[twins.cosine >= twins.near] = "near"
     how[identical[first] == identical[second]] = "same features"
     if not look.any():
-        return _Decided(how, 0)
-    known = PrivateIndex.open(cache.path.resolve().parents[1]).lookup(sample, ("path", "digest", "slices"))
+        return Decided(how, 0)
+    known = sources()
     how[(known["digest"][first] == known["digest"][second]) & (known["digest"][first] != "")] = "same file"
     look = look & known["found"][first] & known["found"][second] & np.isin(how, ("", "near"))
     pictures = Pictures(lambda i: str(known["path"][i]), lambda i: int(known["slices"][i]))
@@ -244,12 +258,12 @@ def _decide(
         if same is not None:
             looked_at += 1
             how[k] = "same picture" if same else ""
-    return _Decided(how, looked_at)
+    return Decided(how, looked_at)
 
 
 def _sorted_out(
     twins: Twins,
-    decided: _Decided,
+    decided: Decided,
     parted: npt.NDArray[np.bool_],
     sample: StringArray,
     patient: StringArray,

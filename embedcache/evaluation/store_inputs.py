@@ -13,6 +13,8 @@ from embedcache.store.fingerprint import sha256
 from embedcache.store.reader import FeatureCache
 
 _IF_SHARED = "if some share a patient, parts leak and intervals are too narrow"
+NOT_UNSEEN = "so they are no unseen images"
+"""Said of test samples that are images which a probe was fitted or chosen on."""
 
 
 def store_inputs(cache: FeatureCache, passes: Iterable[str]) -> dict[str, Any]:
@@ -46,8 +48,8 @@ def patient_notes(cache: FeatureCache, where: str = "") -> tuple[str, ...]:
 
 
 def told_of_patients(dataset: str, warnings: Iterable[str]) -> tuple[str, ...]:
-    """Of a result's warnings those of `patient_notes`, for a table of many results."""
-    return tuple(f"{dataset}: {line}" for line in warnings if _IF_SHARED in line)
+    """Of a result's warnings those of `patient_notes`, and of images seen before, for a table of many results."""
+    return tuple(f"{dataset}: {line}" for line in warnings if _IF_SHARED in line or NOT_UNSEEN in line)
 
 
 def passes_of(cache: FeatureCache, choices: Mapping[str, FeatureChoice]) -> set[str]:

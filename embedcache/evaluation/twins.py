@@ -45,25 +45,29 @@ class Twins:
     """Candidates beyond MOST_PAIRS, at least."""
 
 
-def find_twins(X: Vectors, patient: IntArray, mirrored: Vectors | None = None) -> Twins:
+def find_twins(X: Vectors, patient: IntArray, mirrored: Vectors | None = None, apart: int | None = None) -> Twins:
     """Candidates among the n rows of X (n, d), without zero vectors, given each row's patient as a number.
 
-    mirrored: (n, d), the vector that each image would have had turned left to right, where it is known. X and mirrored are
-    changed in place. Time grows with n^2 (112,120 rows: minutes on two cores); memory beside X is (n, 64) float32 once or twice,
-    a tile and the pairs.
+    mirrored: (n, d), the vector that each image would have had turned left to right, where it is known. apart: the first row
+    of a second set: pairs of one row of each set are looked for alone, and what two different images are like is learned
+    from the first set, for the second may hold a copy of every image of it. X and mirrored are changed in place. Time grows
+    with n^2 (112,120 rows: minutes on two cores); memory beside X is (n, 64) float32 once or twice, a tile and the pairs.
     """
     _normalise(X)
     if mirrored is not None:
         _normalise(mirrored)
-    if len(X) < FEW:
+    learned = len(X) if apart is None else apart
+    if learned < FEW:
         whitened, others = X, X if mirrored is None else np.concatenate([X, mirrored])
         candidate, near = FEW_BARS
     else:
         mean, directions = _whitening(X)
         whitened = _turned(X, mean, directions)
         others = whitened if mirrored is None else np.concatenate([whitened, _turned(mirrored, mean, directions)])
-        candidate, near = _bars(whitened, others, patient)
-    first, second, cosine, left_out = _above(whitened, others, candidate)
+        width = others.shape[1]
+        ways_of_learned = others.reshape(-1, len(X), width)[:, :learned].reshape(-1, width)
+        candidate, near = _bars(whitened[:learned], ways_of_learned, patient[:learned])
+    first, second, cosine, left_out = _above(whitened, others, candidate, apart)
     return Twins(first, second, cosine, candidate, near, left_out)
 
 
@@ -120,14 +124,20 @@ def _bars(whitened: Vectors, others: Vectors, patient: IntArray) -> tuple[float,
     return candidate, near
 
 
-def _above(whitened: Vectors, others: Vectors, bar: float) -> tuple[IntArray, IntArray, Vectors, int]:
-    """The i < j whose cosine, of the better of both ways round, reaches the bar, and how many had to be left out."""
+def _above(
+    whitened: Vectors, others: Vectors, bar: float, apart: int | None = None
+) -> tuple[IntArray, IntArray, Vectors, int]:
+    """The i < j whose cosine, of the better of both ways round, reaches the bar, and how many had to be left out.
+
+    apart: only i < apart <= j.
+    """
     n, ways = len(whitened), len(others) // len(whitened)
     found: list[tuple[IntArray, IntArray, Vectors]] = []
     held = left_out = 0
-    for i in range(0, n, TILE[0]):
-        block = whitened[i : i + TILE[0]]
-        for j in range(i - i % TILE[1], n, TILE[1]):
+    stop = n if apart is None else apart
+    for i in range(0, stop, TILE[0]):
+        block = whitened[i : min(i + TILE[0], stop)]
+        for j in range(i - i % TILE[1] if apart is None else apart, n, TILE[1]):
             cosine = block @ others[j : min(j + TILE[1], n)].T
             if ways == 2:
                 np.maximum(cosine, block @ others[n + j : n + min(j + TILE[1], n)].T, out=cosine)

@@ -96,4 +96,7 @@ def test_what_is_wrong_is_one_line(cli: Cli, made: LabelledStore, tmp_path: Path
     numeric = make_labelled_store(tmp_path / "numeric", Task("age", "numeric", ()))
     done = cli("few-shot", numeric.store, *QUICK)
     assert done.code == 2
-    assert "numeric" in done.err
+    assert "task 'age' is a numeric task, and a few-shot curve draws patients of each class" in done.err
+    assert "`embedcache probe ridge` answers it" in done.err
+    assert "logistic" not in done.err
+    assert len(done.err.splitlines()) == 1

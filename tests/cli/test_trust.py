@@ -102,6 +102,16 @@ def test_half_a_request_is_refused(cli: Cli, world: World, words: list[str], sai
     assert said in done.err
 
 
+def test_recompute_takes_one_store_and_says_which_there_are(cli: Cli, world: World) -> None:
+    for folder in (world.cache, world.store.parent):
+        done = cli("verify", folder, "--recompute", "1%", "--dataset", "table", "--root", world.table)
+        assert done.code == 2
+        assert done.err == (
+            f"error: --recompute makes rows of one store again, and {folder} is a folder above 1 store: "
+            f"name one, such as {world.store}.\n"
+        )
+
+
 def test_repair_with_and_without_the_sources(cli: Cli, own: World) -> None:
     shard = damage(own)
     dry = cli("repair", own.store, "--dry-run", *sources(own))

@@ -193,6 +193,57 @@ def test_patients_who_train_are_left_out_of_the_test(make: Callable[..., Labelle
         probed(made, test_store=trained.store)
 
 
+def renamed(made: LabelledStore, rows: list[int], dataset: str = "again") -> LabelledStore:
+    """These samples under other ids of samples and patients, in this order: the same images, extracted twice."""
+    names = replace(
+        made, samples=[f"x{name}" for name in made.samples], patients=[f"x{name}" for name in made.patients]
+    )
+    return copied(names, rows, dataset)
+
+
+def test_images_that_train_are_counted_under_whatever_ids(make: Callable[..., LabelledStore]) -> None:
+    made = make(given=thirds)
+    rows = [*range(40)][::-1]
+    result = probed(made, test_store=renamed(made, rows).store)
+    count = sum(thirds(i // 2) != "test" for i in rows)
+    assert result.counts["test_samples"] == 40
+    (line,) = [line for line in result.warnings if "unseen" in line]
+    assert line.startswith(f"{count} of 40 test samples of again have the very tokens of a sample of made that trains")
+    assert "leaks STORE --against OTHER" in line
+    notes = tabulate_results(made.store.parents[2]).notes
+    assert any(note.endswith(line) for note in notes)
+
+
+def test_images_that_neither_train_nor_choose_are_not_counted(make: Callable[..., LabelledStore]) -> None:
+    made = make(given=thirds)
+    test = [i for i in range(40) if thirds(i // 2) == "test"]
+    assert not [x for x in probed(made, test_store=renamed(made, test).store).warnings if "unseen" in x]
+    # one that has no label is in no fit
+    y = made.y.copy()
+    y[:20] = np.nan
+    result = probed(made, test_store=renamed(made, list(range(40)), "whole").store)
+    made.relabel(y)
+    fewer = probed(made, test_store=made.store.parents[2] / "whole")
+    counts = [int(line.split()[0]) for x in (result, fewer) for line in x.warnings if "unseen" in line]
+    assert counts == [sum(thirds(i // 2) != "test" for i in part) for part in (range(40), range(20, 40))]
+
+
+def test_samples_of_several_slices_are_one_image_if_all_their_slices_are(make: Callable[..., LabelledStore]) -> None:
+    made = make(slices=2, given=thirds)
+    tokens = FeatureCache.open(made.store).tokens(2, "cls_token").read()[:320].copy()
+    tokens[0] += 1  # of sample 0 one slice is another
+    again = replace(
+        made,
+        store=made.store.parents[2] / "again" / made.store.parent.name / made.store.name,
+        samples=[f"x{name}" for name in made.samples],
+        patients=[f"x{name}" for name in made.patients],
+    )
+    write_labelled_store(again, {(2, "cls_token"): tokens, (2, "patch_mean"): tokens}, slices=2)
+    (line,) = [x for x in probed(made, test_store=again.store, features="cls").warnings if "unseen" in x]
+    count = sum(thirds(i // 2) != "test" for i in range(160))
+    assert line.startswith(f"{count - 1} of 160 test samples")
+
+
 def test_ids_that_can_not_be_compared_are_told(
     made: LabelledStore, other: LabelledStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

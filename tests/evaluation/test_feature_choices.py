@@ -125,3 +125,17 @@ def test_a_choice_alone_is_the_same_as_among_others(four: Path) -> None:
     for a, b in zip(among.metrics, alone.metrics, strict=True):
         assert (a.name, a.label) == (b.name, b.label)
         assert a.value == pytest.approx(b.value, rel=1e-9)
+
+
+def test_tokens_that_are_not_stored_are_named_with_those_that_are(tmp_path: Path) -> None:
+    made = make_labelled_store(tmp_path / "plain", n=120)
+    values = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+    alone = replace(made, store=tmp_path / "alone" / "made" / "made-up" / "0123456789ab.zarr")
+    write_labelled_store(alone, {(1, "cls_token"): values, (2, "patch_mean"): values})
+    cache = FeatureCache.open(alone.store)
+    for features, layers, missing in (("mean", (1,), "layer_1/patch_mean"), ("cls", "last", "layer_2/cls_token")):
+        with pytest.raises(InputError, match=f"holds no {missing}, but layer_1/cls_token, layer_2/patch_mean: choose"):
+            feature_choices(cache, features, layers, True)  # type: ignore[arg-type]
+    assert list(feature_choices(cache, "cls", (1,), True)) == ["cls"]
+    # several layers set their CLS tokens side by side, beside the mean of the last one only
+    assert list(feature_choices(cache, "mean", "last", True)) == ["mean"]

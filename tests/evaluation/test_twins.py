@@ -48,6 +48,23 @@ def test_mirrored_vectors_find_what_was_turned() -> None:
     assert planted <= set(zip(both.first[both.cosine >= both.near], both.second[both.cosine >= both.near], strict=True))
 
 
+@pytest.mark.parametrize("tile", [(1024, 8192), (37, 111)])
+def test_a_second_set_may_be_a_copy_of_the_first(tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two different pictures are like is learned within the first set: across the two most nearest neighbours are copies."""
+    monkeypatch.setattr(twins_module, "TILE", tile)
+    first, others = clouds(500)[:400], clouds(60, seed=2)
+    noise = np.random.default_rng(1).normal(scale=0.05, size=first.shape).astype(np.float32)
+    X = np.concatenate([first, 1.5 * first + noise, others]).reshape(860, -1)
+    twins = find_twins(X, np.arange(860), apart=400)
+    assert (twins.first < 400).all()
+    assert (twins.second >= 400).all()
+    near = twins.cosine >= twins.near
+    found = set(zip(twins.first[near].tolist(), twins.second[near].tolist(), strict=True))
+    planted = {(i, 400 + i) for i in range(400)}
+    assert planted <= found
+    assert len(found - planted) <= 20  # of 184,000
+
+
 def test_blocks_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X = clouds(500).reshape(500, -1)
     X[400:410] = X[:10]
