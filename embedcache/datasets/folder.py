@@ -56,7 +56,8 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
     if not found:
         raise InputError(f"folder {root.name} holds no image in a folder per class: <class>/<image>.")
     ids, paths = strings([f.relative for f in found]), strings([str(root / f.relative) for f in found])
-    patients, told = header_patients(ids, paths)
+    headers = header_patients(ids, paths)
+    patients, told = headers.patient, headers.told
     parts: dict[str, set[str]] = {}
     for patient, f in zip(patients.tolist(), found, strict=True):
         parts.setdefault(patient, set()).add(f.split)
@@ -72,7 +73,12 @@ def open_folder(root: Path, options: DatasetOptions) -> Dataset:
         listing="the folder",
     )
     check_samples(samples)
-    notices: tuple[str, ...] = ("a folder says nothing of patients, so every image counts as a patient of its own",)
+    why = headers.said or "a folder says nothing of patients"
+    if torn:
+        why = "the parts of the folder stand, whatever the DICOM headers say of patients"
+    own = f"{why}, so every image counts as a patient of its own"
+    otherwise = "; if that is wrong, list the images in a table with a column of patients (--dataset table)"
+    notices: tuple[str, ...] = (own + otherwise if headers.said else own,)
     if told:
         notices = (
             f"{told} of {len(found)} images have their patient from PatientID in their DICOM headers, the others are one each",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.datasets.base import DatasetOptions
-from embedcache.datasets.columns import MISSING, Column, Table, is_missing, number
+from embedcache.datasets.columns import MISSING, Column, Table, is_missing, number, plain_name
 from embedcache.datasets.identifying import identifying
 from embedcache.datasets.tasks import DeclaredTask, parse_level, parse_positive, parse_tasks
 from embedcache.datasets.uncertain import VALUE, Policy, is_uncertain, parse_policy
@@ -19,6 +19,9 @@ from embedcache.types import Level, Task
 MOST_CLASSES = 20
 """A column of more distinct words is no class label."""
 MOST_FINDINGS = 100
+ONE_VALUE = "it holds one value only"
+LIST_NAMES = ("findings", "labels", "diagnoses", "pathologies", "abnormalities", "diseases")
+"""Ends of the names of columns whose cells may hold several labels."""
 SEPARATORS = ("|", ";")
 
 POSITIVE_WORDS = frozenset({"1", "true", "yes", "y", "pos", "positive"})
@@ -84,6 +87,42 @@ def find_tasks(table: Table, apart: Sequence[str], options: DatasetOptions) -> l
     return findings
 
 
+def said_of_columns(findings: Sequence[ColumnFinding], table: Table, options: DatasetOptions) -> tuple[str, ...]:
+    """What is told unasked, a line each: of inferred columns those of one value, and those that may hold lists elsewhere."""
+    if options.tasks:
+        return ()
+    named = parse_positive(options.positive)
+    lone = [f for f in findings if f.reason == ONE_VALUE]
+    single = [
+        f.task for f in findings if f.task and f.task.kind in ("binary", "multiclass") and f.task.name not in named
+    ]
+    marks = " or ".join(repr(mark) for mark in ([options.sep] if options.sep else SEPARATORS))
+    said = []
+    if lone:
+        names, declared = _listed([f.column for f in lone]), lone[0].switch.partition(" takes")[0]
+        hold, them = (f"columns {names} hold", "them") if len(lone) > 1 else (f"column {names} holds", "it")
+        said.append(
+            f"of {table.name} {hold} one value only, so there is no task of {them}; list rows with other values too, or "
+            f"declare it ({declared}), with every other task beside it"
+        )
+    for task in single:
+        if _may_hold_lists(table.column(task.column)):
+            declared = shlex.quote(f"{task.name}=multilabel")
+            said.append(
+                f"of {table.name} column {task.column!r} is taken as {task.kind}, one label per row, since no cell holds "
+                f"{marks}; if a cell may hold several, declare it (--task {declared}), with every other task beside it"
+            )
+    return tuple(said)
+
+
+def _may_hold_lists(column: Column) -> bool:
+    """Whether words of one label each look like the cells of a list, of which a few rows happen to hold one at most."""
+    words = [word for word in column.words if not is_missing(word)]
+    if column.numbers() is not None or _is_yes_no(column):
+        return False
+    return plain_name(column.name).endswith(LIST_NAMES) or any(word.lower() == "no finding" for word in words)
+
+
 def answers(finding: ColumnFinding, table: Table) -> npt.NDArray[np.float64]:
     """Shape (rows, classes), (rows, 1) for binary, multiclass (the class's number) and numeric; NaN for missing.
 
@@ -130,7 +169,7 @@ def _inferred(
     if positive is not None:
         return _binary(column, name, positive, level, uncertain)
     if len(words) == 1:
-        return _refused(name, "it holds one value only")
+        return _refused(name, ONE_VALUE)
     if _is_yes_no(column) or _is_unsure(column, uncertain):
         return _binary(column, name, None, level, uncertain)
     if all(_DATE.fullmatch(word) for word in words):

@@ -9,7 +9,7 @@ import numpy as np
 from embedcache.datasets.base import DatasetOptions, Origin, first_pair
 from embedcache.datasets.boxes import box_columns, box_labels, box_origin
 from embedcache.datasets.columns import Table, read_table
-from embedcache.datasets.infer import ColumnFinding, answers, find_tasks
+from embedcache.datasets.infer import ColumnFinding, answers, find_tasks, said_of_columns
 from embedcache.datasets.joining import OtherIds
 from embedcache.datasets.keys import PATIENT_KEYS, SAMPLE_KEYS, Link, link_by, link_samples
 from embedcache.datasets.labelling import labels_from, long_rows
@@ -81,7 +81,8 @@ def join_labels(
     if level != "slice":
         findings = find_tasks(table, [name], replace(options, level=level))
         _refuse_twice(table, strings(link.found.astype(str)) if link.by == INSTANCE else key, matched)
-        return JoinedLabels(table, findings, labels_from(table, findings, samples, link.row), notices)
+        parts = labels_from(table, findings, samples, link.row)
+        return JoinedLabels(table, findings, parts, (*notices, *said_of_columns(findings, table, options)))
     findings = find_tasks(table, [name, *([slices] if slices else [])], replace(options, level=level))
     rows, place, said = joined.places(matched)
     owner = link.found[rows]
@@ -92,7 +93,7 @@ def join_labels(
         for f in findings
         if f.task is not None
     ]
-    return JoinedLabels(table, findings, parts, (*notices, *said))
+    return JoinedLabels(table, findings, parts, (*notices, *said, *said_of_columns(findings, table, options)))
 
 
 def _join_columns(others: OtherIds | Callable[[], OtherIds]) -> tuple[str, ...]:

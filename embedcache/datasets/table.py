@@ -16,8 +16,8 @@ from embedcache.datasets.base import (
     named,
 )
 from embedcache.datasets.columns import Table, TableColumns, is_missing, read_table
-from embedcache.datasets.header_patients import header_patients
-from embedcache.datasets.infer import ColumnFinding, find_tasks
+from embedcache.datasets.header_patients import HeaderPatients, header_patients
+from embedcache.datasets.infer import ColumnFinding, find_tasks, said_of_columns
 from embedcache.datasets.joining import OtherIds
 from embedcache.datasets.labelling import all_rows, labels_from
 from embedcache.datasets.second_table import JoinedLabels, join_labels
@@ -120,6 +120,7 @@ def open_table(root: Path, options: DatasetOptions) -> Dataset:
         raise InputError("labels of slices are in a second table, one row per slice; name it with --labels FILE.")
     else:
         findings = find_tasks(table, roles.columns(), options)
+        notices += said_of_columns(findings, table, options)
     info = named(DatasetInfo(name="table", patients_assumed=assumed), options, root.stem)
     return TableDataset(info, notices, table, roles, samples, base, findings, joined)
 
@@ -154,9 +155,9 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
     if roles.patient:
         patients = _filled(table, roles.patient, "patient")
     else:
-        patients, n_told = header_patients(ids, _paths(written, base))
-        notices = (_said_of_patients(table, n_told),)
-        assumed = n_told < len(table)
+        found = header_patients(ids, _paths(written, base))
+        patients, notices = found.patient, (_said_of_patients(table, found),)
+        assumed = found.told < len(table)
     split = read_parts(table, roles.split) if roles.split else strings([""] * len(table))
     samples = Samples(ids, patients, _paths(written, base), split, np.arange(1, len(table) + 1), table.name)
     check_samples(samples)
@@ -168,16 +169,18 @@ def _samples(table: Table, roles: Roles, base: Path) -> tuple[Samples, tuple[str
     return samples, notices, assumed
 
 
-def _said_of_patients(table: Table, told: int) -> str:
+def _said_of_patients(table: Table, found: HeaderPatients) -> str:
+    told = found.told
     every = "every sample counts"
     if told:
         every = f"{told} of {len(table)} samples have theirs from PatientID in their DICOM headers"
         if told < len(table):
             every += ", and each of the others counts"
     own = "" if told == len(table) else " as a patient of its own"
+    why = f" and {found.said}" if found.said else ""
     return (
-        f"{table.name} has no column of patients, so {every}{own}; if that is wrong, name the column with --patient-column, or "
-        "test samples leak into training"
+        f"{table.name} has no column of patients{why}, so {every}{own}; if that is wrong, name the column with "
+        "--patient-column, or test samples leak into training"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def draw_few_shot(results: Sequence[FewShotResult], path: str | Path) -> Path:
 
     Of each store the mean macro AUROC over draws; its band is the t interval of that mean over draws, its bars the interval over
     test patients. One that was not few-shot is dashed, and its name says so. A point whose macro lacks a class that others have,
-    since a draw left it undefined, is hollow, and the class is named. Raises MissingPackageError without matplotlib,
+    since a draw left it undefined, is a cross, and the class is named. Raises MissingPackageError without matplotlib,
     InputError for a format that it does not know, for curves of different tasks, or for too many of them.
     """
     _check(results)
@@ -126,11 +126,12 @@ def _never(results: Sequence[FewShotResult]) -> frozenset[str]:
 def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[float], never: frozenset[str]) -> None:
     shown = [(at, point) for at, point in zip(x, result.points, strict=True) if point.macro.value is not None]
     few = [(at, point) for at, point in shown if point.shots is not None]
+    lacking = {at: point for at, point in shown if _without(point) - never}
+    dots = [i for i, (at, _) in enumerate(few) if at not in lacking]
     line = "-" if result.is_few_shot else "--"
     label = name if result.is_few_shot else f"{name} (not few-shot)"
-    axes.plot(
-        [at for at, _ in few], [_value(p) for _, p in few], color=colour, linestyle=line, marker="o", markersize=4.5, label=label
-    )  # fmt: skip
+    dotted: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markevery": dots}
+    axes.plot([at for at, _ in few], [_value(p) for _, p in few], color=colour, linestyle=line, label=label, **dotted)
     band = [(at, p.macro.draws_low, p.macro.draws_high) for at, p in few if p.macro.draws_low is not None]
     if band:
         at, low, high = (np.array(column, dtype=np.float64) for column in zip(*band, strict=True))
@@ -140,16 +141,13 @@ def _curve(axes: "Axes", result: FewShotResult, name: str, colour: str, x: list[
         if figure.test_low is not None and figure.test_high is not None:
             axes.plot([at_, at_], [figure.test_low, figure.test_high], color=colour, linewidth=1, alpha=0.8)
         if point.shots is None:
-            axes.plot(at_, _value(point), color=colour, marker="D", markersize=6)
+            if at_ not in lacking:
+                axes.plot(at_, _value(point), color=colour, marker="D", markersize=6)
             if few:
                 ends = [few[-1][0], at_]
                 axes.plot(ends, [_value(few[-1][1]), _value(point)], color=colour, linestyle=":", linewidth=1.2)
-    for at_, point in shown:
-        if _without(point) - never:
-            shape, size = ("D", 6.0) if point.shots is None else ("o", 4.5)
-            axes.plot(
-                at_, _value(point), color=colour, marker=shape, markersize=size, markerfacecolor="white", zorder=3
-            )
+    for at_, point in lacking.items():
+        axes.plot(at_, _value(point), color=colour, marker=panels.LACKING_MARK, markersize=8, zorder=3)
 
 
 def _value(point: CurvePoint) -> float:
@@ -171,6 +169,6 @@ def _said(results: Sequence[FewShotResult]) -> list[str]:
         said.append(f"undefined, in no point: {', '.join(sorted(never))}")
     if some and len(first.classes) > 1:
         said.append(
-            f"hollow: without a class that a draw leaves undefined ({', '.join(sorted(some))}), so not comparable"
+            f"cross: without a class that a draw leaves undefined ({', '.join(sorted(some))}), so not comparable"
         )
     return said

@@ -25,6 +25,15 @@ MOST_BANDS = 3
 """Bands of more classes hide each other."""
 INK = "#222222"
 PALE = "#9a9a9a"
+# One meaning each in all pictures; a hollow dot is one of a grid's that was shown to be worse.
+FEW_MARK = "s"
+"""Of too few patients for what its interval claims."""
+LACKING_MARK = "X"
+"""A macro average over fewer classes than others beside it."""
+BEYOND_MARK = "<"
+"""At an axis's end: what it stands for lies, or goes on, where the axis does not reach."""
+THIN, EDGE, MOST_EDGES = 1.4, 2.2, 3
+"""Points that a line of a choice is wide, and that it is wider for each later one that lies on it, so that its edges show."""
 POSITIVES_PER_BIN = 10
 FEWEST_BINS = 3
 Styles = Mapping[str, str]
@@ -39,15 +48,13 @@ def intervals(axes: "Axes", shown: Sequence[Metric], style: Styles) -> None:
         assert m.value is not None  # undefined ones are not shown
         if m.low is not None and m.high is not None:
             axes.plot([m.low, m.high], [y, y], color=colour, linewidth=2.2)
-        hollow = "few patients" in m.note and not macro
+        few = "few patients" in m.note
         axes.plot(
             m.value,
             y,
-            marker="D" if macro else "o",
+            marker="D" if macro else FEW_MARK if few else "o",
             markersize=8,
             color=colour,
-            markerfacecolor="white" if hollow else colour,
-            markeredgewidth=1.8,
             clip_on=False,  # at 1 half of it lies beyond the axis
             zorder=3,
         )
@@ -141,15 +148,16 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
     """What validation scored at each value of the hyper-parameter, for each choice of features; the chosen one is marked."""
     by = ""
     paths = {name: path for name, path in selection.items() if "scores" in path}
+    lines = [_line(path) for path in paths.values()]
+    edges = _edges(lines)
     for i, (name, path) in enumerate(paths.items()):
         by = path["by"]
-        scores = np.array([np.nan if s is None else s for s in path["scores"]], dtype=np.float64)
-        values = np.array(path["values"], dtype=np.float64)
-        order = np.argsort(values)
+        values, scores = lines[i]
         colour, line = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
-        plain: dict[str, Any] = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.4}
-        plain["markerfacecolor"] = colour if line == STYLES[0] else "white"  # dots of a long grid hide the dashes
-        axes.plot(values[order], scores[order], label=name, **plain)
+        width = THIN + EDGE * edges[i]
+        plain: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": width, "markersize": 1.6 + width}
+        plain["marker"] = "o" if line == STYLES[0] else "+"  # dots of a long grid hide the dashes
+        axes.plot(values, scores, label=name, **plain)
         if name == features:
             at = int(np.argmin(np.abs(values - value)))
             ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8}
@@ -165,6 +173,28 @@ def choice_path(axes: "Axes", selection: Mapping[str, Any], parameter: str, feat
     if len(paths) > 1:
         axes.legend(loc="best", fontsize=8, frameon=False)
     _titled(axes, f"Choice of {parameter}: {value:.3g} (circled)")
+
+
+def _line(path: Mapping[str, Any]) -> tuple[Matrix, Matrix]:
+    """The values of a path in ascending order, and the score at each, NaN where there is none."""
+    scores = np.array([np.nan if s is None else s for s in path["scores"]], dtype=np.float64)
+    values = np.array(path["values"], dtype=np.float64)
+    order = np.argsort(values)
+    return values[order], scores[order]
+
+
+def _edges(lines: Sequence[tuple[Matrix, Matrix]]) -> list[int]:
+    """How many later lines each one must be seen under: those that come to 1% of the axis at two of its values."""
+    known = np.concatenate([scores[~np.isnan(scores)] for _, scores in lines]) if lines else np.zeros(0)
+    near = 0.01 * float(np.ptp(known)) if len(known) else 0.0
+    edges = [0] * len(lines)
+    for i in reversed(range(len(lines))):
+        values, scores = lines[i]
+        for later in range(i + 1, len(lines)):
+            others, others_scores = lines[later]
+            if np.array_equal(values, others) and (np.abs(scores - others_scores) <= near).sum() >= min(2, len(values)):
+                edges[i] = min(MOST_EDGES, max(edges[i], edges[later] + 1))
+    return edges
 
 
 def predicted_against_measured(axes: "Axes", test: Predictions) -> None:

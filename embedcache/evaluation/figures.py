@@ -30,7 +30,7 @@ def draw_result(result: Result, path: str | Path) -> Path:
 def probe_figure(result: Result, predictions: Predictions, path: Path) -> Path:
     """Draw `result` into `path` (the suffix names the format: `.png`, `.svg`, `.pdf`) and return it.
 
-    AUROC on the test part with 95% intervals, hollow where patients are few; ROC curves of up to five classes, those with most
+    AUROC on the test part with 95% intervals, a square where patients are few; ROC curves of up to five classes, those with most
     positives, three of them with bands; how reliable probabilities are; what validation scored along the hyper-parameter. A
     numeric task has its predictions against what was measured. Raises MissingPackageError without matplotlib, InputError for a
     format that it does not know.
@@ -95,7 +95,7 @@ def _notes(result: Result, classes: list[Metric], intervals: int, curves: int, p
     """What the pictures' marks mean, of those that are there, and what they leave out."""
     few = any("few patients" in m.note for m in classes)
     meaning = f"fewer than {FEW_PATIENTS} patients with or without the class, so its interval's coverage is not claimed"
-    notes = [f"{'hollow dot' if intervals else 'few patients'}: {meaning}"] if few else []
+    notes = [f"{'square' if intervals else 'few patients'}: {meaning}"] if few else []
     if intervals and curves < len(classes):
         notes.append(f"in grey: classes that have no curve; the {curves} with most positives have one")
     if curves:

@@ -1,14 +1,13 @@
 """A grid's table as a picture: a panel per column, a dot with its interval per row."""
 
-from math import inf
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import InputError
 from embedcache.evaluation.figure_files import new_figure, save_figure
-from embedcache.evaluation.figure_panels import COLOURS, INK, PALE
-from embedcache.evaluation.grid_table import MARK, GridColumn, GridRow, GridTable
+from embedcache.evaluation.figure_panels import BEYOND_MARK, COLOURS, INK, PALE
+from embedcache.evaluation.grid_table import MARK, GridColumn, GridFigure, GridRow, GridTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +21,9 @@ _LETTERS = 14
 _LINE = 0.14
 """Inches that a line of a note takes."""
 FILLED, HOLLOW, UNTESTED_MARK = "filled", "hollow", "dash"
+_ARROW = "arrow: goes on beyond the axis; with a number, that is the value, filled or hollow as dots are"
+_MARGIN = 0.08
+"""Of a range, left and right of it."""
 _LEAST = {"r2": -1.0}
 """Where an axis ends at the latest: R2 has no least value, and an interval of a few patients would hide all others."""
 
@@ -31,7 +33,8 @@ def draw_grid(table: GridTable, path: str | Path) -> Path:
 
     A panel per column, those of one metric over one range. Rows have one colour per backbone; filled dots are the best of a
     column, as a set, hollow ones the others; what was not tested (a group, a column that none is marked in) has a dash across its
-    interval. The picture says so. An axis of R2 ends at -1. Raises MissingPackageError without matplotlib, InputError for an
+    interval. The picture says so. An axis of R2 ends at -1, with an arrow where a value (written beside it) or an interval lies
+    beyond. Raises MissingPackageError without matplotlib, InputError for an
     unknown format or a table without rows.
     """
     if not table.rows:
@@ -72,7 +75,20 @@ def _legend(table: GridTable) -> list[str]:
         (HOLLOW, "hollow dot: shown to be worse, by the same tests"),
         (UNTESTED_MARK, "upright dash: not tested against others"),
     )
-    return [text for mark, text in told if mark in marks]
+    said = [text for mark, text in told if mark in marks]
+    beyond = [
+        _reaches(figure) < least
+        for row in table.rows
+        for column, figure in zip(table.columns, row.figures, strict=True)
+        if figure is not None and figure.value is not None and (least := _LEAST.get(column.metric)) is not None
+    ]
+    return [*said, _ARROW] if any(beyond) else said
+
+
+def _reaches(figure: GridFigure) -> float:
+    """The lowest of what is drawn of a figure that has a value."""
+    assert figure.value is not None
+    return figure.value if figure.low is None or figure.high is None else min(figure.value, figure.low)
 
 
 def _mark(row: GridRow, column: GridColumn, best: bool) -> str:
@@ -103,20 +119,36 @@ def _panel(axes: "Axes", table: GridTable, j: int) -> None:
             "markerfacecolor": "white" if mark == HOLLOW else colour,
             "markeredgewidth": thin,
         }
-        beyond = figure.value < _LEAST.get(column.metric, -inf)  # where the axis does not reach there is no dot
-        axes.plot(figure.value, y, clip_on=beyond, zorder=3, **dot)
+        least = _LEAST.get(column.metric)
+        if least is None or figure.value >= least:
+            axes.plot(figure.value, y, clip_on=False, zorder=3, **dot)
+        if least is not None and _reaches(figure) < least:
+            _beyond(axes, figure.value, least, y, dot)
     axes.set_title(_title(column), fontsize=9, color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, length=3, labelsize=8)
-    axes.margins(x=0.08)
+    axes.margins(x=_MARGIN)
+
+
+def _beyond(axes: "Axes", value: float, least: float, y: int, dot: dict[str, Any]) -> None:
+    """An arrow at the axis's end, small for the interval; for a tested value that lies beyond it stands for the dot."""
+    small = {"markersize": 4, "color": dot["color"]}
+    arrow = small if value >= least or dot["marker"] == "|" else dot
+    axes.plot(least, y, clip_on=False, zorder=3, **{**arrow, "marker": BEYOND_MARK})
+    if value < least:
+        above: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "color": INK}
+        axes.annotate(f"{value:.3g}", (least, y), (5, 1), **above)
 
 
 def _share_range(panels: "list[Axes]", least: float | None) -> None:
     """One range for all panels of a metric, so that they can be held beside each other; from `least` on at the lowest."""
     ranges = [axes.get_xlim() for axes in panels]
     left, right = min(left for left, _ in ranges), max(right for _, right in ranges)
+    if least is not None and left < least:  # what lies far beyond gives the right no wider margin
+        most = max(float(axes.dataLim.x1) for axes in panels)
+        left, right = least, most + _MARGIN * (most - least)
     for axes in panels:
-        axes.set_xlim(left if least is None else max(left, least), right)
+        axes.set_xlim(left, right)
 
 
 def _title(column: GridColumn) -> str:

@@ -81,7 +81,15 @@ def test_headers_that_all_name_one_patient_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("path\n" + "".join(f"{i}.dcm\n" for i in range(4)))
     dataset = open_dataset("table", str(tmp_path / "cases.csv"))
     assert len(set(dataset.samples().patient_id.tolist())) == 4
-    assert "so every sample counts as a patient of its own" in dataset.notices[0]
+    one = "the DICOM headers of 4 name one and the same patient, as those of anonymised files do"
+    assert f"no column of patients and {one}, so every sample counts as a patient of its own" in dataset.notices[0]
+    (tmp_path / "ill").mkdir()
+    for path in tmp_path.glob("*.dcm"):
+        path.rename(tmp_path / "ill" / path.name)
+    folder = open_dataset("folder", str(tmp_path))
+    assert len(set(folder.samples().patient_id.tolist())) == 4
+    assert folder.notices[0].startswith(f"{one}, so every image counts as a patient of its own; if that is wrong")
+    assert "ANON" not in " ".join((*dataset.notices, *folder.notices))
 
 
 def test_a_folder_takes_them_too_and_a_series_has_one(tmp_path: Path) -> None:
@@ -116,5 +124,8 @@ def test_a_folder_whose_parts_share_a_patient_is_told(tmp_path: Path) -> None:
     dataset = open_dataset("folder", str(tmp_path / "root"))
     assert (
         "the DICOM headers name 1 patients who are in several parts: test samples leak into training" in dataset.notices
+    )
+    assert dataset.notices[0].startswith(
+        "the parts of the folder stand, whatever the DICOM headers say of patients, so"
     )
     assert len(set(dataset.samples().patient_id.tolist())) == 4

@@ -10,7 +10,7 @@ from embedcache.datasets import DatasetOptions
 from embedcache.datasets.columns import Table
 from embedcache.datasets.describe import describe_labels
 from embedcache.datasets.identifying import identifying
-from embedcache.datasets.infer import answers, find_tasks
+from embedcache.datasets.infer import answers, find_tasks, said_of_columns
 from embedcache.errors import InputError
 
 
@@ -257,3 +257,56 @@ def test_an_uncertain_that_nothing_asks_for_is_refused():
 def test_sex_and_age_of_a_patient_name_nobody(name):
     assert not identifying(name)
     assert identifying("Patient Name at Age")
+
+
+def told(columns, **options):
+    table = Table("t.csv", pa.table(columns))
+    return said_of_columns(find_tasks(table, [], DatasetOptions(**options)), table, DatasetOptions(**options))
+
+
+def test_columns_of_one_value_are_named_in_one_line():
+    columns = {"effusion": ["0"] * 4, "view": ["AP", "AP", "", "AP"], "ill": ["0", "1"] * 2, "empty": [""] * 4}
+    assert told(columns) == (
+        "of t.csv columns 'effusion', 'view' hold one value only, so there is no task of them; list rows with other values too, "
+        "or declare it (--task effusion=KIND), with every other task beside it",
+    )
+    (one,) = told({"effusion": ["0"] * 4})
+    assert one.startswith("of t.csv column 'effusion' holds one value only, so there is no task of it;")
+    assert told(columns, tasks=("ill=binary",)) == (), "whoever declares tasks has seen the columns"
+    assert one_finding(columns, tasks=("effusion=binary", "ill=binary")) == ["effusion", "ill"], "as the line says"
+
+
+def one_finding(columns, **options):
+    table = Table("t.csv", pa.table(columns))
+    return [f.task.name for f in find_tasks(table, [], DatasetOptions(**options)) if f.task]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "kind"),
+    [
+        ("Finding Labels", ["Mass", "Edema", "Hernia"], "multiclass"), ("findings", ["Mass", "Edema"], "binary"),
+        ("dx", ["Mass", "Edema", "No Finding"], "multiclass"),
+    ],
+)  # fmt: skip
+def test_a_column_that_may_hold_lists_in_its_full_table_is_told(name, words, kind):
+    (line,) = told({name: words * 4})
+    assert line.startswith(
+        f"of t.csv column {name!r} is taken as {kind}, one label per row, since no cell holds '|' or ';';"
+    )
+    task = f"'{name}=multilabel'" if " " in name else f"{name}=multilabel"
+    assert f"(--task {task}), with every other task beside it" in line
+    again, _ = one(words * 4, name, tasks=(f"{name}=multilabel",))
+    assert again.task.classes == tuple(sorted(set(words) - {"No Finding"}))
+    assert "since no cell holds ', '" in told({name: words * 4}, sep=", ")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("label", ["a", "b", "c"]), ("labels", ["0", "1", "2"]), ("findings", ["yes", "no"]), ("findings", ["a|b", "b"])],
+)
+def test_other_columns_are_not_told(name, words):
+    assert told({name: words * 4}) == ()
+
+
+def test_who_named_the_positive_is_told_nothing():
+    assert told({"findings": ["Mass", "Edema", "Hernia"] * 4}, positive=("findings=Mass",)) == ()

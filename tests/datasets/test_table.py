@@ -265,6 +265,15 @@ def test_labels_in_a_second_table_join_on_ids(table, tmp_path):
     assert dataset.notices == ("1 of the 3 rows of l.csv match no sample",)
 
 
+def test_what_is_made_of_odd_columns_is_told_of_either_table(table, tmp_path):
+    own = [{**row, "findings": "Mass"} for row in CASES]
+    (notice,) = opened(table(own)).notices
+    assert notice.startswith("of cases.csv column 'findings' holds one value only")
+    (tmp_path / "l.csv").write_text("image,view\nb/4.png,AP\na/1.png,AP\n")
+    (notice,) = opened(table(own), label_table=str(tmp_path / "l.csv"), join_on="image").notices
+    assert notice.startswith("of l.csv column 'view' holds one value only")
+
+
 def test_labels_joined_on_patients_are_at_their_level(table, tmp_path):
     (tmp_path / "l.csv").write_text("subject,died\nP9,yes\nP4,no\n")
     labels = opened(table(CASES), label_table=str(tmp_path / "l.csv"), join_on="subject").labels()

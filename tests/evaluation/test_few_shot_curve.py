@@ -43,7 +43,9 @@ def test_one_that_is_not_few_shot_says_so_in_the_picture(result: FewShotResult, 
         assert "(not few-shot)" in draw_few_shot(curves, tmp_path / "not.svg").read_text()
 
 
-def test_a_point_over_fewer_classes_is_hollow_and_names_them(result: FewShotResult, tmp_path: Path) -> None:
+def test_a_point_over_fewer_classes_is_a_cross_and_names_them(
+    result: FewShotResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Macros over other classes looked alike: a curve could rise because a hard class was left out."""
 
     def lacking(*names: str, points: slice) -> FewShotResult:
@@ -58,15 +60,23 @@ def test_a_point_over_fewer_classes_is_hollow_and_names_them(result: FewShotResu
 
     first, second = result.classes[:2]
     whole, some = drawn(result), drawn(lacking(first, points=slice(0, 1)))
-    white = "fill: #ffffff; stroke: "
-    assert some.count(white) == whole.count(white) + 1
-    assert f"<!-- hollow: without a class that a draw leaves undefined ({first}), so not comparable -->" in some
-    assert "hollow" not in whole
+    assert "fill: #ffffff; stroke: " not in some + whole, "a hollow dot has another meaning, in the picture of a grid"
+    assert f"<!-- cross: without a class that a draw leaves undefined ({first}), so not comparable -->" in some
+    assert "<!-- cross" not in whole
+    from matplotlib.axes import Axes
+
+    drawn_marks: list[str] = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *a, **k: (drawn_marks.append(k.get("marker", "")), plot(self, *a, **k))[1]
+    )
+    drawn(lacking(first, points=slice(0, 1)))
+    assert drawn_marks.count("X") == 1
     everywhere = lacking(second, points=slice(0, len(result.points)))
     same = draw_few_shot([everywhere], tmp_path / "same.svg").read_text()
     assert f"<!-- undefined, in no point: {second} -->" in same
     assert f"<!-- Macro AUROC over {len(result.classes) - 1} classes -->" in same
-    assert "hollow" not in same
+    assert "<!-- cross" not in same
 
 
 def test_a_single_draw_and_undefined_points_are_drawn(made: Any, tmp_path: Path) -> None:

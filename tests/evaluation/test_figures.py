@@ -47,12 +47,21 @@ def test_paths_of_a_choice_are_told_apart_and_no_dot_is_cut() -> None:
     choice_path(axes, dict.fromkeys(names, path), "C", names[8], 1.0)
     shown = {str(line.get_label()): (line.get_color(), line.get_linestyle()) for line in axes.lines}
     assert len({shown[name] for name in names}) == 9
-    faces = {str(line.get_label()): line.get_markerfacecolor() for line in axes.lines}
-    assert [faces[name] == "white" for name in names] == [False] * 6 + [True] * 3, (
-        "dashes do not show between many dots"
-    )
+    marks = {str(line.get_label()): line.get_marker() for line in axes.lines}
+    assert [marks[name] for name in names] == ["o"] * 6 + ["+"] * 3, "dashes do not show between many dots"
     (ring,) = [line for line in axes.lines if line.get_markersize() == 10]
     assert not ring.get_clip_on()
+
+
+def test_a_line_under_others_shows_at_their_sides() -> None:
+    axes = new_figure(4, 4).subplots()
+    tied = {"values": [10.0, 0.1, 1.0], "scores": [0.7, 0.5, 0.9], "by": "macro auroc"}
+    half = {"values": [0.1, 1.0, 10.0], "scores": [0.5, 0.9, None], "by": "macro auroc"}
+    apart = {**half, "scores": [0.8, 0.9, 0.6]}  # it crosses at one value
+    choice_path(axes, {"cls": tied, "mean": half, "cls+mean": tied, "apart": apart}, "C", "cls", 1.0)
+    wide = {str(line.get_label()): line.get_linewidth() for line in axes.lines}
+    assert wide["cls"] > wide["mean"] + 2 > wide["cls+mean"] + 4
+    assert wide["cls+mean"] == wide["apart"]
 
 
 def labelled(text: str, axes: Any) -> bool:
@@ -102,7 +111,10 @@ def test_many_classes_leave_the_curves_readable(made: Any, tmp_path: Path, drawn
         assert len(curve.get_xdata()) <= max(3, result.metrics[0].positives // 10)
     assert "dotted line: chance" in figure.get_supxlabel()
     assert "in grey: classes that have no curve" in figure.get_supxlabel()
-    assert "hollow dot: fewer than 30 patients" in figure.get_supxlabel()
+    assert "square: fewer than 30 patients" in figure.get_supxlabel()
+    marks = [line.get_marker() for line in by_class.lines if line.get_marker() != "None"]
+    assert marks == ["s"] * 9 + ["D"], "a hollow dot has another meaning, in the picture of a grid"
+    assert not any(line.get_markerfacecolor() == "white" for axes in figure.axes for line in axes.lines)
 
 
 def test_one_class_has_no_empty_panel(made: Any, tmp_path: Path, drawn: list[Any]) -> None:

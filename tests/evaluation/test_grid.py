@@ -506,3 +506,39 @@ def test_a_picture_has_a_panel_per_column_and_fills_the_best(
         draw_grid(table, tmp_path / "grid.xyz")
     with pytest.raises(InputError, match="no rows"):
         draw_grid(replace(table, rows=()), tmp_path / "grid.png")
+
+
+def test_what_lies_beyond_the_axis_of_r2_has_an_arrow(
+    table: GridTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: (drawn.append(self), save(self, path)))
+    seen = [(-12.25, -40.0, -2.0, False), (-0.5, -4.0, 0.1, True), (0.2, 0.1, 0.4, True), (-3.0, -9.0, 0.2, True)]
+    rows = [
+        replace(row, figures=(replace(figure, value=value, low=low, high=high, best=best),))
+        for row, (value, low, high, best) in zip(table.rows, seen, strict=True)
+        if (figure := row.figures[0])
+    ]
+    rows.append(replace(rows[0], group="M"))
+    of_r2 = replace(table, columns=(replace(table.columns[0], metric="r2"),), rows=tuple(rows))
+    draw_grid(of_r2, tmp_path / "r2.png")
+    draw_grid(replace(of_r2, rows=(rows[2],)), tmp_path / "whole.png")
+    some, whole = drawn
+    (axes,) = [axes for axes in some.axes if axes.get_visible()]
+    arrows = [line for line in axes.lines if line.get_marker() == "<"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in arrows] == [
+        (-1.0, 0),
+        (-1.0, 1),
+        (-1.0, 3),
+        (-1.0, 4),
+    ]
+    assert [line.get_markerfacecolor() == "white" for line in arrows] == [True, False, False, False]
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"] == [1, 2], "no dot that is not seen"
+    assert [(text.get_text(), text.xy[1]) for text in axes.texts] == [("-12.2", 0), ("-3", 3), ("-12.2", 4)]  # type: ignore
+    assert axes.get_xlim()[0] == -1
+    assert axes.get_xlim()[1] < 0.6, "nor does what lies far beyond make the right side wide"
+    assert "arrow: goes on beyond the axis" in some.get_supxlabel().replace("\n", " ")
+    assert "arrow" not in whole.get_supxlabel()
