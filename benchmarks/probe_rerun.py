@@ -1,8 +1,8 @@
 """A probe asked again of a finished store: how much of its time is neither reading features nor solving.
 
 A store at the size of NIH's ChestX-ray14 (112,120 CLS tokens of 1,024 float16 numbers, 30,805 patients, 14 findings, the official
-25,596 test images' share, names as theirs), made once, its vectors with a falling spectrum and some signal. `embedcache probe logistic
---features cls --force` runs on it in a process of its own, with results switched off by `--force`.
+25,596 test images' share, names as theirs), made once, its vectors with a falling spectrum and some signal. `embedcache probe
+logistic --features cls --force` runs on it in a process of its own, with results switched off by `--force`.
 
 ours: wall time of the job after the imports; baseline: a plain read of the same bytes, every bare solve (the path of 45 C on
 the training part, the refit), in the same process and threads. ratio = baseline / ours: at least .77. Start-up, from the

@@ -282,8 +282,7 @@ def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
             above, below = scores[positive], scores[negative]
             above.sort()
             below.sort()
-            # NaN is sorted to the end
-            above, below = (side[: len(side) - int(np.isnan(side).sum())] for side in (above, below))
+            above, below = _numbers(above), _numbers(below)
             if len(above) and len(below):
                 beaten = np.searchsorted(below, above)
                 tied = above[below[np.minimum(beaten, len(below) - 1)] == above]  # nearly never any
@@ -293,6 +292,12 @@ def _aurocs(truth: Matrix, path: Matrix) -> Matrix:
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="embedcache-rank") as pool:
         list(pool.map(of_label, range(path.shape[2])))
     return found
+
+
+def _numbers(ascending: Matrix) -> Matrix:
+    """Without NaN, which is sorted to the end."""
+    there_is = len(ascending) > 0 and bool(np.isnan(ascending[-1]))
+    return ascending[: len(ascending) - int(np.isnan(ascending).sum())] if there_is else ascending
 
 
 def _r2(truth: Matrix, predicted: Matrix) -> Matrix:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.errors import InputError
+from embedcache.evaluation.statistics import Patients
 from embedcache.probes.base import Groups, Matrix
 from embedcache.store.texts import factorise, locate
 from embedcache.types import PARTS, IntArray, Labels, StringArray, Task, strings
@@ -69,22 +70,30 @@ def lacking(
 
     truth (rows, classes) is 1, 0 or NaN; `parts` (rows,) holds "" for rows of none.
     """
-    words, patient = factorise(strings(groups))
+    patients = Patients.of(groups)
+    rows_of = {part: parts == part for part in PARTS}
+    rows_of = {part: rows for part, rows in rows_of.items() if rows.any()}
+    cell = patients.code.copy()  # of each patient and part one
+    for number, rows in enumerate(rows_of.values()):
+        cell[rows] += number * patients.count
     inside = parts != ""
-    names = sorted(set(parts[inside].tolist()))
-    at = {part: parts == part for part in PARTS if part in names and part in drawn}
 
-    def patients(rows: npt.NDArray[np.bool_]) -> int:
-        return int(np.count_nonzero(np.bincount(patient[rows], minlength=len(words))))
+    def who(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(parts, patients): who of each part has one of `rows`."""
+        shape = len(rows_of), patients.count
+        return np.bincount(cell[rows], minlength=shape[0] * shape[1]).reshape(shape) > 0
 
+    counted = {
+        (name, which): who(inside & (truth[:, j] == value))
+        for j, name in enumerate(classes)
+        for value, which in ((1, "with"), (0, "without"))
+    }
     said = []
-    for part, of_part in at.items():
-        for j, name in enumerate(classes):
-            for value, which in ((1, "with"), (0, "without")):
-                of = truth[:, j] == value
-                here, everywhere = patients(of & of_part), patients(of & inside)
-                if here < FEWEST and everywhere >= FEWEST * len(names):
-                    said.append(f"{part} has {'one patient' if here else 'no patient'} {which} {name}")
+    for number, part in enumerate(rows_of):
+        for (name, which), there in counted.items() if part in drawn else ():
+            here = int(there[number].sum())
+            if here < FEWEST and int(there.any(axis=0).sum()) >= FEWEST * len(rows_of):
+                said.append(f"{part} has {'one patient' if here else 'no patient'} {which} {name}")
     if not said:
         return ()
     more = f", and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
