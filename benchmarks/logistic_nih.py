@@ -83,7 +83,7 @@ def solve(X: np.ndarray, Y: np.ndarray, heads: Path) -> None:
         "peak_gib": round(peak / 2**30, 2),
         "features_gib": round(X.nbytes / 2**30, 2),
         "passes": round(solution.passes, 2),
-        "grams": solution.grams,
+        "grams": round(solution.grams, 2),
         "most_iterations": int(solution.iterations.max()),
         "not_converged": int((~solution.converged).sum()),
     }

@@ -146,7 +146,7 @@ def compare(
         **found,
         "gap": gap,
         "passes": round(solution.passes, 2),
-        "grams": solution.grams,
+        "grams": round(solution.grams, 2),
         "not_converged": int((~solution.converged).sum()),
         "screened": screened,
     }

@@ -12,7 +12,7 @@ import pytest
 import embedcache
 
 ROOMS = {
-    "coded", "errors", "fields", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction",
+    "coded", "errors", "fields", "half", "types", "registry", "images", "store", "datasets", "backbones", "probes", "extraction",
     "evaluation", "finetuning", "testing",
 }  # fmt: skip
 FUNCTIONS = [name for name in embedcache.__all__ if inspect.isfunction(getattr(embedcache, name))]

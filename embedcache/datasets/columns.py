@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from embedcache.errors import InputError, suggest
+from embedcache.store.parquet import read_parquet
 from embedcache.types import IntArray, StringArray, strings
 
 MISSING = ("", "NA", "N/A", "#N/A", "<NA>", "n.a.", "NaN", "NaT", "null", "unknown", "?", "-")
@@ -125,7 +125,7 @@ def read_table(path: Path) -> Table:
     if not path.is_file():
         raise InputError(f"there is no table {path.name}; give the path of a CSV or Parquet file.")
     try:
-        data = pq.ParquetFile(path).read() if _is_parquet(path) else _read_csv(path)
+        data = read_parquet(path) if _is_parquet(path) else _read_csv(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is not UTF-8 text; save it as CSV in UTF-8, or as Parquet.") from error
     except (pa.ArrowException, OSError) as error:
@@ -159,11 +159,11 @@ def _read_csv(path: Path) -> pa.Table:
         return "skip"
 
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse)
-    with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
+    in_order = pyarrow.csv.ReadOptions(use_threads=False)  # else Arrow does not know the number of a row
+    with pyarrow.csv.open_csv(path, in_order, parse) as reader:
         names = reader.schema.names
     uneven.clear()
     as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    in_order = pyarrow.csv.ReadOptions(use_threads=False)  # else Arrow does not know the number of a row
     table = pyarrow.csv.read_csv(path, in_order, parse, as_text)
     if uneven:
         row = uneven[0]

@@ -23,6 +23,7 @@ from embedcache.errors import ImageError, StoreError
 from embedcache.images import SourceState, stat_source
 from embedcache.store.files import locked, replace_file
 from embedcache.store.objects import sync_folder
+from embedcache.store.parquet import read_parquet
 from embedcache.store.texts import locate
 from embedcache.types import IntArray, Samples, StringArray, strings
 
@@ -260,9 +261,8 @@ def _read(path: Path) -> tuple[_Stored, dict[str, IndexRow]]:
 
 def _read_columns(path: Path) -> _Stored:
     try:
-        # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between; not by
-        # `pq.read_table`, which would import pandas where there is one
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read() if path.exists() else _SCHEMA.empty_table()
+        # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between
+        table = read_parquet(path.read_bytes()) if path.exists() else _SCHEMA.empty_table()
         columns = {
             name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
             for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from embedcache.errors import InputError
 from embedcache.probes.base import Matrix
-from embedcache.store.texts import from_nullable, to_arrow, to_numbers
+from embedcache.store.parquet import read_parquet
+from embedcache.store.texts import factorise, from_nullable, to_arrow, to_numbers
 from embedcache.types import IntArray, Result, StringArray, strings
 
 
@@ -59,7 +60,7 @@ def read_predictions(result: Result) -> Predictions:
         raise InputError(
             f"there are no predictions beside {Path(result.path).name or 'this result'}; run it with --force."
         )
-    table = pq.ParquetFile(path).read()
+    table = read_parquet(path)
     classes = tuple(dict.fromkeys(table["class"].to_pylist()))
     shape = (-1, len(classes))
     rows = table.take(np.arange(0, len(table), len(classes)))
@@ -88,9 +89,9 @@ def encode_predictions(predictions: Predictions) -> bytes:
     each, each_class = np.repeat(np.arange(n), wide), np.tile(np.arange(wide), n)
 
     def text(values: StringArray, rows: IntArray) -> pa.Array:
-        # a text once, with its row numbers, which is how Parquet has it too
-        words = to_arrow(strings(values)).cast(pa.string())
-        return pa.DictionaryArray.from_arrays(to_numbers(rows, pa.int32()), words)
+        # as Parquet has it too; each word once, for of one that comes twice Arrow writes memory that nothing was written to
+        words, codes = factorise(strings(values))
+        return pa.DictionaryArray.from_arrays(to_numbers(codes[rows], pa.int32()), to_arrow(words).cast(pa.string()))
 
     def numbers(values: Matrix) -> pa.Array:
         flat = values.ravel()

@@ -54,8 +54,9 @@ class LogisticSolution:
     converged: npt.NDArray[np.bool_]
     """(n_C, n_fits), booleans."""
     passes: float
-    """Over the rows, for all columns: a pass in which half of the columns took part counts one half, a Gram matrix one."""
-    grams: int
+    """Over the rows, for all columns: a pass in which half of the columns took part counts one half, and a Gram matrix, of one
+    label or class, as much of one as the rows that it reads are of all."""
+    grams: float
     """How many of the passes were Gram matrices."""
 
 
@@ -87,7 +88,7 @@ def solve_logistic(
     coef, intercept = np.full((n_C, Y.shape[1], X.shape[1]), np.nan), np.full((n_C, Y.shape[1]), np.nan)
     objective, norm = np.full((n_C, n_fits), np.nan), np.full((n_C, n_fits), np.nan)
     iterations, converged = np.zeros((n_C, n_fits), dtype=np.int64), np.ones((n_C, n_fits), dtype=np.bool_)
-    evaluations = grams = 0
+    evaluations, grams = 0, 0.0
     products = 2 * coordinates.rows.size * n_C * max(1, len(fits.possible)) * heads
     with threads_for(products if device == "cpu" else 0) as team:
         for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):

@@ -26,6 +26,8 @@ _FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
 _AHEAD, _LATER = 6, 14
 """Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
+_SLOW = 12.0
+"""Iterations that a column has on average of float32 that is left with noise."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _COUPLED, _COUPLED_OF_ALL = 2.0, 8.0
@@ -73,9 +75,9 @@ class PathProblem:
         loss = entropy.sum(keepdims=True) if targets.softmax else entropy - (1 - prior) * np.log1p(-prior)
         return cls(rows, prior, np.repeat(np.arange(len(total)), len(C)), 1 / (total[:, None] * C).ravel(), loss)
 
-    def solve(self, tol: float, max_iter: int) -> tuple[Solution, int]:
-        """The solution of every column, and how many Gram matrices it took."""
-        state, grams = self._start(), 1
+    def solve(self, tol: float, max_iter: int) -> tuple[Solution, float]:
+        """The solution of every column, and how many passes over the rows its Gram matrices took."""
+        state, grams = self._start(), 1.0
         metrics: list[Preconditioner] = self._first_metrics()
         for part in self._parts():
             for level in self._levels(part):
@@ -83,26 +85,45 @@ class PathProblem:
                 started = level if first else self._start_between(state, part, level)
                 still = _STILL_FIRST if first else _STILL_LATER
                 self._minimize(state, started, metrics, tol, min(_FIRST, max_iter), still)
-            path = self
-            while True:
-                left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
-                if not len(left):
-                    break
-                fits = np.unique(self.label[left])
-                batch = [left[self.label[left] == fit][:_AHEAD] for fit in fits]
-                columns = np.concatenate(batch)
-                path._set_out(state, batch, again=path is not self)
-                for fit, metric in zip(fits, path._renewed(state, batch), strict=True):
-                    metrics[fit] = metric
-                grams += len(batch)
-                before = state.value[columns].copy()
-                path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
-                gained = before - state.value[columns] > tol / 100 * np.abs(before)
-                if not (gained | state.converged[columns]).any():
-                    if path.rows.dtype == np.float64:
-                        break
-                    path = replace(self, rows=self.rows.in_float64())
+            grams += self._finish(state, part, metrics, tol, max_iter)
         return state, grams
+
+    def _finish(
+        self, state: Solution, part: Columns, metrics: list[Preconditioner], tol: float, max_iter: int
+    ) -> float:
+        """The second stage: along each fit's C, from where metrics are renewed. A fit that float32 does not bring on goes on in
+        float64 when the others are done: where features nearly depend on each other, it takes rounds by the dozen to see that.
+        """
+        grams = 0.0
+        double: PathProblem | None = None
+        behind: set[int] = set()  # fits that float32 does not bring on
+        ended: set[int] = set()  # nor float64
+        while True:
+            left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
+            fits = [fit for fit in np.unique(self.label[left]).tolist() if fit not in ended]
+            if not fits:
+                return grams
+            ahead = [fit for fit in fits if fit not in behind]
+            if not ahead and double is None:
+                double = replace(self, rows=self.rows.in_float64())
+            path, fits = (self, ahead) if ahead or double is None else (double, fits)
+            batch = [left[self.label[left] == fit][:_AHEAD] for fit in fits]
+            path._set_out(state, batch, again=path is not self)
+            for fit, (metric, read) in zip(fits, path._renewed(state, batch), strict=True):
+                metrics[fit] = metric
+                grams += read
+            columns = np.concatenate(batch)
+            before, taken = state.value.copy(), state.iterations.copy()
+            path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
+            for fit, todo in zip(fits, batch, strict=True):
+                if path is self and self.rows.dtype != np.float64:
+                    slow = (state.iterations - taken)[todo].mean() > _SLOW
+                    if slow or not state.converged[todo[0]]:
+                        behind.add(fit)
+                else:
+                    gained = before[todo] - state.value[todo] > tol / 100 * np.abs(before[todo])
+                    if not (gained | state.converged[todo]).any():
+                        ended.add(fit)
 
     def _parts(self) -> Iterator[Columns]:
         """Columns whose state fits in memory together; where not all do, the smaller C come first."""
@@ -279,12 +300,14 @@ class PathProblem:
             for nearer, column in pairwise(todo.tolist()):
                 self._start_from(state, nearer, column)
 
-    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[Preconditioner]:
-        """The metric of each fit at the point of the first of its columns; of several fits side by side."""
+    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[tuple[Preconditioner, float]]:
+        """The metric of each fit at the point of the first of its columns, and how many passes over the rows it took, those that
+        count in it being a part of one; of several fits side by side.
+        """
         team = self.rows.team if len(batch) == 1 else ALONE
         return self.rows.team.each(partial(self._renew, state, team), batch)
 
-    def _renew(self, state: Solution, team: Team, todo: Columns) -> Preconditioner:
+    def _renew(self, state: Solution, team: Team, todo: Columns) -> tuple[Preconditioner, float]:
         # scipy takes a while to import: only rows that separate pay for it
         from embedcache.probes.factored import Factored, FactoredHeads
 
@@ -298,13 +321,15 @@ class PathProblem:
             mean, gram = rows.gram(weight, team)
             return Factored.of(gram, mean + rows.shift, mean - rows.relative[fit], curvature, middle, rows.dtype)
 
+        read = float((weight > 0).sum()) / rows.n
         if rows.heads == 1:
-            return factored(weight[0], float(curvature[0]), team)
+            return factored(weight[0], float(curvature[0]), team), read
         if rows.heads * rows.d**2 * rows.dtype.itemsize <= CLASS_BYTES:
             heads = team.each(lambda k: factored(weight[k], float(curvature[k]), ALONE), range(rows.heads))
-            return FactoredHeads(tuple(heads), _COUPLED)
-        of_all = factored(weight.mean(0), float(curvature.mean()), team)  # too many classes
-        return FactoredHeads((of_all,) * rows.heads, _COUPLED_OF_ALL)
+            return FactoredHeads(tuple(heads), _COUPLED), read
+        together = weight.mean(0)
+        of_all = factored(together, float(curvature.mean()), team)  # too many classes
+        return FactoredHeads((of_all,) * rows.heads, _COUPLED_OF_ALL), float((together > 0).sum()) / rows.n
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""

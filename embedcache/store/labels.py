@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
+from embedcache.store.parquet import read_parquet
 from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow, to_numbers, whole_numbers
 from embedcache.types import Labels, StringArray, Task, Texts, strings
 
@@ -221,7 +222,7 @@ def encode_labels(labels: Labels) -> bytes:
 def decode_labels(data: bytes, name: str = LABELS) -> Labels:
     """The labels in the bytes of a label table. `name` is what messages call it. Raises StoreError if it is none."""
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()  # `pq.read_table` would import pandas, where there is one
+        table = read_parquet(data)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{name} is damaged: it can not be read as Parquet ({type(error).__name__}).") from error
     tasks = _tasks((table.schema.metadata or {}).get(METADATA_KEY), name)
