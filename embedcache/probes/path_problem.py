@@ -1,5 +1,6 @@
 """The columns of a logistic path, one per fit and C, and the two stages that solve them; see `logistic_path`."""
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from embedcache.probes.coarse_to_fine import levels, weights_between
 from embedcache.probes.coordinates import not_finite
 from embedcache.probes.eigenbasis import Eigenbasis, Metric
 from embedcache.probes.rows import Rows, Targets
-from embedcache.probes.side_by_side import ALONE, Team
+from embedcache.probes.side_by_side import ALONE, Team, one_blas_thread
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
@@ -26,6 +27,8 @@ _FIRST = 12
 """Iterations of the first stage; what needs more is cheaper along the path."""
 _AHEAD, _LATER = 6, 14
 """Values of C that start together from one point of the path, and the iterations they have before it is renewed."""
+_FINER = 10.0
+"""Times less that float64 leaves of what it takes over: steps are cheap there, and what is foreseen is least to be believed."""
 _SLOW = 12.0
 """Iterations that a column has on average of float32 that is left with noise."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
@@ -85,7 +88,11 @@ class PathProblem:
                 started = level if first else self._start_between(state, part, level)
                 still = _STILL_FIRST if first else _STILL_LATER
                 self._minimize(state, started, metrics, tol, min(_FIRST, max_iter), still)
-            grams += self._finish(state, part, metrics, tol, max_iter)
+            if state.converged[part].all():
+                continue
+            importlib.import_module("scipy.linalg")  # takes a while: only rows that separate pay for it
+            with one_blas_thread(self.rows.team):
+                grams += self._finish(state, part, metrics, tol, max_iter)
         return state, grams
 
     def _finish(
@@ -114,7 +121,7 @@ class PathProblem:
                 grams += read
             columns = np.concatenate(batch)
             before, taken = state.value.copy(), state.iterations.copy()
-            path._minimize(state, columns, metrics, tol, _LATER, _STILL_LATER)
+            path._minimize(state, columns, metrics, tol if path is self else tol / _FINER, _LATER, _STILL_LATER)
             for fit, todo in zip(fits, batch, strict=True):
                 if path is self and self.rows.dtype != np.float64:
                     slow = (state.iterations - taken)[todo].mean() > _SLOW
@@ -309,7 +316,7 @@ class PathProblem:
         return self.rows.team.each(partial(self._renew, state, team), batch)
 
     def _renew(self, state: Solution, team: Team, todo: Columns) -> tuple[Preconditioner, float]:
-        # scipy takes a while to import: only rows that separate pay for it
+        # brings scipy, see `solve`
         from embedcache.probes.factored import Factored, FactoredHeads
 
         rows, first = self.rows, int(todo[0])

@@ -5,6 +5,7 @@ spinning, on the cores that ours need.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from threadpoolctl import ThreadpoolController
 
 _SMALL = 50_000_000
 """Multiplications of a pass below which threads cost more than they save."""
+_BRINGS_BLAS = ("scipy.linalg", "torch", "faiss", "sklearn")
+"""Modules with a BLAS of their own beside numpy's, or that load one."""
 Sums = tuple[Any, ...]
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -64,13 +67,27 @@ def threads_for(products: int) -> Iterator[Team]:
         yield ALONE
         return
     with (
-        _libraries().limit(limits=1, user_api="blas"),
+        one_blas_thread(Team(size=cores())),
         ThreadPoolExecutor(cores(), thread_name_prefix="embedcache-sum") as pool,
     ):
         yield Team(pool, cores())
 
 
-@cache
+@contextmanager
+def one_blas_thread(team: Team) -> Iterator[None]:
+    """BLAS keeps to one thread, if the team has several: also one that was loaded since `threads_for` was entered."""
+    if team.size < 2:
+        yield
+        return
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
 def _libraries() -> ThreadpoolController:
-    """Looked for once: that takes as long as a small product."""
+    return _found(tuple(name in sys.modules for name in _BRINGS_BLAS))
+
+
+@cache
+def _found(loaded: tuple[bool, ...]) -> ThreadpoolController:
+    """Looked for once, and again when one more is `loaded`: that takes as long as a small product."""
     return ThreadpoolController()

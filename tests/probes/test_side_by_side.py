@@ -1,5 +1,7 @@
 """Sums on threads are the sums of one thread, and the same each time."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +45,29 @@ def test_blas_keeps_to_one_thread_inside_and_is_left_as_it_was(monkeypatch: pyte
     with side_by_side.threads_for(1000) as team:  # too few for threads
         assert team.size == 1
         assert of_blas() == before
+
+
+def test_a_blas_that_was_loaded_since_keeps_to_one_thread_too() -> None:
+    program = (
+        "import sys\n"
+        "from threadpoolctl import threadpool_info\n"
+        "from embedcache.probes import side_by_side\n"
+        "side_by_side.cores = lambda: 2\n"
+        "def of_blas():\n"
+        "    return [library['num_threads'] for library in threadpool_info() if library['user_api'] == 'blas']\n"
+        "with side_by_side.threads_for(10**9) as team:\n"
+        "    assert 'scipy.linalg' not in sys.modules\n"
+        "    one = len(of_blas())\n"
+        "    import scipy.linalg\n"
+        "    before = of_blas()\n"
+        "    with side_by_side.one_blas_thread(team):\n"
+        "        print(one, len(of_blas()), set(of_blas()))\n"
+        "    assert of_blas() == before\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    one, both, threads = ended.stdout.split(maxsplit=2)
+    assert int(both) >= int(one)
+    assert threads == "{1}\n"
 
 
 def test_a_team_works_on_several_items_at_once_and_answers_in_their_order() -> None:
