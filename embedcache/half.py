@@ -1,4 +1,4 @@
-"""float16 as float32, exactly, in a fifth of the time that numpy takes: it converts number by number, this works on whole blocks.
+"""float16 as float32, exactly, in a quarter of the time that numpy takes: numpy converts number by number, this whole blocks.
 
 A float16 moved into a float32's bits, sign to sign and exponent to exponent, is 2^112 times too small (the exponents' biases
 differ by 112), subnormals too. What is left is to multiply, and to see to infinities and NaN, which that makes large numbers of.
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BLOCK_VALUES = 1 << 17
-"""Converted at a time: 128 kB in, 256 kB out, which stay in a core's cache between the steps."""
+"""Converted at a time: 256 kB in, 512 kB out, which stay in a core's cache between the steps."""
 _SIGN_AND_REST = np.uint32(0x8FFFE000)
 """The bits of a sign-extended float16 that are left when it has been shifted to where a float32 has them."""
 _BIAS = np.float32(2.0**112)

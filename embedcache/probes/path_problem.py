@@ -127,7 +127,8 @@ class PathProblem:
                     slow = (state.iterations - taken)[todo].mean() > _SLOW
                     if slow or not state.converged[todo[0]]:
                         behind.add(fit)
-                        state.converged[todo] = False  # float64 is asked whether any of them is
+                        # float64 is asked whether any of them is
+                        state.converged[todo[state.iterations[todo] < max_iter]] = False
                 else:
                     gained = before[todo] - state.value[todo] > tol / 100 * np.abs(before[todo])
                     if not (gained | state.converged[todo]).any():
