@@ -17,7 +17,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.store.fingerprint import canonical, sha256
 from embedcache.store.labels import is_label_table
 from embedcache.store.reader import FeatureCache
-from embedcache.store.texts import factorise, locate
+from embedcache.store.texts import factorise, locate, rows_of
 from embedcache.types import IntArray, Labels, Samples, Task, strings
 
 
@@ -91,12 +91,12 @@ def table_rows(cache: FeatureCache, file: Path, join_on: str | None, column: str
 
 def labels_digest(labels: Labels, task: Task) -> str:
     """SHA-256 over the task and its labels, in whatever order; other tasks and the split column do not enter."""
-    of_task = labels.task == task.name
+    of_task = rows_of(labels.task == task.name)
     columns = [factorise(column[of_task]) for column in (labels.sample, labels.patient, labels.klass)]
     words = [names.tolist() for names, _ in columns]
     sample, patient, klass = (codes for _, codes in columns)
     value = labels.value[of_task]
-    keys = [sample, patient, labels.slice[of_task], klass]
+    keys: list[npt.NDArray[Any]] = [sample, patient, labels.slice[of_task], klass]
     # whatever a NaN holds besides, it says: not known
     values = np.where(np.isnan(value), np.nan, value)
     if not _in_order(keys):  # as a table of ours has them

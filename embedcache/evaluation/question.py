@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -170,9 +171,13 @@ def ask(config: ProbeConfig, ahead: Ahead | None = None) -> Question:
     planes = open_planes(cache, config.planes, pool)
     if planes and (config.views or config.test_store is not None):
         raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
-    split = choose_split(cache, labels, config, needs_test=config.test_store is None)
-    if ahead is not None:
-        ahead.make_room(split, choices)
+    # numbers are hashed by a thread that needs the interpreter for little of it
+    with ThreadPoolExecutor(1, thread_name_prefix="embedcache-digest") as beside:
+        labelled = beside.submit(_labelled_inputs, cache, choices, labels, task)
+        split = choose_split(cache, labels, config, needs_test=config.test_store is None)
+        if ahead is not None:
+            ahead.make_room(split, choices)
+        split_digest = splits.split_digest(split)
     views = find_views(cache, config.views)
     if views and config.select != "validation":
         raise InputError(f"a row has views that stay when it is left out, so no {config.select}; leave --views out.")
@@ -182,8 +187,8 @@ def ask(config: ProbeConfig, ahead: Ahead | None = None) -> Question:
         columns = elsewhere.asked
     classes = (task.name,) if kind == "numeric" else tuple(task.classes[j] for j in columns.tolist())
     inputs = {
-        **_labelled_inputs(cache, choices, labels, task),
-        "split": splits.split_digest(split),
+        **labelled.result(),
+        "split": split_digest,
         "config": {
             "probe": config.probe,
             "options": asdict(probe),

@@ -15,7 +15,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.evaluation.exchanges import evened
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
-from embedcache.store.texts import factorise, locate
+from embedcache.store.texts import factorise, locate, rows_of
 from embedcache.types import PARTS, IntArray, Labels, Split, StringArray, Texts, strings
 
 COLUMNS = ("sample", "patient", "split", "draw", "seed")
@@ -122,7 +122,8 @@ def given_parts(samples: StringArray, patients: StringArray, labels: Labels) -> 
     parts = strings([""] * len(samples))
     named = labels.split != ""
     of_patient = named & (labels.sample == "")  # the rows of a patient-level task name no sample
-    for asked, whose, rows in ((patients, labels.patient, of_patient), (samples, labels.sample, named & ~of_patient)):
+    for asked, whose, those in ((patients, labels.patient, of_patient), (samples, labels.sample, named & ~of_patient)):
+        rows = rows_of(those)
         of_rows = whose[rows]
         place = locate(strings(asked), of_rows)
         found = place >= 0

@@ -15,7 +15,7 @@ from embedcache.errors import InputError, suggest
 from embedcache.half import widen, widened
 from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.pooling import Pooling, pool_slices
-from embedcache.store.texts import factorise, locate
+from embedcache.store.texts import factorise, locate, rows_of
 from embedcache.store.units import PoolBy, Units, agreed, pooling_task, units_by
 from embedcache.types import PARTS, IntArray, Labels, Plan, StringArray, Task, Texts, strings
 
@@ -309,11 +309,6 @@ def gather(
     return X
 
 
-def _rows_of(mask: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
-    """The mask, or all rows where it has all: a column of a million is not copied then."""
-    return slice(None) if mask.all() else mask
-
-
 def _as_they_lie(rows: npt.NDArray[np.int64]) -> bool:
     """Whether these are the first rows of a store, in its order."""
     return bool((rows == np.arange(len(rows))).all())
@@ -329,7 +324,7 @@ def join(
     labels: Labels, task: Task, ids: StringArray, patients: StringArray, slice_index: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float64]:
     """The task's y for rows that are named by sample id, patient and slice, at the task's own level."""
-    of_task = _rows_of(labels.task == task.name)
+    of_task = rows_of(labels.task == task.name)
     value, klass = labels.value[of_task], labels.klass[of_task]
     by_patient = task.level == "patient"
     words, asked = factorise(strings(patients if by_patient else ids))
@@ -349,7 +344,7 @@ def join(
         true = hit & (value == 1)
         table[unit[true], 0] = column[true]
     else:
-        known = _rows_of(hit)
+        known = rows_of(hit)
         table.ravel()[unit[known] * width + (column[known] if width > 1 else 0)] = value[known]
     y = table[asked]
     return y if task.kind == "multilabel" else y[:, 0]

@@ -337,7 +337,8 @@ def _from_arrow(column: pa.ChunkedArray) -> CodedTexts:
     whole = column.unify_dictionaries().combine_chunks()
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
     words = strings(chunks[0].dictionary.to_pylist() if chunks else [])
-    return CodedTexts(words, np.concatenate([np.zeros(0, dtype=np.int64), *(whole_numbers(c.indices) for c in chunks)]))
+    codes = [whole_numbers(chunk.indices) for chunk in chunks]
+    return CodedTexts(words, codes[0] if len(codes) == 1 else np.concatenate([np.zeros(0, dtype=np.int64), *codes]))
 
 
 def _digest(data: bytes) -> str:

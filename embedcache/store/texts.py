@@ -85,6 +85,11 @@ def joint_codes(a: Texts, b: Texts) -> tuple[int, IntArray, IntArray]:
     return len(words), codes[: len(a)], codes[len(a) :]
 
 
+def rows_of(mask: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
+    """The mask, or all rows where it has all: a column of a million is not copied then."""
+    return slice(None) if mask.all() else mask
+
+
 def locate(values: Texts, among: Texts) -> IntArray:
     """Shape (n,): the first position of each of `values` in `among`, -1 where it is not there.
 
@@ -122,7 +127,8 @@ def from_nullable(column: pa.Array | pa.ChunkedArray, missing: float) -> npt.NDA
     half a second.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return np.concatenate([np.zeros(0), *(_of_memory(chunk, missing) for chunk in chunks)])
+    found = [_of_memory(chunk, missing) for chunk in chunks]
+    return found[0] if len(found) == 1 else np.concatenate([np.zeros(0), *found])
 
 
 def _of_memory(chunk: pa.Array, missing: float) -> npt.NDArray[np.float64]:
