@@ -10,7 +10,7 @@ from embedcache.errors import InputError
 from embedcache_cli.output import Json, counted, print_json, print_table
 
 if TYPE_CHECKING:
-    from embedcache.evaluation.leaks import TwinPair
+    from embedcache.evaluation.leaks import LeakReport, TwinPair
     from embedcache.evaluation.shared import SharedReport
 
 NAME = "leaks"
@@ -53,12 +53,7 @@ def command(
         )
         for task in r.id_tasks:
             print(f"task {task.task}: {task.reason}, as an id has")
-        if r.blank:
-            print(f"{counted(r.blank, 'blank image')} not compared")
-        if r.left_out:
-            print(f"{counted(r.left_out, 'weaker candidate')} left out: too many to hold")
-        for note in r.notes:
-            print(f"note: {note}")
+        _print_end(r)
     return max(r.exit_code for r in reports)
 
 
@@ -105,10 +100,15 @@ def _compare(r: "SharedReport", json: bool) -> int:
     if r.pairs:
         first, second = (len({getattr(p, name) for p in r.pairs}) for name in ("first", "second"))
         print(f"{first:,} of {r.samples[0]:,} samples are in the other, {second:,} of its {r.samples[1]:,}")
+    _print_end(r)
+    return r.exit_code
+
+
+def _print_end(r: "LeakReport | SharedReport") -> None:
+    """What was compared with nothing, and what is to be said."""
     if r.blank:
         print(f"{counted(r.blank, 'blank image')} not compared")
     if r.left_out:
         print(f"{counted(r.left_out, 'weaker candidate')} left out: too many to hold")
     for note in r.notes:
         print(f"note: {note}")
-    return r.exit_code
