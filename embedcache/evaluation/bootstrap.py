@@ -21,7 +21,7 @@ BLOCK = 256
 """Resamples at a time: a row of draws is 512 bytes, the cumulated counts of a label some hundred kB of a core's cache."""
 
 _KEPT = 2**25
-"""Counts of draws that are kept for a second use, 64 MB: others are drawn again, the same."""
+"""Counts of draws that are kept for a second use, 64 MB (of over 65,535 patients 128): others are drawn again, the same."""
 
 
 @dataclass(frozen=True)
