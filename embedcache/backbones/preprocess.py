@@ -3,6 +3,8 @@
 A slice's result depends on that slice alone, never on the others of its volume; a whole volume is one input (volume_input.py).
 """
 
+from functools import lru_cache
+
 import torch
 
 from embedcache.backbones.paper import RESIZE as PAPER_RESIZE
@@ -86,9 +88,11 @@ def _placed(shown: torch.Tensor, placement: Placement, as_in_paper: bool) -> tor
         shown = shown if as_in_paper else shown.clamp_(0, 1)  # bicubic overshoots at edges
     (top, left), (resized_height, resized_width) = placement.crop, placement.resized
     below, right = placement.size[0] + top - resized_height, placement.size[1] + left - resized_width
-    cut = torch.nn.functional.pad(shown, (-left, right, -top, below))  # a negative border is a crop
+    border = (-left, right, -top, below)  # a negative one is a crop
+    cut = torch.nn.functional.pad(shown, border) if any(border) else shown
     return cut.flip(-1) if look is not None and look.flipped else cut
 
 
+@lru_cache(maxsize=64)  # a GPU is waited for wherever numbers are brought to it
 def _column(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

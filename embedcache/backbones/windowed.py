@@ -30,21 +30,24 @@ def windowed(volume: Volume, limits: FloatArray, rows: slice, device: torch.devi
     wide = stored.dtype.str[1:] not in EXACT_IN_FLOAT32
     dtype = torch.float64 if wide else torch.float32
 
-    def numbers(values: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.tensor(np.asarray(values, dtype=np.float64), dtype=dtype, device=device)
-
+    ends: FloatArray = limits[rows].astype(np.float64 if wide else np.float32)
+    # in the pixels' own precision: a window that is narrower than it is as good as constant
+    low, span = ends[..., 0], ends[..., 1] - ends[..., 0]
+    rescaled = bool(np.any(calibration.slope[rows] != 1) or np.any(calibration.intercept[rows] != 0))
+    linear = (calibration.slope[rows, None], calibration.intercept[rows, None]) if rescaled else ()
+    # all in one transfer: a GPU is waited for at each
+    numbers = torch.tensor(np.concatenate([low, span, *linear], axis=1, dtype=np.float64), dtype=dtype, device=device)
+    channels = low.shape[1]
+    each = torch.split(numbers[..., None, None], [channels, channels, 1, 1][: 4 if rescaled else 2], dim=1)
     # first to the device, then to floats: the transfer carries the stored bytes. The copy is ours to work in
     value = _tensor(stored).to(device).to(dtype, copy=True)
     value = value.unsqueeze(1) if value.ndim == 3 else value.movedim(3, 1).contiguous()
-    low, high = numbers(limits[rows]).unsqueeze(-1).unsqueeze(-1).unbind(dim=2)
-    span = high - low  # in the pixels' own precision: a window that is narrower than it is as good as constant
     black = _black(value, span, stored.dtype.kind == "f", calibration.padding)
-    if limits.shape[1] > value.shape[1]:
-        value = value.repeat(1, limits.shape[1], 1, 1)
-    if np.any(calibration.slope[rows] != 1) or np.any(calibration.intercept[rows] != 0):
-        slope, intercept = (numbers(v[rows]).view(-1, 1, 1, 1) for v in (calibration.slope, calibration.intercept))
-        value.mul_(slope).add_(intercept)
-    value.sub_(low).div_(span).clamp_(0, 1)
+    if channels > value.shape[1]:
+        value = value.repeat(1, channels, 1, 1)
+    if rescaled:
+        value.mul_(each[2]).add_(each[3])
+    value.sub_(each[0]).div_(each[1]).clamp_(0, 1)
     if calibration.invert:
         value.neg_().add_(1)
     for mask in black:
@@ -53,7 +56,7 @@ def windowed(volume: Volume, limits: FloatArray, rows: slice, device: torch.devi
 
 
 def _black(
-    stored: torch.Tensor, span: torch.Tensor, may_be_nan: bool, padding: tuple[float, float] | None
+    stored: torch.Tensor, span: FloatArray, may_be_nan: bool, padding: tuple[float, float] | None
 ) -> list[torch.Tensor]:
     """Masks, broadcastable to (n, channels, y, x), of what has no value to show; none in the common case."""
     masks = []
@@ -62,8 +65,8 @@ def _black(
     if padding is not None:
         masks.append((stored >= padding[0]) & (stored <= padding[1]))
     constant = ~(span > 0)
-    if bool(constant.any()):
-        masks.append(constant)
+    if constant.any():
+        masks.append(torch.from_numpy(constant).to(stored.device).unsqueeze(-1).unsqueeze(-1))
     return masks
 
 

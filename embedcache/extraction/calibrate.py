@@ -175,11 +175,11 @@ def forward_some(target: Target, device: torch.device, tell: Tell) -> float:
     """Seconds per batch of the pass's own size and arrays, until the tokens are in main memory in their stored dtype."""
     p, count = target.stored_pass, target.stored_pass.batch_size
     shape = (count, target.image.channels, *target.image.shape)
-    x, places = torch.rand(shape, device=device), torch.arange(count, device=device)
+    x = torch.rand(shape, device=device)
 
     def batch() -> None:
         tokens = tokens_of(target, x, tell)
-        for _ in stored_tokens(tokens, places, p.arrays, target.backbone.info.name):
+        for _ in stored_tokens(tokens, slice(count), p.arrays, target.backbone.info.name):
             pass
 
     batch()

@@ -179,12 +179,13 @@ def read(cache: FeatureCache, spec: ArraySpec) -> np.ndarray[Any, np.dtype[Any]]
 
 
 def stage_rates(config: ExtractConfig) -> dict[str, float]:
-    """Images a second of decode, forward (with preprocessing) and write, each alone; see `calibrate`."""
+    """Images a second of decode, forward (and preprocessing, as `rates.run_time` takes them) and write, each alone."""
     report = plan(config, calibrate=True)
     rates, (p,) = report.rates, report.passes
     assert rates is not None
     decode = rates.decode / min(rates.workers or default_workers(rates.device), rates.cores)
-    forward = next(iter(rates.batch.values())) / (config.batch_size or 1) + next(iter(rates.preprocess.values()))
+    both = (next(iter(rates.batch.values())) / (config.batch_size or 1), next(iter(rates.preprocess.values())))
+    forward = sum(both) if rates.device == "cpu" else max(both)
     write = sum(p.arrays.values()) / max(1, p.pending_slices) * rates.byte
     seconds = {"decode": decode, "forward": forward, "write": write}
     return {stage: 1 / s if s > 0 else math.inf for stage, s in seconds.items() if s > 0}

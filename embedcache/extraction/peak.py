@@ -93,6 +93,7 @@ def peak_memory(
     slot = max(FIRST_SLOT_BYTES, row_bytes)
     shard = [p.stored_pass.rows_per_shard * sum(a.row_bytes for a in p.stored_pass.arrays) for p in pending]
     encoded = max(p.stored_pass.rows_per_shard * a.row_bytes for p in pending for a in p.stored_pass.arrays)
+    filled = 1 if prepared.device_kind == "cpu" else 2  # a GPU's last batch is on its way when the next shard is begun
     sizes = {p.name: int(np.prod(p.store.recipe.image.shape)) for p in pending}
     return Memory(
         libraries=LIBRARIES_BYTES + workers * DECODER_BYTES,
@@ -102,7 +103,7 @@ def peak_memory(
         weights=WEIGHT_COPIES
         * sum(weights_bytes(info) for info in {p.store.name: p.store.info for p in pending}.values()),
         inputs=sum(2 * p.stored_pass.batch_size * 3 * 4 * sizes[p.name] for p in pending) + PREPROCESSED * slot,
-        shards=sum(shard) + QUEUED_SHARDS * max(shard) + encoded,
+        shards=filled * sum(shard) + QUEUED_SHARDS * max(shard) + encoded,
         slots=min(workers * pool_slots(workers, 2 * batch) * slot, max(BUFFER_BYTES, workers * slot)),
         images=workers * held,
         processes=processes,

@@ -51,7 +51,7 @@ class RunTime:
     decode: float
     """If nothing else had to be done, with all decode processes; so are the next two."""
     forward: float
-    """Preprocessing, and every backbone after another, on all devices."""
+    """Preprocessing, and every backbone after another, on all devices; a GPU does both at once, so the longer of them."""
     write: float
     binds: str
     """The stage that the others wait for: `decode`, `forward` or `write`."""
@@ -64,15 +64,16 @@ def run_time(passes: Sequence[PendingPass], rates: Rates) -> RunTime:
     decoding and computing share the cores as well: with a forward pass on all of them, 1/(1/F + 1/D) is the limit, where
     D is the rate of all cores. All backbones share one decoding, and their seconds add.
     """
-    decode_once = forward = 0.0
+    decode_once = prepared = forward = 0.0
     for group in _same_plan(passes):
         decode_once += _slices(group) * (rates.decode if group[0].unit == "slice" else rates.decode_volume)
         by_input: dict[str, list[PendingPass]] = {}
         for p in group:
             by_input.setdefault(p.input_name, []).append(p)
             forward += p.batches() * rates.batch[p.name]
-        forward += sum(_slices(sharing) * rates.preprocess[name] for name, sharing in by_input.items())
+        prepared += sum(_slices(sharing) * rates.preprocess[name] for name, sharing in by_input.items())
     write = sum(p.files() * rates.put + sum(p.array_bytes().values()) * rates.byte for p in passes)
+    forward = prepared + forward if rates.device == "cpu" else max(prepared, forward)
     stages = {
         "decode": decode_once / min(rates.processes * rates.workers, rates.cores),
         "forward": forward / rates.processes,

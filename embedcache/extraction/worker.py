@@ -1,13 +1,15 @@
 """The running part of an extraction: rows of one plan through every backbone that still lacks them.
 
-Decode processes feed the main thread, which preprocesses and computes; a writer thread encodes, puts and commits.
+Decode processes feed the main thread, which preprocesses and computes; a writer thread encodes, puts and commits. A GPU
+computes one batch while the inputs of the next one are made and the tokens of the one before are taken from it.
 Imports torch: only a run that has work to do comes here.
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -21,13 +23,15 @@ from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.pieces import Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
-from embedcache.extraction.stored import stored_tokens
+from embedcache.extraction.stored import Sent, send_tokens
 from embedcache.extraction.writing import Finished, Writer, now
 from embedcache.store.quantise import float_arrays
 from embedcache.types import ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
 
 FIRST_SAMPLES = 200
 """Of so many samples most must be readable, or the run stops."""
+BESIDE = ("cuda",)
+"""Devices that compute while this process does something else."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,46 @@ class Filling:
     x: torch.Tensor | None = None
     filled: list[int] = field(default_factory=list)
     """Rows of the current batch that hold an image."""
+    later: deque[Callable[[], None]] = field(default_factory=deque)
+    """What awaits the batch that was launched last, in order: its rows are laid down, its shard is handed over."""
+
+    def then(self, work: Callable[[], None]) -> None:
+        """Do `work` once the batch that was launched last has arrived: at once where it has been computed already."""
+        self.later.append(work)
+        if self.device.type not in BESIDE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for what was launched, and do all that awaits it."""
+        while self.later:
+            self.later.popleft()()
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One whose small pieces of work come before those of a forward pass."""
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+
+
+class Inputs:
+    """Makes pieces into inputs: on a GPU in a stream of their own, beside the forward pass that is under way."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = _stream(device) if device.type == "cuda" else None
+
+    def of(self, piece: Piece, image: ImageRecipe, sample: str) -> torch.Tensor:
+        """The slices of a piece as a backbone sees them. The piece's memory is free when this returns."""
+        assert piece.volume is not None
+        assert piece.limits is not None
+        make = partial(preprocess, piece.volume, piece.limits, image, self.device, sample, piece.start)
+        if self.stream is None:
+            return make()
+        with torch.cuda.stream(self.stream):
+            made = make()
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.stream)
+        made.record_stream(computing)  # else its memory could go to the next input before it is read
+        return made
 
 
 @dataclass(frozen=True)
@@ -95,6 +139,7 @@ def run(
     Raises TooManyBadError when most of the first samples can not be read.
     """
     fillings = {target: Filling(target, device) for target in share.targets}
+    inputs = Inputs(device)
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     writer = Writer(versions, name, hooks.settle, share.committed)
     clock, tally = Clock(), Tally()
@@ -108,14 +153,16 @@ def run(
             if piece.volume is not None:
                 hooks.remark(str(plan.sample_id[piece.sample]), piece.volume.warnings)
             first = int(plan.slice_start[piece.sample])
-            inputs: dict[str, torch.Tensor] = {}
+            seen = OnePiece(piece, first + piece.start, str(plan.sample_id[piece.sample]), inputs)
             for filling in fillings.values():
-                take(filling, first + piece.start, piece, str(plan.sample_id[piece.sample]), inputs, writer, hooks.tell)
+                take(filling, seen, writer, hooks.tell)
             clock.done += piece.stop - piece.start
             clock.computed += time.monotonic() - started
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
             if hooks.stopping():
                 break
+        for filling in fillings.values():
+            filling.settle()
     finally:
         writer.close()
     return clock.done
@@ -208,19 +255,30 @@ def accept(filling: Filling, work: int, shard: Shard, wanted: npt.NDArray[np.boo
         writer.put(Finished(target, shard, of_shard, of_shard, zeros(target.stored_pass), (), now(), target.batch_size))
 
 
-def take(
-    filling: Filling,
-    first_row: int,
-    piece: Piece,
-    sample: str,
-    inputs: dict[str, torch.Tensor],
-    writer: Writer,
-    tell: Callable[[str], None],
-) -> None:
+@dataclass
+class OnePiece:
+    """A piece, and the inputs that were made of it."""
+
+    piece: Piece
+    first_row: int
+    sample: str
+    """Its id in the store."""
+    inputs: Inputs
+    made: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def input_of(self, target: Target) -> torch.Tensor:
+        """Its slices as the target's backbone sees them, made once for all targets of one image recipe."""
+        if target.input_name not in self.made:
+            self.made[target.input_name] = self.inputs.of(self.piece, target.image, self.sample)
+        return self.made[target.input_name]
+
+
+def take(filling: Filling, seen: OnePiece, writer: Writer, tell: Callable[[str], None]) -> None:
     """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole."""
+    piece = seen.piece
     per_shard, size = filling.target.stored_pass.rows_per_shard, filling.target.stored_pass.batch_size
     for i in range(piece.stop - piece.start):
-        row = first_row + i
+        row = seen.first_row + i
         accepted = filling.pending.get(row // per_shard)
         if accepted is None or accepted.work != piece.work:
             continue
@@ -234,23 +292,11 @@ def take(
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
         else:
-            put_image(filling, place, input_of(filling, piece, sample, inputs)[i])
+            put_image(filling, place, seen.input_of(filling.target)[i])
             filling.filled.append(row - shard.start)
         if row == accepted.last_row:
             compute(filling, tell)
             finish_shard(filling, accepted, writer)
-
-
-def input_of(filling: Filling, piece: Piece, sample: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The piece's slices as the target's backbone sees them, made once for all targets of one image recipe."""
-    target = filling.target
-    if target.input_name not in inputs:
-        assert piece.volume is not None
-        assert piece.limits is not None
-        inputs[target.input_name] = preprocess(
-            piece.volume, piece.limits, target.image, filling.device, sample, piece.start
-        )
-    return inputs[target.input_name]
 
 
 def put_image(filling: Filling, place: int, image: torch.Tensor) -> None:
@@ -275,19 +321,36 @@ def zeros(p: Pass) -> dict[str, npt.NDArray[Any]]:
 
 
 def compute(filling: Filling, tell: Callable[[str], None]) -> None:
-    """Run the current batch, always of full size, and keep the rows that hold an image."""
+    """Run the current batch, always of full size; the rows that hold an image are kept when they have arrived."""
     if filling.filled:
         p = filling.target.stored_pass
         assert filling.x is not None
         tokens = tokens_of(filling.target, filling.x, tell)
-        rows = np.asarray(filling.filled)
-        places = torch.from_numpy(rows % p.batch_size).to(filling.device)
-        for path, values in stored_tokens(tokens, places, p.arrays, filling.target.backbone.info.name):
-            filling.rows[path][rows] = values
-        filling.arrived[rows] = True
+        rows = span(filling.filled)
+        places = span([row % p.batch_size for row in filling.filled])
+        sent = send_tokens(tokens, places, p.arrays, filling.target.backbone.info.name)
+        filling.settle()  # the batch before, while this one is computed
+        filling.then(partial(lay_down, sent, filling.rows, filling.arrived, rows))
         filling.x.zero_()
     filling.filled = []
     filling.batch = -1
+
+
+def span(rows: list[int]) -> slice | torch.Tensor:
+    """Ascending rows as an index: a slice where they follow each other, which copies nothing."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows)
+
+
+def lay_down(
+    sent: Sent, into: dict[str, npt.NDArray[Any]], arrived: npt.NDArray[np.bool_], rows: slice | torch.Tensor
+) -> None:
+    """Put what arrives of a batch into the rows of its shard."""
+    at = rows if isinstance(rows, slice) else rows.numpy()
+    for path, values in sent.arrived():
+        into[path][at] = values
+    arrived[at] = True
 
 
 def tokens_of(target: Target, x: torch.Tensor, tell: Callable[[str], None]) -> dict[str, torch.Tensor]:
@@ -320,9 +383,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def finish_shard(filling: Filling, accepted: Accepted, writer: Writer) -> None:
-    """Hand the current shard, of which all is computed, to the writer."""
+    """Hand the current shard, of which all is launched, to the writer when all of it has arrived."""
     target, shard, aside = filling.target, accepted.shard, tuple(filling.quarantined)
-    rows, arrived = filling.rows, filling.arrived
-    writer.put(Finished(target, shard, accepted.wanted, arrived, rows, aside, filling.started, target.batch_size))
+    rows, arrived, started, batch_size = filling.rows, filling.arrived, filling.started, target.batch_size
+
+    def hand_over() -> None:
+        writer.put(Finished(target, shard, accepted.wanted, arrived, rows, aside, started, batch_size))
+
+    filling.then(hand_over)
     del filling.pending[shard.index]
     filling.current = None
