@@ -1,5 +1,6 @@
 """What `doctor --device` tries: synthetic pictures and volumes in their real formats, and a tiny model. Imports torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,19 @@ def write_samples(folder: Path, device: str, volumes: bool) -> Samples:
     return write_volumes(folder / "volumes", device) if volumes else write_images(folder / "images", device)
 
 
-def write_images(folder: Path, device: str) -> Samples:
-    """Grey PNG, smooth with some noise, and the table that lists them."""
+def write_images(folder: Path, device: str, count: int | None = None) -> Samples:
+    """Grey PNG, smooth with some noise, and the table that lists them; beyond those that suit the device, the same again under
+    other names.
+    """
     from PIL import Image  # an image library is only needed for these
 
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    names = [f"{i:04}.png" for i in range(IMAGES[device])]
-    for name in names:
+    names = [f"{i:05}.png" for i in range(count or IMAGES[device])]
+    for i, name in enumerate(names):
+        if i >= IMAGES[device]:
+            os.link(folder / names[i % IMAGES[device]], folder / name)
+            continue
         coarse = Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).resize((SIDE, SIDE), 3)
         Image.fromarray(_noisy(np.asarray(coarse, dtype=np.int16), rng).astype(np.uint8)).save(folder / name)
     return Samples(_write_table(folder, names), f"{len(names)} synthetic PNG of {SIDE}x{SIDE}")

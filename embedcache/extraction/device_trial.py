@@ -46,7 +46,7 @@ REFERENCE_BATCH = 3
 MATRIX = {"cpu": 1536, "cuda": 8192}
 PRODUCTS = 5
 LARGEST_BATCH = {"cpu": 16, "cuda": 512}
-SECONDS_A_BATCH = 2.0
+SECONDS_A_BATCH = {"cpu": 2.0, "cuda": 0.2}
 REPEATS = 3
 GAIN = 1.03
 """A doubling that yields less than this has found the rate."""
@@ -237,7 +237,7 @@ def doubled(backbone: Backbone, arrays: tuple[ArraySpec, ...], device: torch.dev
         rate = batch / seconds
         gained = not tried or rate > GAIN * max(tried.values())
         tried[batch] = rate
-        if not gained or seconds > SECONDS_A_BATCH:
+        if not gained or seconds > SECONDS_A_BATCH[device.type]:
             break
         batch *= 2
     return tried, False

@@ -161,8 +161,12 @@ def run(
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
             if hooks.stopping():
                 break
+        started = time.monotonic()
         for filling in fillings.values():
             filling.settle()
+        clock.computed += time.monotonic() - started
+        if clock.done:
+            hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
     finally:
         writer.close()
     return clock.done
