@@ -215,12 +215,17 @@ def knn_command(
         ),
     ] = "softmax",
     select: Select = "validation",
+    device: Annotated[
+        str, typer.Option(help="cpu, or where neighbours are searched: cuda, cuda:1. They are the same.")
+    ] = "cpu",
     figure: Figure = None,
     json: Json = False,
 ) -> int:
     """Nearest neighbours by cosine; k and the vector chosen on validation."""
     grid = numbers(k, int, "--k") if k is not None else None
-    config = embedcache.ProbeConfig(probe="knn", k=grid, options={"votes": votes}, select=select, **asked)
+    # The CPU goes without saying: a result keeps the name that it had before there was a choice.
+    options = {"votes": votes} if device == "cpu" else {"votes": votes, "device": device}
+    config = embedcache.ProbeConfig(probe="knn", k=grid, options=options, select=select, **asked)
     return run(config, figure, json)
 
 

@@ -1,6 +1,7 @@
 """Nearest neighbours by cosine, all k from one search: votes weighted by softmax(similarity / 0.07), or ML-kNN."""
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -11,12 +12,23 @@ from embedcache.errors import InputError, suggest
 from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix
 from embedcache.probes.by_faiss import faiss_library
 from embedcache.probes.ml_knn import LabelCounts, count_labels, posterior
-from embedcache.probes.neighbours import Apart, Device, Nearest, Numbers, Rows, Search, nearest, normalized
+from embedcache.probes.neighbours import (
+    Apart,
+    Device,
+    Nearest,
+    Numbers,
+    Rows,
+    Search,
+    check_device,
+    nearest,
+    normalized,
+    searched_by,
+)
 
 K_GRID: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
 Votes = Literal["softmax", "ml-knn"]
 VOTES: tuple[Votes, ...] = ("softmax", "ml-knn")
-SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss")
+SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss", "torch")
 _BLOCK = 1024
 """Queries whose votes are counted at a time: some 25 MB for 200 neighbours and 14 labels."""
 
@@ -125,9 +137,10 @@ class NearestNeighbourProbe:
     votes: Votes = "softmax"
     """`softmax`: weighted by similarity; `ml-knn`: the posterior of how many neighbours have the label."""
     search: Search = "auto"
-    """`auto`: bounds in fewer dimensions first, where that pays; `numpy`; `faiss`. All find the same rows in the same order."""
+    """`auto`: on the CPU bounds in fewer dimensions first, where that pays, on a GPU FAISS if it is made for one, else torch;
+    `numpy`; `faiss`; `torch`. All find the same rows in the same order."""
     device: Device = "cpu"
-    """Where FAISS searches: `cpu`, or `cuda` with a FAISS for GPUs."""
+    """Where rows are searched: `cpu`, `cuda` or `cuda:N`."""
 
     parameter = "k"
     standardize = False
@@ -137,6 +150,7 @@ class NearestNeighbourProbe:
             raise suggest("way to vote", self.votes, VOTES)
         if self.search not in SEARCHES:
             raise suggest("search", self.search, SEARCHES)
+        check_device(self.device)
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0. Got {self.temperature}.")
 
@@ -202,8 +216,11 @@ class NearestNeighbourProbe:
 
 
 def _software(search: Search, device: Device) -> str:
-    if search == "faiss" or device == "cuda":
-        return f"faiss {faiss_library().__version__} IndexFlatIP"
+    by = searched_by(search, device)
+    if by == "faiss":
+        return f"faiss {faiss_library().__version__} IndexFlatIP" + ("" if device == "cpu" else f" on {device}")
+    if by == "torch":
+        return f"torch {version('torch')} on {device}, products"
     return f"numpy {np.__version__}" + (" bounds, or FAISS where they do not pay" if search == "auto" else " products")
 
 

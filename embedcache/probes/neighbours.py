@@ -2,10 +2,12 @@
 
 The similarity of a row and a query, both of length 1, is one float32 number, which depends on these two alone (`exact`).
 Neighbours are ordered by it, the nearest first, equal ones by row number. A search may find candidates in any way that
-provably misses none; `ranked` puts them in order. So neither the block size, nor threads, nor FAISS change an answer.
+provably misses none; `ranked` puts them in order. So neither the block size, nor threads, nor FAISS, nor a GPU change an
+answer.
 """
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -18,9 +20,11 @@ from embedcache.probes.base import Features
 
 Rows: TypeAlias = npt.NDArray[np.float32]
 Numbers: TypeAlias = npt.NDArray[np.int64]
-Search = Literal["auto", "numpy", "faiss"]
-"""`auto`: bounds in fewer dimensions first, or FAISS where they do not pay; `numpy`: whole products; `faiss`: FAISS."""
-Device = Literal["cpu", "cuda"]
+Search = Literal["auto", "numpy", "faiss", "torch"]
+"""`auto`: bounds in fewer dimensions first, or FAISS where they do not pay, and on a GPU FAISS if it is made for one, else
+torch; `numpy`: whole products, on the CPU; `faiss`: FAISS; `torch`: products by torch."""
+Device: TypeAlias = str
+"""`cpu`, `cuda` or `cuda:N`."""
 _AT_A_TIME = 4096
 """Rows gathered at a time, so that a query with many candidates needs no second copy of all rows."""
 
@@ -84,14 +88,20 @@ def nearest(
 ) -> Nearest:
     """The k nearest of `rows` (n_rows, d) for each of `queries` (n, d); both float32, of length 1 or 0 (`normalized`).
 
-    Every search finds the same rows, with the same similarities, in the same order.
+    Every search finds the same rows, with the same similarities, in the same order. Raises InputError where `search` or
+    `device` is not there.
     """
     from embedcache.probes import by_bound
     from embedcache.probes.by_faiss import faiss_nearest
 
     members = apart.members() if apart is not None else Members.none(len(queries))
     k = min(k, len(rows))
-    if search == "faiss" or device == "cuda":
+    by = searched_by(search, device)
+    if by == "torch":
+        from embedcache.probes.by_torch import torch_nearest
+
+        return torch_nearest(rows, queries, k, members, device)
+    if by == "faiss":
         return faiss_nearest(rows, queries, k, members, device)
     bounds = by_bound.Bounds.whole(rows)
     if search == "auto" and by_bound.is_large(rows, queries):
@@ -99,6 +109,39 @@ def nearest(
         if bounds.basis is None and importlib.util.find_spec("faiss") is not None:
             return faiss_nearest(rows, queries, k, members, device)
     return by_bound.bounded_nearest(rows, queries, k, members, bounds)
+
+
+def check_device(device: Device) -> None:
+    """Raises InputError for what is no device, wherever it would run."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"kNN searches on device cpu, cuda or cuda:N. Got {device!r}.")
+
+
+def searched_by(search: Search, device: Device) -> Literal["numpy", "faiss", "torch"]:
+    """What searches; `numpy` stands for `auto` on the CPU too. Raises InputError where nothing can search on the device."""
+    from embedcache.probes.by_faiss import faiss_has
+
+    check_device(device)
+    if search == "faiss":
+        return "faiss"
+    if device == "cpu" and search != "torch":
+        return "numpy"
+    if search == "numpy":
+        raise InputError(f"search=numpy works on the CPU, not on device={device}; leave search at auto.")
+    if search == "auto" and faiss_has(device):
+        return "faiss"
+    try:
+        from embedcache.probes.by_torch import torch_lacks
+    except ImportError:
+        lacking = "torch is not installed"
+    else:
+        lacking = torch_lacks(device)
+    if lacking:
+        raise InputError(
+            f"kNN can not search on device={device}: {lacking}. Install torch in the build for your CUDA, or faiss-gpu in "
+            "place of faiss-cpu, or leave device at cpu and search at auto."
+        )
+    return "torch"
 
 
 def normalized(X: Features) -> Rows:

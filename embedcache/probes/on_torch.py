@@ -1,5 +1,5 @@
-"""`rows` and `linear_heads` on a device: the same lines, run by torch. In this room only this file and
-`attention_on_torch` import torch, and both are imported only where a device is asked for.
+"""`rows` and `linear_heads` on a device: the same lines, run by torch. In this room only this file, `attention_on_torch`
+and `by_torch` import torch, and all are imported only where a device is asked for.
 """
 
 from typing import Any

@@ -13,7 +13,7 @@ from embedcache.probes import by_bound
 from embedcache.probes.by_bound import Bounds
 from embedcache.probes.neighbours import Apart, Members, Nearest, Search, exact, nearest, normalized
 
-SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss")
+SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss", "torch")
 
 
 @pytest.fixture(params=SEARCHES)
