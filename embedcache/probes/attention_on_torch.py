@@ -7,12 +7,12 @@ import torch
 
 from embedcache.probes.attention_work import Work
 from embedcache.probes.base import Sizes
-from embedcache.probes.on_torch import rows_on
+from embedcache.probes.on_torch import check_device
 
 
 def work_on(device: str) -> Work:
     """Arrays and bags on `device`, as torch calls it. Raises InputError if torch does not know or have it."""
-    rows_on(device)
+    check_device(device)
 
     class BagsOnDevice:
         """As `Bags`, each bag padded to the longest one: gathers and sums that run in a fixed order on a GPU too."""

@@ -3,6 +3,8 @@
 Every problem is one row of a matrix and keeps its own step, line search and history; a pass over the rows evaluates the
 trial points of all that are still at work, and a problem that has converged leaves the batch. (Nocedal & Wright 2006,
 algorithm 7.4, with the given preconditioner as the first matrix.)
+
+What has a number per coefficient is worked on in a `Place`; what has one per problem, and what is decided, is in main memory.
 """
 
 from collections.abc import Callable
@@ -13,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Matrix
+from embedcache.probes.place import HERE, Place
 
 Columns: TypeAlias = npt.NDArray[np.intp]
 """Numbers of the problems that a call is about, ascending."""
-Evaluate: TypeAlias = Callable[[Matrix, Columns], tuple[Matrix, Matrix, Matrix]]
+Evaluate: TypeAlias = Callable[[Any, Columns], tuple[Matrix, Any, Matrix]]
 """Points (m, D), problems (m,) → values (m,), gradients (m, D), curvatures (m,)."""
-Allowed: TypeAlias = Callable[[Matrix, Matrix, Matrix, Columns], Matrix]
+Allowed: TypeAlias = Callable[[Any, Matrix, Matrix, Columns], Matrix]
 """Points (m, D), values (m,), curvatures (m,), problems (m,) → the decrease that may be left, (m,)."""
-Precondition: TypeAlias = Callable[[Matrix, Columns, Matrix], Matrix]
+Precondition: TypeAlias = Callable[[Any, Columns, Matrix], Any]
 """Gradients (m, D), problems (m,), curvatures (m,) → gradients over an estimate of the Hessian, (m, D)."""
 
 MEMORY = 10
@@ -28,13 +31,14 @@ MEMORY = 10
 _ENOUGH = 1e-4
 """Share of the decrease that the slope promises (Armijo)."""
 _MOST_CUTS = 12
+_DOT = "md,md->m"
 _NEAR = 1000.0
 """Times what is allowed: a problem of which no more is left is worth further iterations."""
 
 
 @dataclass
 class Solution:
-    """Where each problem ended; `gradient` (m, D) and `curvature` (m,) are those of its last point."""
+    """Where each problem ended, in main memory; `gradient` (m, D) and `curvature` (m,) are those of its last point."""
 
     point: Matrix
     value: Matrix
@@ -48,27 +52,34 @@ class Solution:
 
 @dataclass
 class _Work:
-    """The state of the problems that are still at work; every array's first axis is theirs."""
+    """The state of the problems that are still at work; every array's first axis is theirs. What is Any lies in `place`."""
 
     columns: Columns
-    point: Matrix
+    point: Any
     value: Matrix
-    gradient: Matrix
+    gradient: Any
     curvature: Matrix
-    direction: Matrix
+    direction: Any
     descent: Matrix
     step: Matrix
     gained: Matrix
     """By the last step; infinite before the first, so that every problem takes one."""
     cuts: npt.NDArray[np.int64]
-    steps: list[Matrix] = field(default_factory=list)
-    changes: list[Matrix] = field(default_factory=list)
-    inverse: list[Matrix] = field(default_factory=list)
+    place: Place
+    steps: list[Any] = field(default_factory=list)
+    changes: list[Any] = field(default_factory=list)
+    inverse: list[Any] = field(default_factory=list)
     """1 / (step · change) of each pair, or 0 where a problem has none."""
 
-    def keep(self, those: npt.NDArray[np.bool_]) -> None:
-        for name, value in vars(self).items():
-            setattr(self, name, [v[those] for v in value] if isinstance(value, list) else value[those])
+    def keep(self, those: Columns) -> None:
+        """Go on with `those`, counted among the problems at work."""
+        there = self.place.load(those)
+        for name in ("columns", "value", "curvature", "descent", "step", "gained", "cuts"):
+            setattr(self, name, getattr(self, name)[those])
+        for name in ("point", "gradient", "direction"):
+            setattr(self, name, getattr(self, name)[there])
+        for pairs in (self.steps, self.changes, self.inverse):
+            pairs[:] = [values[there] for values in pairs]
 
 
 def minimize_all(
@@ -81,8 +92,11 @@ def minimize_all(
     max_iter: int,
     still: float,
     rounding: float,
+    place: Place = HERE,
 ) -> None:
     """Minimise the problems `columns` of `done`, which is brought up to date, from where they stand.
+
+    Points and gradients that `evaluate`, `precondition` and `allowed` are given and answer with lie in `place`.
 
     Converged is where the decrease that is left, as L-BFGS's matrix foresees it, is `allowed`, and the last step gained at
     most `still` times that: a matrix that foresees little is not believed while steps gain much. `rounding` is the share of
@@ -91,15 +105,16 @@ def minimize_all(
     """
     work = _Work(
         columns,
-        done.point[columns],
+        place.load(done.point[columns]),
         done.value[columns],
-        done.gradient[columns],
+        place.load(done.gradient[columns]),
         done.curvature[columns],
         direction=np.empty(0),
         descent=np.empty(0),
         step=np.ones(len(columns)),
         gained=np.full(len(columns), np.inf),
         cuts=np.zeros(len(columns), dtype=np.int64),
+        place=place,
     )
     iterations = np.zeros(len(done.value), dtype=np.int64)
     fresh = np.ones(len(columns), dtype=bool)
@@ -111,14 +126,14 @@ def minimize_all(
         stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)
         leave = ended | stuck
         if leave.any():
-            out = work.columns[leave]
-            done.point[out], done.value[out] = work.point[leave], work.value[leave]
-            done.gradient[out], done.curvature[out] = work.gradient[leave], work.curvature[leave]
+            out, at = work.columns[leave], place.load(np.flatnonzero(leave))
+            done.point[out], done.value[out] = place.unload(work.point[at]), work.value[leave]
+            done.gradient[out], done.curvature[out] = place.unload(work.gradient[at]), work.curvature[leave]
             done.converged[out] = ended[leave]
-            work.keep(~leave)
+            work.keep(np.flatnonzero(~leave))
             if not len(work.columns):
                 break
-        move = work.direction * work.step[:, None]
+        move = work.direction * place.load(work.step)[:, None]
         value, gradient, curvature = evaluate(work.point + move, work.columns)
         done.evaluations += len(work.columns)
         wanted = work.value + _ENOUGH * work.step * work.descent + rounding * np.abs(work.value)
@@ -133,38 +148,41 @@ def minimize_all(
         work.cuts = np.where(fresh, 0, work.cuts + 1)
         work.step = np.where(fresh, 1.0, shorter)
         work.gained = np.where(fresh, work.value - value, work.gained)
-        work.point[fresh] += move[fresh]
-        work.value[fresh], work.gradient[fresh], work.curvature[fresh] = value[fresh], gradient[fresh], curvature[fresh]
+        at = place.load(np.flatnonzero(fresh))
+        work.point[at] += move[at]
+        work.gradient[at] = gradient[at]
+        work.value[fresh], work.curvature[fresh] = value[fresh], curvature[fresh]
     done.iterations += iterations
 
 
-def _learn(work: _Work, move: Matrix, gradient: Matrix, taken: npt.NDArray[np.bool_]) -> None:
+def _learn(work: _Work, move: Any, gradient: Any, taken: npt.NDArray[np.bool_]) -> None:
     """Remember the pairs of step and change of gradient of those that moved."""
     change = gradient - work.gradient
-    product = np.einsum("md,md->m", move, change)
-    size = np.sqrt(np.einsum("md,md->m", move, move) * np.einsum("md,md->m", change, change))
-    usable = taken & (product > 1e-10 * size)
+    pairs = ((move, change), (move, move), (change, change))
+    product, moved, changed = (work.place.unload(work.place.xp.einsum(_DOT, a, b)) for a, b in pairs)
+    usable = taken & (product > 1e-10 * np.sqrt(moved * changed))
     work.steps.append(move)
     work.changes.append(change)
-    work.inverse.append(np.divide(1.0, product, out=np.zeros_like(product), where=usable))
+    work.inverse.append(work.place.load(np.divide(1.0, product, out=np.zeros_like(product), where=usable)))
     del work.steps[:-MEMORY], work.changes[:-MEMORY], work.inverse[:-MEMORY]
 
 
 def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) -> None:
     """Directions of those that moved, and their slopes: `descent` is twice the decrease that is foreseen, negative."""
-    q = work.gradient.copy()
+    place, einsum = work.place, work.place.xp.einsum
+    q = 1 * work.gradient
     shares: list[Any] = []
     for s, y, rho in zip(reversed(work.steps), reversed(work.changes), reversed(work.inverse), strict=True):
-        a = rho * np.einsum("md,md->m", s, q)
+        a = rho * einsum(_DOT, s, q)
         q -= a[:, None] * y
         shares.append(a)
     r = precondition(q, work.columns, work.curvature)
     for s, y, rho, a in zip(work.steps, work.changes, work.inverse, reversed(shares), strict=True):
-        b = rho * np.einsum("md,md->m", y, r)
+        b = rho * einsum(_DOT, y, r)
         r += (a - b)[:, None] * s
-    descent = -np.einsum("md,md->m", work.gradient, r)
+    descent = -place.unload(einsum(_DOT, work.gradient, r))
     if not len(work.direction):
         work.direction, work.descent = -r, descent
     else:
-        work.direction = np.where(fresh[:, None], -r, work.direction)
+        work.direction = place.xp.where(place.load(fresh)[:, None], -r, work.direction)
         work.descent = np.where(fresh, descent, work.descent)

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.probes.base import Features, Matrix
+from embedcache.probes.base import Matrix
 from embedcache.probes.batched_lbfgs import Columns
+from embedcache.probes.place import HERE, Place
 
 _CONSTANT = 1e-6
 """Deviation over mean below which a feature is constant: what rounding leaves in float32."""
@@ -16,31 +17,36 @@ _LEAST_BEND = 1e-7
 
 @dataclass(frozen=True)
 class Eigenbasis:
-    """Directions (d, r), orthonormal, and the variance along each, (r,)."""
+    """Directions (d, r), orthonormal, and the variance along each, (r,), which lie in `place`."""
 
-    directions: Features
-    variance: Matrix
+    directions: Any
+    variance: Any
+    place: Place
 
     @classmethod
-    def of(cls, gram: Matrix, centre: Matrix, dtype: np.dtype[Any]) -> "Eigenbasis":
+    def of(cls, gram: Any, centre: Matrix, dtype: np.dtype[Any], place: Place = HERE) -> "Eigenbasis":
         """From the covariance (d, d) of rows around `centre` (d,), summed in `dtype`; constant features stay out.
+
+        The covariance lies in `place`.
 
         A variance below what rounding leaves is raised to it: too large a variance costs iterations, too small a one makes
         steps of noise.
         """
         d = len(gram)
-        varies = varying(gram, centre)
-        variance, vectors = np.linalg.eigh(gram if len(varies) == d else gram[np.ix_(varies, varies)])
+        own = gram.diagonal()
+        varies = varying(place.unload(own), centre)
+        kept = place.load(varies)
+        variance, vectors = place.xp.linalg.eigh(gram if len(varies) == d else gram[kept[:, None], kept])
         # A direction along features of small scale is known as well as they are, whatever the others' scale.
-        floor = float(np.finfo(dtype).eps) * (np.diag(gram)[varies] @ vectors**2)
-        directions = np.zeros((d, len(varies)), dtype=dtype)
-        directions[varies] = vectors
-        return cls(directions, np.maximum(variance, floor))
+        floor = float(np.finfo(dtype).eps) * (own[kept] @ vectors**2)
+        directions = place.zeros((d, len(varies)), dtype)
+        directions[kept] = place.cast(vectors, dtype)
+        return cls(directions, place.xp.maximum(variance, floor), place)
 
 
-def varying(gram: Matrix, centre: Matrix) -> Columns:
-    """Which features vary, by the covariance (d, d) of rows around `centre` (d,); the others are noise of rounding."""
-    return np.flatnonzero(np.diag(gram) > (_CONSTANT * centre) ** 2)
+def varying(variance: Matrix, centre: Matrix) -> Columns:
+    """Which features vary, by their variances (d,) around `centre` (d,); the others are noise of rounding."""
+    return np.flatnonzero(variance > (_CONSTANT * centre) ** 2)
 
 
 @dataclass(frozen=True)
@@ -50,42 +56,42 @@ class Metric:
     basis: Eigenbasis
     bend: Matrix
     """(heads,): eigenvalues of the mean curvature of the loss; they sum to 1."""
-    turn: Matrix
-    """(heads, heads): their eigenvectors."""
+    turn: Any
+    """(heads, heads): their eigenvectors, which lie where the basis does."""
 
     @classmethod
     def of(cls, basis: Eigenbasis, curvature: Matrix) -> "Metric":
         """`curvature` (heads, heads): mean of diag(p) - p·pᵀ over the rows; of one head p·(1 - p)."""
         bend, turn = np.linalg.eigh(curvature / np.trace(curvature))
-        return cls(basis, np.maximum(bend, _LEAST_BEND), turn)
+        return cls(basis, np.maximum(bend, _LEAST_BEND), basis.place.load(turn))
 
-    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
         """The gradient over the Hessian, both (m, heads · (d + 1)), the last number of each head being the intercept's.
+
+        Both lie where the basis does.
 
         penalty (m,); curvature (m,): the mean over the rows where each column now stands, summed over heads.
         """
-        heads = len(self.turn)
+        heads, place, xp = len(self.turn), self.basis.place, self.basis.place.xp
         g = gradient.reshape(len(gradient), heads, -1)
         if heads > 1:
-            g = np.einsum("hk,mhd->mkd", self.turn, between(g))
-        bend = self.bend * np.maximum(curvature, np.finfo(np.float64).tiny)[:, None]
-        V = self.basis.directions
-        along = np.matmul(g[..., :-1].astype(V.dtype, copy=False), V).astype(np.float64, copy=False)
-        along /= bend[:, :, None] * self.basis.variance + penalty[:, None, None]
-        result = np.empty_like(g)
-        result[..., :-1] = np.matmul(along.astype(V.dtype, copy=False), V.T)
+            g = xp.einsum("hk,mhd->mkd", self.turn, between(g))
+        bend = place.load(self.bend * np.maximum(curvature, np.finfo(np.float64).tiny)[:, None])
+        V, dtype = self.basis.directions, place.precision(self.basis.directions)
+        along = place.cast(xp.matmul(place.cast(g[..., :-1], dtype), V), np.dtype(np.float64))
+        along /= bend[:, :, None] * self.basis.variance + place.load(penalty)[:, None, None]
+        result = xp.empty_like(g)
+        result[..., :-1] = xp.matmul(place.cast(along, dtype), V.T)
         result[..., -1] = g[..., -1] / bend
         if heads > 1:
-            result = between(np.einsum("hk,mkd->mhd", self.turn, result))
-        solved: Matrix = result.reshape(gradient.shape)
-        return solved
+            result = between(xp.einsum("hk,mkd->mhd", self.turn, result))
+        return result.reshape(gradient.shape)
 
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
         """How many times more decrease than `solve` foresees there may be: once, at any penalty."""
         return np.ones(len(penalty))
 
 
-def between(g: Matrix) -> Matrix:
+def between(g: Any) -> Any:
     """Less the mean over the heads: one number added to all of a softmax changes nothing but the penalty, and stays 0."""
-    centred: Matrix = g - g.mean(axis=1, keepdims=True)
-    return centred
+    return g - g.mean(axis=1, keepdims=True)

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from embedcache.probes.base import Features, Matrix
-from embedcache.probes.batched_lbfgs import Columns
+from embedcache.probes.base import Matrix
 from embedcache.probes.eigenbasis import between, varying
+from embedcache.probes.place import HERE, Place
 
 _ROUNDING = 4.0
 """Times the precision: what is added of each feature's variance, and ten times as much where that does not suffice."""
@@ -21,47 +20,62 @@ class Factored:
     Where classes separate, both fall together along the path, so that a factor of one C serves its neighbours.
     """
 
-    factor: Features
-    """(r, r), lower; of the features that vary."""
-    varies: Columns
+    factor: Any
+    """(r, r), lower; of the features that vary. It and the next two lie in `place`."""
+    varies: Any
     """(r,)."""
-    centre: Matrix
+    centre: Any
     """(d,): mean of the rows, weighted by curvature, less the centre that intercepts refer to."""
     curvature: float
     """Mean over the rows, at the factor's point."""
     penalty: float
+    place: Place
 
     @classmethod
     def of(
-        cls, gram: Matrix, mean: Matrix, centre: Matrix, curvature: float, penalty: float, dtype: np.dtype[Any]
+        cls,
+        gram: Any,
+        mean: Matrix,
+        centre: Matrix,
+        curvature: float,
+        penalty: float,
+        dtype: np.dtype[Any],
+        place: Place = HERE,
     ) -> "Factored":
-        """From the covariance (d, d) of rows around `mean` (d,), summed in `dtype`; constant features stay out."""
-        varies = varying(gram, mean)
-        hessian = (curvature * (gram if len(varies) == len(gram) else gram[np.ix_(varies, varies)])).astype(dtype)
-        variance = np.diag(hessian).copy()
+        """From the covariance (d, d) of rows around `mean` (d,), summed in `dtype`; constant features stay out.
+
+        The covariance lies in `place`; it is left as it was.
+        """
+        varies = varying(place.unload(gram.diagonal()), mean)
+        kept = place.load(varies)
+        hessian = place.cast(curvature * (gram if len(varies) == len(gram) else gram[kept[:, None], kept]), dtype)
+        variance = 1 * hessian.diagonal()
+        each = place.load(np.arange(len(varies)))
         ridge = _ROUNDING * float(np.finfo(dtype).eps)
         while ridge < 1:
-            np.fill_diagonal(hessian, variance * (1 + ridge) + penalty)
-            try:
-                factor, _ = cho_factor(hessian, lower=True, check_finite=False)
-            except LinAlgError:  # rounding made it indefinite
-                ridge *= 10
-                continue
-            return cls(factor, varies, centre, curvature, penalty)
-        return cls(np.diag(np.sqrt(variance + penalty)), varies, centre, curvature, penalty)
+            hessian[each, each] = variance * (1 + ridge) + penalty
+            factor = place.factor(hessian)
+            if factor is not None:
+                return cls(factor, kept, place.load(centre), curvature, penalty, place)
+            ridge *= 10  # rounding made it indefinite
+        return cls(
+            place.xp.diag(place.xp.sqrt(variance + penalty)), kept, place.load(centre), curvature, penalty, place
+        )
 
-    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
         """The gradient over the Hessian, both (m, d + 1), the last number being the intercept's.
+
+        Both lie in `place`.
 
         curvature (m,): the mean over the rows where each column now stands. Its penalty (m,) is taken to have fallen with it.
         """
         now = np.maximum(curvature, np.finfo(np.float64).tiny)
         along = gradient[:, :-1] - gradient[:, -1:] * self.centre
-        right = along[:, self.varies].T.astype(self.factor.dtype)
-        solved = cho_solve((self.factor, True), right, check_finite=False).T
-        result = np.zeros_like(gradient)
-        result[:, self.varies] = solved * (self.curvature / now)[:, None]
-        result[:, -1] = gradient[:, -1] / now - result[:, :-1] @ self.centre
+        right = self.place.cast(along[:, self.varies].T, self.place.precision(self.factor))
+        solved = self.place.solved(self.factor, right).T
+        result = self.place.xp.zeros_like(gradient)
+        result[:, self.varies] = solved * self.place.load(self.curvature / now)[:, None]
+        result[:, -1] = gradient[:, -1] / self.place.load(now) - result[:, :-1] @ self.centre
         return result
 
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
@@ -81,13 +95,12 @@ class FactoredHeads:
     coupled: float
     """Times what is foreseen that may be left, where classes that hesitate with each other move together."""
 
-    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
         """The gradient over the Hessian, both (m, heads · (d + 1)); curvature (m,): the sum over the heads."""
         each = between(gradient.reshape(len(gradient), len(self.heads), -1))
         now = self._share(curvature)
         solved = [head.solve(each[:, k], penalty, head.curvature * now) for k, head in enumerate(self.heads)]
-        result: Matrix = between(np.stack(solved, axis=1)).reshape(gradient.shape)
-        return result
+        return between(self.heads[0].place.xp.stack(solved, 1)).reshape(gradient.shape)
 
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
         """How many times more decrease than `solve` foresees there may be, by the penalty and by what couples the classes."""

@@ -95,8 +95,8 @@ class Block:
     """Columns of X that the same heads use, with what those heads have learned of them."""
 
     columns: slice
-    scores: slice | npt.NDArray[np.int64]
-    """Which columns of the scores (rows, heads x n_classes) it adds to."""
+    scores: Any
+    """Which columns of the scores (rows, heads x n_classes) it adds to: a slice, or numbers where the scores lie."""
     weights: Any
     """(columns, those scores)."""
     velocity: Any
@@ -197,7 +197,8 @@ class Heads:
         n_classes = self.loss.n_classes
         wide = np.zeros((self.X.shape[1], len(self.columns) * n_classes), dtype=np.float32)
         for block in self.blocks:
-            wide[block.columns, block.scores] = self.unload(block.weights)
+            scores = block.scores if isinstance(block.scores, slice) else self.unload(block.scores)
+            wide[block.columns, scores] = self.unload(block.weights)
         of_head = np.split(wide, len(self.columns), axis=1)
         weights = [np.concatenate([w[c] for c in head]).T for w, head in zip(of_head, self.columns, strict=True)]
         return weights, self.unload(self.bias).reshape(-1, n_classes)
@@ -218,7 +219,7 @@ class Heads:
         weights = np.concatenate([wide[i][:, part] for i in users]).T.copy()
         at = (np.array(users)[:, None] * n_classes + np.arange(n_classes)).ravel()
         run = slice(int(at[0]), int(at[-1]) + 1)
-        scores = run if run.stop - run.start == len(at) else at
+        scores = run if run.stop - run.start == len(at) else self.load(at)
         return Block(part, scores, self.load(weights), self.load(np.zeros_like(weights)), self.spare(weights))
 
 

@@ -140,8 +140,8 @@ def sweep(
         with np.errstate(over="ignore", invalid="ignore"):  # a head that diverges is told by its loss
             steps = zip(drawn, training.decay().tolist(), training.told().tolist(), strict=True)
             losses = [trained.step(rows, decay, told) for rows, decay, told in steps]
-        told = [kind.unload(each) for each in losses if each is not None]
-        return (*trained.learned(), np.stack(told, axis=1))
+        told = kind.unload(kind.xp.stack([each for each in losses if each is not None], 1))
+        return (*trained.learned(), told)
 
     if len(shares) == 1:
         done = [train(shares[0])]

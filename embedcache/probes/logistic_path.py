@@ -29,7 +29,8 @@ from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
 from embedcache.probes.path_problem import FACTOR_BYTES, STATE_BYTES, STATE_NUMBERS, PathProblem
-from embedcache.probes.rows import Rows, Targets
+from embedcache.probes.place import HERE, Place
+from embedcache.probes.rows import Targets
 from embedcache.probes.side_by_side import threads_for
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
@@ -78,12 +79,13 @@ def solve_logistic(
     missing label, which leaves its row out of that label's fit; multinomial: one column per class. sample_weight (n,).
     A column stops where the decrease that is left is foreseen to lie below `tol` times the objective, or unconverged after
     about `max_iter` iterations (it may end the round that it is in). Two classes of a softmax are one binary fit, as in
-    scikit-learn. `device` other than `cpu` asks torch for the passes over the rows. Raises InputError on features that are
-    not finite.
+    scikit-learn. `device` other than `cpu` asks torch for the work: it holds X as stored, in one transfer, the state of the
+    columns and the factors. Raises InputError on features that are not finite, or if torch has no such device.
     """
     ascending = tuple(sorted(set(C)))
     fits = _Fits.of(Y, _weights(Y, multinomial, sample_weight, class_weight), multinomial)
-    coordinates = Coordinates.of(X)
+    coordinates, place = Coordinates.of(X), place_on(device)
+    held = place.load(coordinates.rows)
     n_C, n_fits, heads = len(ascending), fits.weight.shape[1], fits.heads
     coef, intercept = np.full((n_C, Y.shape[1], X.shape[1]), np.nan), np.full((n_C, Y.shape[1]), np.nan)
     objective, norm = np.full((n_C, n_fits), np.nan), np.full((n_C, n_fits), np.nan)
@@ -94,13 +96,13 @@ def solve_logistic(
         for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):
             total = fits.weight[:, some].sum(axis=0)
             problem = PathProblem.over(
-                coordinates.rows,
+                held,
                 fits.targets(some),
                 fits.prior(some),
                 np.array(ascending),
                 total,
-                rows_on(device),
                 team,
+                place,
             )
             found, decomposed = problem.solve(tol, max_iter)
             evaluations, grams = evaluations + found.evaluations, grams + decomposed
@@ -201,10 +203,10 @@ def _groups(fits: Columns, columns: int, d: int) -> Iterator[Columns]:
         yield fits[start : start + step]
 
 
-def rows_on(device: str) -> type[Rows]:
-    """What makes the passes over the rows: numpy on `cpu`, torch on any other device."""
+def place_on(device: str) -> Place:
+    """Where the work is done: by numpy on `cpu`, by torch on any other device."""
     if device == "cpu":
-        return Rows
+        return HERE
     from embedcache.probes import on_torch  # torch takes 1.2 s to import: only a device pays for it
 
-    return on_torch.rows_on(device)
+    return on_torch.place_on(device)

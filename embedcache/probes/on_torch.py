@@ -1,4 +1,4 @@
-"""`rows` and `linear_heads` on a device: the same lines, run by torch. In this room only this file, `attention_on_torch`
+"""A `Place` and `linear_heads` on a device: the same lines, run by torch. In this room only this file, `attention_on_torch`
 and `by_torch` import torch, and all are imported only where a device is asked for.
 """
 
@@ -9,40 +9,52 @@ import torch
 
 from embedcache.errors import InputError
 from embedcache.probes.linear_heads import Block, Heads
-from embedcache.probes.rows import Rows
+from embedcache.probes.place import FLOAT64, Place
 
 
-def rows_on(device: str) -> type[Rows]:
-    """The class whose rows work on `device`, as torch calls it. Raises InputError if torch does not know or have it."""
-    _check(device)
+def place_on(device: str) -> Place:
+    """The place that `device` is, as torch calls it. Raises InputError if torch does not know it, or if it has no float64."""
+    check_device(device, torch.float64)
 
-    class RowsOnDevice(Rows):
+    class OnDevice(Place):
         xp: Any = torch
+        block_values = (
+            1 << 27
+        )  # a device idles between small products; `Rows.blocks` bounds them for their digits' sake
+        fits_at_once = True
 
         def load(self, values: Any) -> Any:
-            made = torch.from_numpy(np.ascontiguousarray(values))
-            return made.to(device=device, dtype=_DTYPES[self.dtype.name])
-
-        def turned(self, scores: Any) -> Any:
-            return scores.T.contiguous()
+            # One transfer, as stored. What is not pinned has been read when the call returns, so that nobody has to wait.
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
 
         def unload(self, values: Any) -> Any:
-            return values.to(dtype=torch.float64, device="cpu").numpy()
+            return values.to(torch.float64).cpu().numpy()
 
-        def hold(self, X: Any) -> Any:
-            """On the device as it is stored, float16 too: there is room for it where there is a device."""
-            return torch.from_numpy(np.ascontiguousarray(X)).to(device)
+        def zeros(self, shape: tuple[int, ...], dtype: Any = FLOAT64) -> Any:
+            return torch.zeros(shape, dtype=_DTYPES[dtype.name], device=device)
 
-        def take(self, rows: slice) -> Any:
-            block = self.held[rows].to(_DTYPES[self.dtype.name])
-            return block if self._shift is None else block - self._shift
+        def cast(self, values: Any, dtype: Any) -> Any:
+            return values.to(_DTYPES[dtype.name])
 
-    return RowsOnDevice
+        def turned(self, values: Any) -> Any:
+            return values.T.contiguous()
+
+        def precision(self, values: Any) -> Any:
+            return np.dtype(np.float64 if values.dtype is torch.float64 else np.float32)
+
+        def factor(self, matrix: Any) -> Any:
+            found, broken = torch.linalg.cholesky_ex(matrix)
+            return None if int(broken) else found
+
+        def solved(self, factor: Any, right: Any) -> Any:
+            return torch.cholesky_solve(right, factor)
+
+    return OnDevice()
 
 
 def heads_on(device: str) -> type[Heads]:
-    """The class whose heads are trained on `device`. Raises InputError as `rows_on`."""
-    _check(device)
+    """The class whose heads are trained on `device`. Raises InputError if torch does not know or have it."""
+    check_device(device)
 
     class HeadsOnDevice(Heads):
         xp: Any = torch
@@ -73,10 +85,11 @@ def heads_on(device: str) -> type[Heads]:
     return HeadsOnDevice
 
 
-def _check(device: str) -> None:
+def check_device(device: str, dtype: torch.dtype = torch.float32) -> None:
+    """Raises InputError if torch does not know or have it, or if it does not have numbers of that dtype."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device, dtype=dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device {device!r}: {str(error).splitlines()[0]}; take cpu, or what torch has.") from None
 
 

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from embedcache.probes.base import Features, Matrix
+from embedcache.probes.base import Matrix
 from embedcache.probes.batched_lbfgs import MEMORY, Columns, Solution, minimize_all
 from embedcache.probes.coarse_to_fine import levels, weights_between
 from embedcache.probes.coordinates import not_finite
 from embedcache.probes.eigenbasis import Eigenbasis, Metric
+from embedcache.probes.place import HERE, Place
 from embedcache.probes.rows import Rows, Targets
 from embedcache.probes.side_by_side import ALONE, Team, one_blas_thread
 
@@ -45,7 +46,7 @@ _ROUNDING = {"float32": 3e-7, "float64": 1e-14}
 class Preconditioner(Protocol):
     """An estimate of one fit's Hessian at any penalty."""
 
-    def solve(self, gradient: Matrix, penalty: Matrix, curvature: Matrix) -> Matrix:
+    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
         """The gradient over the Hessian; see `Metric`."""
 
     def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
@@ -68,10 +69,20 @@ class PathProblem:
 
     @classmethod
     def over(
-        cls, X: Features, targets: Targets, prior: Matrix, C: Matrix, total: Matrix, on: type[Rows], team: Team = ALONE
+        cls,
+        X: Any,
+        targets: Targets,
+        prior: Matrix,
+        C: Matrix,
+        total: Matrix,
+        team: Team = ALONE,
+        place: Place = HERE,
     ) -> "PathProblem":
-        """Every fit at every C (ascending); total (n_fits,) are the sums of weights. Raises InputError if X is not finite."""
-        rows = on(X, targets, team=team)
+        """Every fit at every C (ascending), of X as `place` holds it; total (n_fits,) are the sums of weights.
+
+        Raises InputError if X is not finite.
+        """
+        rows = Rows(X, targets, team=team, place=place)
         if not np.isfinite(rows.centre).all():
             raise not_finite()
         entropy = -prior * np.log(prior)
@@ -171,12 +182,13 @@ class PathProblem:
 
     def _try(self, state: Solution, points: Matrix, columns: Columns) -> None:
         """Take each column to its point, if that is better than where it stands."""
-        found = self._evaluate(points, columns)
+        value, gradient, curvature = self._evaluate(self.rows.place.load(points), columns)
         state.evaluations += len(columns)
-        better = found[0] < state.value[columns]
+        better = value < state.value[columns]
         taken = columns[better]
         state.point[taken] = points[better]
-        state.value[taken], state.gradient[taken], state.curvature[taken] = (values[better] for values in found)
+        state.value[taken], state.curvature[taken] = value[better], curvature[better]
+        state.gradient[taken] = self.rows.place.unload(gradient)[better]
 
     def _start_from(self, state: Solution, base: int, column: int) -> None:
         """Start a column where another of the same fit stands, if that is better; no pass over the rows is needed."""
@@ -211,13 +223,14 @@ class PathProblem:
             max_iter=max_iter,
             still=still,
             rounding=rounding,
+            place=self.rows.place,
         )
 
     def _allowed(
         self,
         tol: float,
         metrics: Sequence[Preconditioner],
-        points: Matrix,
+        points: Any,
         values: Matrix,
         curvature: Matrix,
         columns: Columns,
@@ -226,38 +239,43 @@ class PathProblem:
         the metric may foresee too little.
         """
         w = points.reshape(len(points), self.rows.heads, -1)[..., :-1]
-        square = self.penalty[columns] / 2 * np.einsum("mhd,mhd->m", w, w)
+        square = self.penalty[columns] / 2 * self._squares(w)
         # Both are below the gain at the solution, and where the first is lost in rounding, the second is nearly all of it.
         gain = np.maximum(self.prior_loss[self.label[columns]] - values, square)
         misses = self._by_metric(
             lambda metric, run: metric.misses(self.penalty[columns[run]], curvature[run]), metrics, columns
         )
-        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain) / misses)
+        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain) / np.concatenate(misses))
 
-    def _evaluate(self, points: Matrix, columns: Columns) -> tuple[Matrix, Matrix, Matrix]:
+    def _squares(self, w: Any) -> Matrix:
+        """(m,): the squared lengths of w (m, heads, d)."""
+        return self.rows.place.unload(self.rows.xp.einsum("mhd,mhd->m", w, w))
+
+    def _evaluate(self, points: Any, columns: Columns) -> tuple[Matrix, Any, Matrix]:
+        """Values and curvatures, and gradients, which lie where the points do."""
         split = points.reshape(len(points), self.rows.heads, -1)
         w = split[..., :-1]
         penalty = self.penalty[columns]
         value, slope, slope_b, curvature = self.rows.evaluate(w, split[..., -1], self.label[columns])
-        value += penalty / 2 * np.einsum("mhd,mhd->m", w, w)
-        slope += penalty[:, None, None] * w
-        return value, np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(points.shape), curvature
+        value += penalty / 2 * self._squares(w)
+        slope += self.rows.place.load(penalty)[:, None, None] * w
+        return value, self.rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(points.shape), curvature
 
     def _precondition(
-        self, metrics: Sequence[Preconditioner], gradient: Matrix, columns: Columns, curvature: Matrix
-    ) -> Matrix:
-        def solve(metric: Preconditioner, run: slice) -> Matrix:
+        self, metrics: Sequence[Preconditioner], gradient: Any, columns: Columns, curvature: Matrix
+    ) -> Any:
+        def solve(metric: Preconditioner, run: slice) -> Any:
             return metric.solve(gradient[run], self.penalty[columns[run]], curvature[run])
 
-        return self._by_metric(solve, metrics, columns)
+        return self.rows.xp.concatenate(self._by_metric(solve, metrics, columns))
 
     def _by_metric(
-        self, work: Callable[[Preconditioner, slice], Matrix], metrics: Sequence[Preconditioner], columns: Columns
-    ) -> Matrix:
+        self, work: Callable[[Preconditioner, slice], Any], metrics: Sequence[Preconditioner], columns: Columns
+    ) -> list[Any]:
         """What `work` makes of each run of columns that share a metric, one after the other."""
         label = self.label[columns]
         edges = [i for i in range(1, len(label)) if metrics[label[i]] is not metrics[label[i - 1]]]
-        return np.concatenate([work(metrics[label[a]], slice(a, b)) for a, b in pairwise([0, *edges, len(label)])])
+        return [work(metrics[label[a]], slice(a, b)) for a, b in pairwise([0, *edges, len(label)])]
 
     def _start(self) -> Solution:
         """Every column at w = 0; those of one fit share value and gradient."""
@@ -265,8 +283,9 @@ class PathProblem:
         points = np.zeros((n_fits, rows.heads, rows.d + 1))
         logs = np.log(self.prior)
         points[:, :, -1] = logs - logs.mean() if rows.softmax else (logs - np.log1p(-self.prior))[:, None]
-        value, slope, slope_b, curvature = rows.evaluate(points[..., :-1], points[..., -1], np.arange(n_fits))
-        gradient = np.concatenate([slope, slope_b[..., None]], axis=-1).reshape(n_fits, -1)
+        there = rows.place.load(points)
+        value, slope, slope_b, curvature = rows.evaluate(there[..., :-1], there[..., -1], np.arange(n_fits))
+        gradient = rows.place.unload(rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(n_fits, -1))
         m = len(self.label)
         return Solution(
             points.reshape(n_fits, -1)[self.label],
@@ -282,7 +301,7 @@ class PathProblem:
         """One basis for all fits, of the rows under the mean of their weights."""
         rows = self.rows
         mean, gram = rows.gram(rows.weight.mean(0))
-        basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype)
+        basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype, rows.place)
         one = np.diag(self.prior) - np.outer(self.prior, self.prior) if rows.softmax else np.ones((1, 1))
         return [Metric.of(basis, one)] * (int(self.label[-1]) + 1)
 
@@ -328,7 +347,8 @@ class PathProblem:
 
         def factored(weight: Any, curvature: float, team: Team) -> Factored:
             mean, gram = rows.gram(weight, team)
-            return Factored.of(gram, mean + rows.shift, mean - rows.relative[fit], curvature, middle, rows.dtype)
+            offset = mean - rows.relative[fit]
+            return Factored.of(gram, mean + rows.shift, offset, curvature, middle, rows.dtype, rows.place)
 
         read = float((weight > 0).sum()) / rows.n
         if rows.heads == 1:
@@ -342,7 +362,7 @@ class PathProblem:
 
     def _evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""
-        state.value[columns], state.gradient[columns], state.curvature[columns] = self._evaluate(
-            state.point[columns], columns
-        )
+        value, gradient, curvature = self._evaluate(self.rows.place.load(state.point[columns]), columns)
+        state.value[columns], state.curvature[columns] = value, curvature
+        state.gradient[columns] = self.rows.place.unload(gradient)
         state.evaluations += len(columns)

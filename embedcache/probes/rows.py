@@ -4,7 +4,7 @@ Everything here sees rows as (x - centre of the label) without ever holding them
 rank one. Only where a feature's mean dwarfs its deviation, and the correction would cost digits, is a block copied and
 shifted before it is used. Products run in the rows' own precision (at least float32), sums over blocks in float64.
 
-numpy does the work here; `on_torch` runs the same lines on a device.
+Sums stay where the rows lie (see `place`) until a pass is done.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.half import widened
 from embedcache.probes.base import Features, Matrix
+from embedcache.probes.place import HERE, Place
 from embedcache.probes.side_by_side import ALONE, Team
 
-_BLOCK_VALUES = 2_000_000
-"""Features and scores of a block of rows: 24 MB in float32."""
+_BLOCK_ROWS = 8192
+"""At most: a product sums the rows of a block in float32, and its error grows with them; over blocks sums are float64."""
 _FLAT = 1e-4
 """Share of a fit's curvature that a metric may lack. Of separable rows it leaves out half; with a hundredth a path took nearly
 three times as long."""
@@ -46,96 +46,92 @@ class Targets:
 
 
 class Rows:
-    """The features X (n, d) and targets; `dtype` is what products run in, `used` marks features that vary;
-    `team` makes a pass."""
+    """The features X (n, d) as `place` holds them, and targets; `dtype` is what products run in; `team` makes a pass."""
 
-    xp: Any = np
-
-    def __init__(self, X: Features, targets: Targets, dtype: np.dtype[Any] | None = None, team: Team = ALONE) -> None:
-        self.team = team
-        self.X, self.targets, self.held = X, targets, self.hold(X)
+    def __init__(
+        self,
+        X: Any,
+        targets: Targets,
+        dtype: np.dtype[Any] | None = None,
+        team: Team = ALONE,
+        place: Place = HERE,
+    ) -> None:
+        self.team, self.place, self.xp = team, place, place.xp
+        self.X, self.targets = X, targets
         self.softmax, self.heads = targets.softmax, targets.heads
         self.n, self.d = X.shape
-        self.dtype = np.dtype(np.result_type(X.dtype, np.float32)) if dtype is None else dtype
+        self.dtype = place.precision(X) if dtype is None else dtype
         self.sign, self.weight = self.load(targets.sign), self.load(targets.weight)
-        sample = X[:: max(1, self.n // 500)].astype(np.float64)
+        sample = place.unload(X[:: max(1, self.n // 500)])
         middle = sample.mean(axis=0)
         with np.errstate(invalid="ignore"):  # what is not finite is refused by whoever sees the centre
             far = bool((np.abs(middle) > _FAR * sample.std(axis=0)).any())
         self._shift = self.load(middle) if far else None
         """Subtracted from each block: (d,), or nothing."""
-        self.shift = self.unload(self._shift) if far else np.zeros(self.d)
+        self.shift = place.unload(self._shift) if far else np.zeros(self.d)
         self.relative = self._means()
         """(n_labels, d): weighted mean of each label's rows, less the shift."""
+        self._relative = place.load(self.relative)
         self.centre: Matrix = self.relative + self.shift
 
     def in_float64(self) -> "Rows":
         """The same rows for work in float64; X stays as it is, its blocks are converted."""
-        return type(self)(self.X, self.targets, np.dtype(np.float64), self.team)
+        return Rows(self.X, self.targets, np.dtype(np.float64), self.team, self.place)
 
     def load(self, values: Any) -> Any:
-        """`values` in the working precision, where the work is done."""
-        return np.ascontiguousarray(values, dtype=self.dtype)
-
-    def hold(self, X: Features) -> Any:
-        """X where the work is done: here, as the caller holds it."""
-        return X
-
-    def turned(self, scores: Any) -> Any:
-        """(b, m) as (m, b), each column's numbers in a row: so added up, they lose the fewest digits."""
-        return np.ascontiguousarray(scores.T)
-
-    def unload(self, values: Any) -> Matrix:
-        """float64 for the solver."""
-        return np.asarray(values, dtype=np.float64)
+        """`values` of main memory in the working precision, where the work is done."""
+        return self.place.load(np.ascontiguousarray(values, dtype=self.dtype))
 
     def take(self, rows: slice) -> Any:
         """Rows of X in the working precision: a view where neither precision nor shift asks for a copy."""
-        block = widened(self.held[rows]).astype(self.dtype, copy=False)
+        block = self.place.cast(self.X[rows], self.dtype)
         return block if self._shift is None else block - self._shift
 
     def blocks(self, columns: int) -> list[slice]:
         """Blocks of rows, equal but for one row, beside which one of `columns` scores fits; as many for each of the team."""
-        most = int(np.clip(_BLOCK_VALUES // (self.d + columns), 64, 8192))
+        most = int(np.clip(self.place.block_values // (self.d + columns), 64, _BLOCK_ROWS))
         each = -(-self.n // (most * self.team.size))
         count = max(1, min(each * self.team.size, self.n // 64))
         cuts = np.linspace(0, self.n, count + 1).round().astype(int).tolist()
         return [slice(a, b) for a, b in pairwise(cuts)]
 
     def _means(self) -> Matrix:
-        total = np.zeros((len(self.weight), self.d))
+        total = self.place.zeros((len(self.weight), self.d))
         for rows in self.blocks(len(self.weight)):
-            total += self.unload(self.weight[:, rows] @ self.take(rows))
-        return total
+            total += self.weight[:, rows] @ self.take(rows)
+        return self.place.unload(total)
 
-    def gram(self, weight: Any, team: Team | None = None) -> tuple[Matrix, Matrix]:
+    def gram(self, weight: Any, team: Team | None = None) -> tuple[Matrix, Any]:
         """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1.
+
+        The covariance and the weight lie where the rows do.
 
         One pass, over the rows whose weight is not 0. team: who makes it, in place of the rows' own.
         """
         plain = bool((weight == weight[0]).all())
 
-        def sums(blocks: Sequence[slice]) -> tuple[Matrix, Matrix]:
-            mean, total = np.zeros(self.d), np.zeros((self.d, self.d))
+        def sums(blocks: Sequence[slice]) -> tuple[Any, Any]:
+            mean, total = self.place.zeros((self.d,)), self.place.zeros((self.d, self.d))
             for rows in blocks:
                 x, w = self.take(rows), weight[rows]
                 if not plain:
                     there = self.xp.where(w > 0)[0]
                     x, w = (x, w) if len(there) == len(w) else (x[there], w[there])
-                mean += self.unload(w @ x)
+                mean += w @ x
                 part = x if plain else x * self.xp.sqrt(w)[:, None]
-                total += self.unload(part.T @ part)
+                total += part.T @ part
             return mean, total
 
         mean, total = (team or self.team).summed(sums, self.blocks(0))
         if plain:
             total *= float(weight[0])
-        total -= np.outer(mean, mean)
-        return mean, total
+        total -= self.xp.outer(mean, mean)
+        return self.place.unload(mean), total
 
     def curvature(self, coef: Matrix, intercept: Matrix, label: int) -> tuple[Any, Matrix]:
         """How much each row bends the loss of each head of one fit, (heads, n), each summing to 1, and how much all do, (heads,).
 
+        coef (heads, d) and intercept (heads,) come from main memory; the first answer lies where the rows do.
         Rows that all together bend it by less than a ten-thousandth (_FLAT) are said to bend it by 0.
         """
         offset = self.load((intercept - coef @ self.relative[label])[:, None])
@@ -151,59 +147,66 @@ class Rows:
                 bend = small / (1 + small) ** 2
             each.append(bend * self.weight[label, rows])
         bend = self.xp.concatenate(each, 1)
-        total = np.maximum(self.unload(bend.sum(1)), _LEAST)
+        total = np.maximum(self.place.unload(bend.sum(1)), _LEAST)
         counts = self.xp.where(bend * self.n < self.load(_FLAT * total)[:, None], 0 * bend, bend)
-        return counts / self.load(np.maximum(self.unload(counts.sum(1)), _LEAST))[:, None], total
+        return counts / self.load(np.maximum(self.place.unload(counts.sum(1)), _LEAST))[:, None], total
 
-    def evaluate(self, coef: Matrix, intercept: Matrix, label: Any) -> tuple[Matrix, Matrix, Matrix, Matrix]:
+    def evaluate(self, coef: Any, intercept: Any, label: Any) -> tuple[Matrix, Any, Any, Matrix]:
         """Mean loss (m,), its slopes (m, heads, d) and (m, heads), and the mean curvature (m,) of m columns. One pass.
 
-        coef (m, heads, d); intercept (m, heads) is that of centred rows; label (m,), ascending: which target each has.
+        coef (m, heads, d); intercept (m, heads) is that of centred rows; label (m,), ascending: which target each has. Of these
+        and the slopes all but the label lie where the rows do; each is float64.
         """
         m, heads, d = coef.shape
-        relative = self.relative[label]
-        offset = self.load((intercept - np.einsum("mhd,md->mh", coef, relative)).reshape(-1, 1))
-        W = self.load(coef.reshape(m * heads, d).T)
-        runs = _runs(label)
+        place = self.place
+        relative = self._relative[place.load(label)]
+        offset = intercept - self.xp.einsum("mhd,md->mh", coef, relative)
+        offset = place.cast(offset, self.dtype).reshape(-1, 1)
+        W = place.turned(place.cast(coef.reshape(m * heads, d), self.dtype))
+        runs = self._runs(label)
 
-        def sums(blocks: Sequence[slice]) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-            loss, curvature = np.zeros(m), np.zeros(m)
-            slope, slope_b = np.zeros((m * heads, d)), np.zeros(m * heads)
+        def sums(blocks: Sequence[slice]) -> tuple[Any, Any, Any, Any]:
+            loss, curvature = place.zeros((m,)), place.zeros((m,))
+            slope, slope_b = place.zeros((m * heads, d)), place.zeros((m * heads,))
             for rows in blocks:
                 x = self.take(rows)
                 # rows times columns: BLAS is faster at it than at columns times rows, where columns are few
-                scores = self.turned(x @ W)
+                scores = place.turned(x @ W)
                 scores += offset
                 if self.softmax:
                     by_head = scores.reshape(m, heads, -1)
                     parts = softmax_loss(self.xp, by_head, self.sign[:, rows], self.weight[0, rows])
-                    loss += self.unload(parts[0])
-                    curvature += self.unload(parts[1])
+                    loss += parts[0]
+                    curvature += parts[1]
                 else:
                     for which, columns in runs:
                         parts = binary_loss(self.xp, scores[columns], self.sign[which, rows], self.weight[which, rows])
-                        loss[columns] += self.unload(parts[0])
-                        curvature[columns] += self.unload(parts[1])
+                        loss[columns] += parts[0]
+                        curvature[columns] += parts[1]
                 # The scores have been replaced by the derivatives of the loss.
-                slope += self.unload(scores @ x)
-                slope_b += self.unload(scores.sum(1))
+                slope += scores @ x
+                slope_b += scores.sum(1)
             return loss, curvature, slope, slope_b
 
         loss, curvature, slope, slope_b = self.team.summed(sums, self.blocks(2 * m * heads))
         slope_b = slope_b.reshape(m, heads)
         slope = slope.reshape(m, heads, d)
         slope -= slope_b[:, :, None] * relative[:, None, :]
-        return loss, slope, slope_b, curvature
+        return place.unload(loss), slope, slope_b, place.unload(curvature)
 
-
-def _runs(label: Any) -> list[tuple[int, slice]]:
-    edges = np.flatnonzero(np.diff(label)) + 1
-    starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(label)]
-    return [(int(label[a]), slice(a, b)) for a, b in zip(starts, stops, strict=True)]
+    def _runs(self, label: Any) -> list[tuple[Any, slice]]:
+        """Columns that are worked on together, and their label, or where there is room for it all of them and their labels."""
+        edges = np.flatnonzero(np.diff(label)) + 1
+        if len(edges) and self.place.fits_at_once:
+            return [(self.place.load(label), slice(0, len(label)))]
+        starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(label)]
+        return [(int(label[a]), slice(a, b)) for a, b in zip(starts, stops, strict=True)]
 
 
 def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]:
     """Weighted sums of log(1 + exp(-sign·score)) and of p·(1 - p), each (m,); scores (m, b) become the derivatives.
+
+    sign and weight are (b,), or each column's own, (m, b).
 
     Written so that neither a large margin nor a large mistake loses digits.
     """
@@ -215,13 +218,16 @@ def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]
     small += 1
     wrong /= small  # the probability of the other answer
     scores[...] = wrong * -(sign * weight)
-    return loss @ weight, (wrong - wrong * wrong) @ weight
+    bend = wrong - wrong * wrong
+    if weight.ndim == 1:
+        return loss @ weight, bend @ weight
+    return (loss * weight).sum(1), (bend * weight).sum(1)
 
 
 def _softmax(xp: Any, scores: Any) -> Any:
     """Over the first axis of (heads, b)."""
     # each row's own top: against another row's, all shares of a row may round to 0
-    shares = xp.exp(scores - (scores.max(0) if xp is np else scores.max(0).values))
+    shares = xp.exp(scores - xp.amax(scores, 0))
     return shares / shares.sum(0)
 
 
@@ -232,7 +238,7 @@ def softmax_loss(xp: Any, scores: Any, target: Any, weight: Any) -> tuple[Any, A
     """
     own = (scores * target).sum(1)
     scores -= own[:, None, :]
-    top = scores.max(1) if xp is np else scores.max(1).values
+    top = xp.amax(scores, 1)
     shares = xp.exp(scores - top[:, None, :])
     total = shares.sum(1)
     # The row's own class gives exp(0 - top); the rest is summed apart, so that a confident row keeps its small loss.

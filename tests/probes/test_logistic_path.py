@@ -236,15 +236,13 @@ def test_a_softmax_over_rows_that_nearly_separate_reaches_the_best(
 def test_a_softmax_of_two_classes_is_the_binary_fit_at_twice_c() -> None:
     """Penalising both rows of ±w/2 is half of penalising w; a third class that is far away barely matters."""
     from embedcache.probes.path_problem import PathProblem
-    from embedcache.probes.rows import Rows, Targets
+    from embedcache.probes.rows import Targets
 
     X, y = problem(200, 6)
     classes = np.concatenate([1 - y, y], axis=1)
     share = np.full((1, 200), 1 / 200)
     C = np.array(GRID)
-    problem_of_two = PathProblem.over(
-        X, Targets(classes.T, share, True), classes.mean(axis=0), C, np.array([200.0]), Rows
-    )
+    problem_of_two = PathProblem.over(X, Targets(classes.T, share, True), classes.mean(axis=0), C, np.array([200.0]))
     state, _ = problem_of_two.solve(TIGHT, 1000)
     heads = state.point.reshape(len(GRID), 2, -1)
     binary = solve_logistic(X, y, tuple(2 * c for c in GRID), tol=TIGHT)

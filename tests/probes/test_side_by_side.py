@@ -85,7 +85,7 @@ def test_a_team_works_on_several_items_at_once_and_answers_in_their_order() -> N
 @pytest.mark.parametrize("multinomial", [False, True])
 def test_a_path_on_threads_is_the_path_on_one(multinomial: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "_SMALL", 0)
-    monkeypatch.setattr("embedcache.probes.rows._BLOCK_VALUES", 4000)
+    monkeypatch.setattr("embedcache.probes.place.Place.block_values", 4000)
     random = np.random.default_rng(0)
     X = random.normal(size=(900, 20)).astype(np.float32)
     score = X @ random.normal(size=(20, 3)) + 3 * random.normal(size=(900, 3))
