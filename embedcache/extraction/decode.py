@@ -58,8 +58,8 @@ class DecodePool:
     ) -> None:
         self.memory = decoder_limit(workers)
         self.limits = limits
-        self.window = asdict(window)
-        self.options = asdict(options)
+        self.alike = json.dumps({"window": asdict(window), "options": asdict(options)})[1:]
+        """What every request says, as it is sent."""
         self.timeout = timeout
         self.stopping = stopping
         self.prefetch = max(prefetch, 2 * workers)
@@ -95,22 +95,28 @@ class DecodePool:
                     exhausted = True
                 else:
                     queue.append(Ticket(next(self.numbers), request, self._choose(queue, request)))
-            self._send(queue)
+                    decoder = self.decoders[queue[-1].decoder]
+                    decoder.waiting.append(queue[-1])
+                    self._send(decoder)
             if not queue:
                 return
             started = time.monotonic()
             while queue[0].answer is None:
-                self._receive(queue)
+                self._receive()
                 if self.stopping():
                     return
             self.waited += time.monotonic() - started
             ticket = queue.popleft()
             piece, rest = self._piece(ticket)
             if piece is not None:
-                yield replace(piece, work=ticket.request.work)
-            self._release(ticket)
+                yield piece
+            decoder = self.decoders[ticket.decoder]
+            if ticket.slot is not None:
+                decoder.free.append(ticket.slot)
             if rest is not None:  # it goes to the front, and takes the slot that just became free
                 queue.appendleft(Ticket(next(self.numbers), rest, ticket.decoder))
+                decoder.waiting.appendleft(queue[0])
+            self._send(decoder)
 
     def _room(self) -> int:
         return max(len(self.decoders), min(self.prefetch, BUFFER_BYTES // self.largest))
@@ -119,9 +125,7 @@ class DecodePool:
         """The decoder that has the sample open, else the one with the least to do."""
         if queue and queue[-1].request.sample == request.sample:
             return queue[-1].decoder
-        load = [0] * len(self.decoders)
-        for ticket in queue:
-            load[ticket.decoder] += ticket.answer is None
+        load = [len(decoder.waiting) + len(decoder.asked) for decoder in self.decoders]
         return load.index(min(load))
 
     def _start(self, slots: list[Slot], number: int) -> Decoder:
@@ -133,11 +137,10 @@ class DecodePool:
         self.selector.unregister(decoder.answers)
         decoder.end()
 
-    def _send(self, queue: Iterable[Ticket]) -> None:
-        for ticket in queue:
-            decoder = self.decoders[ticket.decoder]
-            if ticket.slot is not None or ticket.answer is not None or not decoder.free:
-                continue
+    def _send(self, decoder: Decoder) -> None:
+        """Ask for what waits for this decoder, as far as it has slots."""
+        while decoder.waiting and decoder.free:
+            ticket = decoder.waiting.popleft()
             ticket.slot = decoder.free.pop()
             if not decoder.asked:
                 decoder.since = time.monotonic()
@@ -149,16 +152,14 @@ class DecodePool:
         slot = ticket.slot
         message = {
             "request": ticket.number,
-            **asdict(ticket.request),
-            "window": self.window,
-            "options": self.options,
+            **vars(ticket.request),
             "known": self.limits.known(ticket.request.sample) if self.limits is not None else None,
             "slot": slot.fd,
             "slot_bytes": slot.size,
         }
-        decoder.ask(message)
+        decoder.ask(f"{json.dumps(message)[:-1]}, {self.alike}")
 
-    def _receive(self, queue: "deque[Ticket]") -> None:
+    def _receive(self) -> None:
         ready = self.selector.select(timeout=0.25)
         self._discount_unseen()
         for key, _ in ready:
@@ -177,7 +178,6 @@ class DecodePool:
         for i, decoder in enumerate(self.decoders):
             if decoder.asked and time.monotonic() - decoder.since > self.timeout:
                 self._replace(i, f"its decoder gave no answer within {self.timeout:g} s")
-        self._send(queue)
 
     def _discount_unseen(self) -> None:
         """Count no time against the decoders in which nobody looked: after a Ctrl-Z they need a moment to go on."""
@@ -193,7 +193,7 @@ class DecodePool:
         old = self.decoders[i]
         self._end(old)
         fresh = self._start(old.slots, i)
-        fresh.free = list(old.free)
+        fresh.free, fresh.waiting = list(old.free), old.waiting
         asked = list(old.asked)
         if asked:
             asked[0].answer = {"count": 1, "stage": "decode", "reason": reason}
@@ -202,11 +202,6 @@ class DecodePool:
         self.decoders[i] = fresh
         for ticket in fresh.asked:
             self._write(fresh, ticket)
-
-    def _release(self, ticket: Ticket) -> None:
-        if ticket.slot is not None:
-            self.decoders[ticket.decoder].free.append(ticket.slot)
-            ticket.slot = None
 
     def _piece(self, ticket: Ticket) -> tuple[Piece | None, Request | None]:
         """The piece that a ticket's answer holds, and what is left of its request."""

@@ -1,6 +1,5 @@
 """One decode process as its pool sees it: the process, its slots of shared memory, and what it was asked."""
 
-import json
 import mmap
 import os
 import subprocess
@@ -66,6 +65,8 @@ class Decoder:
     process: subprocess.Popen[bytes]
     slots: list[Slot]
     free: list[Slot]
+    waiting: deque[Ticket] = field(default_factory=deque)
+    """What it is to be asked when it has a free slot, oldest first."""
     asked: deque[Ticket] = field(default_factory=deque)
     unread: bytes = b""
     """The beginning of an answer whose end has not arrived."""
@@ -91,11 +92,11 @@ class Decoder:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def ask(self, message: dict[str, Any]) -> None:
-        """Send a request. One that died is asked in vain: its pool sees that its answers are closed."""
+    def ask(self, message: str) -> None:
+        """Send a request, a JSON document. One that died is asked in vain: its pool sees that its answers are closed."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.write(message.encode() + b"\n")
             self.process.stdin.flush()
 
     def end(self) -> None:

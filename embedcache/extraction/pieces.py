@@ -88,6 +88,9 @@ def reading(image: ImageRecipe) -> Literal["read", "volume", "volume-in-mm"]:
 def split(requests: Iterable[Request]) -> Iterator[Request]:
     """The same slices in pieces of at most PIECE_SLICES."""
     for r in requests:
+        if r.stop - r.start <= PIECE_SLICES:
+            yield r
+            continue
         for start in range(r.start, r.stop, PIECE_SLICES):
             yield replace(r, start=start, stop=min(start + PIECE_SLICES, r.stop))
 
@@ -96,10 +99,10 @@ def answered(request: Request, answer: dict[str, Any], memory: mmap.mmap) -> Pie
     """The piece that a decode process's answer tells of; its pixels are a view of `memory`."""
     sample, start, stop = request.sample, request.start, request.start + answer["count"]
     if "reason" in answer:
-        return Piece(sample, start, stop, stage=answer["stage"], reason=answer["reason"])
+        return Piece(sample, start, stop, stage=answer["stage"], reason=answer["reason"], work=request.work)
     if request.kind in WITHOUT_PIXELS:
         found = {name: answer[name] for name in ("slices", "size", "mtime_ns", "digest", "slice_bytes")}
-        return Piece(sample, start, stop, found=Found(**found))
+        return Piece(sample, start, stop, found=Found(**found), work=request.work)
     calibration = Calibration(
         np.asarray(answer["slope"]),
         np.asarray(answer["intercept"]),
@@ -115,4 +118,4 @@ def answered(request: Request, answer: dict[str, Any], memory: mmap.mmap) -> Pie
         warnings=tuple(answer["warnings"]),
     )
     seen = SourceSeen(answer["digest"], answer["size"], answer["mtime_ns"])
-    return Piece(sample, start, stop, volume, np.asarray(answer["limits"]), seen)
+    return Piece(sample, start, stop, volume, np.asarray(answer["limits"]), seen, work=request.work)

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedcache.backbones.preprocess import preprocess
 from embedcache.errors import InputError, TooManyBadError
 from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.pieces import Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import Sent, send_tokens
+from embedcache.extraction.together import Gathered, Inputs, Shown
 from embedcache.extraction.writing import Finished, Writer, now
 from embedcache.store.quantise import float_arrays
 from embedcache.types import ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
@@ -80,33 +80,6 @@ class Filling:
             self.later.popleft()()
 
 
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One whose small pieces of work come before those of a forward pass."""
-    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-
-
-class Inputs:
-    """Makes pieces into inputs: on a GPU in a stream of their own, beside the forward pass that is under way."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.stream = _stream(device) if device.type == "cuda" else None
-
-    def of(self, piece: Piece, image: ImageRecipe, sample: str) -> torch.Tensor:
-        """The slices of a piece as a backbone sees them. The piece's memory is free when this returns."""
-        assert piece.volume is not None
-        assert piece.limits is not None
-        make = partial(preprocess, piece.volume, piece.limits, image, self.device, sample, piece.start)
-        if self.stream is None:
-            return make()
-        with torch.cuda.stream(self.stream):
-            made = make()
-        computing = torch.cuda.current_stream(self.device)
-        computing.wait_stream(self.stream)
-        made.record_stream(computing)  # else its memory could go to the next input before it is read
-        return made
-
-
 @dataclass(frozen=True)
 class Hooks:
     """Who is asked and told while the worker runs."""
@@ -140,36 +113,46 @@ def run(
     """
     fillings = {target: Filling(target, device) for target in share.targets}
     inputs = Inputs(device)
+    gathered = Gathered(device, (target.image for target in share.targets), device.type in BESIDE)
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     writer = Writer(versions, name, hooks.settle, share.committed)
     clock, tally = Clock(), Tally()
     try:
-        for piece in pool.pieces(requests(plan, wanted, paths, share, fillings, writer)):
+        for group in gathered.groups(pool.pieces(requests(plan, wanted, paths, share, fillings, writer))):
             started = time.monotonic()
-            reason = hooks.seen(piece.sample, piece.seen) if piece.seen is not None else ""
-            if reason:
-                piece = replace(piece, volume=None, stage="open", reason=reason)
-            tally.count(piece)
-            if piece.volume is not None:
-                hooks.remark(str(plan.sample_id[piece.sample]), piece.volume.warnings)
-            first = int(plan.slice_start[piece.sample])
-            seen = OnePiece(piece, first + piece.start, str(plan.sample_id[piece.sample]), inputs)
-            for filling in fillings.values():
-                take(filling, seen, writer, hooks.tell)
-            clock.done += piece.stop - piece.start
+            shown, at = Shown(group, str(plan.sample_id[group.whole.sample]), inputs), 0
+            for piece in group.pieces:
+                slices = 0 if piece.volume is None else piece.stop - piece.start
+                piece = heard(piece, str(plan.sample_id[piece.sample]), hooks)
+                tally.count(piece)
+                first_row = int(plan.slice_start[piece.sample]) + piece.start
+                for filling in fillings.values():
+                    take(filling, piece, first_row, shown, at, writer, hooks.tell)
+                at += slices
+                clock.done += piece.stop - piece.start
             clock.computed += time.monotonic() - started
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
             if hooks.stopping():
                 break
-        started = time.monotonic()
-        for filling in fillings.values():
-            filling.settle()
-        clock.computed += time.monotonic() - started
-        if clock.done:
+        if any(filling.later for filling in fillings.values()):
+            started = time.monotonic()
+            for filling in fillings.values():
+                filling.settle()
+            clock.computed += time.monotonic() - started
             hooks.report(clock.progress(share.total(), pool.waited, writer.waited))
     finally:
         writer.close()
     return clock.done
+
+
+def heard(piece: Piece, sample: str, hooks: Hooks) -> Piece:
+    """The piece, or what is left of it where its source is not what it was; whoever wants to know of either is told."""
+    reason = hooks.seen(piece.sample, piece.seen) if piece.seen is not None else ""
+    if reason:
+        piece = replace(piece, volume=None, stage="open", reason=reason)
+    if piece.volume is not None:
+        hooks.remark(sample, piece.volume.warnings)
+    return piece
 
 
 @dataclass
@@ -259,30 +242,22 @@ def accept(filling: Filling, work: int, shard: Shard, wanted: npt.NDArray[np.boo
         writer.put(Finished(target, shard, of_shard, of_shard, zeros(target.stored_pass), (), now(), target.batch_size))
 
 
-@dataclass
-class OnePiece:
-    """A piece, and the inputs that were made of it."""
+def take(
+    filling: Filling,
+    piece: Piece,
+    first_row: int,
+    shown: Shown,
+    at: int,
+    writer: Writer,
+    tell: Callable[[str], None],
+) -> None:
+    """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole.
 
-    piece: Piece
-    first_row: int
-    sample: str
-    """Its id in the store."""
-    inputs: Inputs
-    made: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def input_of(self, target: Target) -> torch.Tensor:
-        """Its slices as the target's backbone sees them, made once for all targets of one image recipe."""
-        if target.input_name not in self.made:
-            self.made[target.input_name] = self.inputs.of(self.piece, target.image, self.sample)
-        return self.made[target.input_name]
-
-
-def take(filling: Filling, seen: OnePiece, writer: Writer, tell: Callable[[str], None]) -> None:
-    """Put a piece's rows where the target wants them; compute each batch, and hand over each shard, when it is whole."""
-    piece = seen.piece
+    first_row: of the piece in the store. at: of its first slice among all that are `shown`.
+    """
     per_shard, size = filling.target.stored_pass.rows_per_shard, filling.target.stored_pass.batch_size
     for i in range(piece.stop - piece.start):
-        row = seen.first_row + i
+        row = first_row + i
         accepted = filling.pending.get(row // per_shard)
         if accepted is None or accepted.work != piece.work:
             continue
@@ -296,7 +271,7 @@ def take(filling: Filling, seen: OnePiece, writer: Writer, tell: Callable[[str],
         if piece.volume is None:
             filling.quarantined.append(Quarantined(row, piece.stage, piece.reason))
         else:
-            put_image(filling, place, seen.input_of(filling.target)[i])
+            put_image(filling, place, shown.input_of(filling.target)[at + i])
             filling.filled.append(row - shard.start)
         if row == accepted.last_row:
             compute(filling, tell)

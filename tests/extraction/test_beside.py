@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ import torch
 import embedcache
 from embedcache import ExtractConfig, FeatureCache
 from embedcache.errors import Interrupted, TokenOverflowError
-from embedcache.extraction import worker
+from embedcache.extraction import together, worker
 from embedcache.extraction.progress import Progress
 from embedcache.testing.stores import differences
+from embedcache.types import Volume
 
 from .conftest import MakeTable, elsewhere, only_store
 
@@ -31,6 +33,15 @@ def test_a_device_that_computes_beside_lays_down_the_same_bytes(
     )
     (Path(bad.root).parent / "img005.png").write_text("this is a text file")
     embedcache.extract(bad)
+    monkeypatch.setattr(together, "TOGETHER_BYTES", 5 * 60 * 50)
+    made: list[int] = []
+    preprocess = together.preprocess
+
+    def counted(volume: Volume, *asked: Any) -> torch.Tensor:
+        made.append(len(volume.pixels))
+        return preprocess(volume, *asked)
+
+    monkeypatch.setattr(together, "preprocess", counted)
     waiting: list[int] = []
     compute = worker.compute
 
@@ -42,6 +53,8 @@ def test_a_device_that_computes_beside_lays_down_the_same_bytes(
     monkeypatch.setattr(worker, "BESIDE", ("cpu",))
     beside = elsewhere(bad, "beside")
     assert embedcache.extract(beside).exit_code == 1
+    assert made[:3] == [5, 5, 1], "so many radiographs at once as there is room for, once for both backbones"
+    assert sum(made) == 11 + 6 + 7 + 5, "img005 is none"
     assert set(waiting) == {0, 1, 2}, "of each backbone at most one batch is under way, and the shard that it ends"
     for name in (tiny.name, tiny_registers.name):
         here, there = (next(Path(c.cache).glob(f"*/{name}/*.zarr")) for c in (bad, beside))
@@ -53,9 +66,13 @@ def test_stopped_all_whole_shards_are_committed(
     config: ExtractConfig, monkeypatch: pytest.MonkeyPatch, beside: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(worker, "BESIDE", beside)
+    monkeypatch.setattr(together, "TOGETHER", 8)
+
+    said: list[int] = []
 
     def interrupt(progress: Progress) -> None:
-        if progress.done == 16:
+        said.append(progress.done)
+        if said.count(16) == 1 and progress.done == 16:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
