@@ -19,6 +19,7 @@ from embedcache.backbones import Backbone, load_backbone
 from embedcache.backbones.preprocess import preprocess
 from embedcache.extraction.decode import DecodePool
 from embedcache.extraction.device import default_workers
+from embedcache.extraction.forward import Forward, Pool
 from embedcache.extraction.pending import PendingPass
 from embedcache.extraction.pieces import Piece, Request, reading
 from embedcache.extraction.prepare import Prepared, paths_of
@@ -26,7 +27,6 @@ from embedcache.extraction.rates import Rates
 from embedcache.extraction.share import Target
 from embedcache.extraction.sources import Tell
 from embedcache.extraction.stored import stored_tokens
-from embedcache.extraction.worker import tokens_of
 from embedcache.store.encoding import encode_shard
 from embedcache.store.fingerprint import sha256
 from embedcache.store.objects import Objects
@@ -176,9 +176,10 @@ def forward_some(target: Target, device: torch.device, tell: Tell) -> float:
     p, count = target.stored_pass, target.stored_pass.batch_size
     shape = (count, target.image.channels, *target.image.shape)
     x = torch.rand(shape, device=device)
+    forward = Forward(target, Pool() if device.type == "cuda" else None)
 
     def batch() -> None:
-        tokens = tokens_of(target, x, tell)
+        tokens = forward.tokens(x, tell)
         for _ in stored_tokens(tokens, slice(count), p.arrays, target.backbone.info.name):
             pass
 

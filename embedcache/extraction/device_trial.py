@@ -30,11 +30,11 @@ from embedcache.extraction.config import ExtractConfig, asked_arrays
 from embedcache.extraction.device import default_workers
 from embedcache.extraction.device_check import Agreement, BackboneOnDevice, DeviceReport, Speed
 from embedcache.extraction.device_samples import Samples, tiny_model, write_samples
+from embedcache.extraction.forward import out_of_memory
 from embedcache.extraction.job import extract
 from embedcache.extraction.plan import plan
 from embedcache.extraction.progress import Listener, Progress
 from embedcache.extraction.recompute import FLOAT32_LIMITS
-from embedcache.extraction.worker import out_of_memory
 from embedcache.store import layout
 from embedcache.store.reader import FeatureCache
 from embedcache.types import ArraySpec

@@ -215,6 +215,7 @@ def run_turn(
 ) -> tuple[int, str, list[turns.Member]]:
     """Load the backbones that fit and run them. Returns slices decoded, the stage that bound, and the stores that wait."""
     from embedcache.extraction import worker  # as in `ready_device`: torch
+    from embedcache.extraction.forward import out_of_memory
 
     config = prepared.config
     versions = software_versions() | family_versions(*(store.planned.info.family for store, _ in group.stores))
@@ -233,7 +234,7 @@ def run_turn(
         for store, passes in members:
             for p in passes:
                 check_versions(store, p, versions, config.mixed)
-        backbones = turns.load_turn(members, lambda info: load_backbone(info, str(device)), worker.out_of_memory)
+        backbones = turns.load_turn(members, lambda info: load_backbone(info, str(device)), out_of_memory)
         members, waiting = turns.split(group.stores, set(backbones))
         turns.tell_turn(members, waiting, free, listener.tell)
         targets, workers = [], []

@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedcache.errors import InputError, TooManyBadError
+from embedcache.errors import TooManyBadError
 from embedcache.extraction.decode import DecodePool
+from embedcache.extraction.forward import Forward, Pool
 from embedcache.extraction.pieces import Piece, Request, SourceSeen, reading
 from embedcache.extraction.progress import Progress
 from embedcache.extraction.share import Share, Target
 from embedcache.extraction.stored import Sent, send_tokens
 from embedcache.extraction.together import Gathered, Inputs, Shown
 from embedcache.extraction.writing import Finished, Writer, now
-from embedcache.store.quantise import float_arrays
 from embedcache.types import ImageRecipe, Pass, Plan, Quarantined, Shard, StringArray
 
 FIRST_SAMPLES = 200
@@ -51,7 +51,7 @@ class Accepted:
 class Filling:
     """A target's current shard and batch."""
 
-    target: Target
+    forward: Forward
     device: torch.device
     pending: dict[int, Accepted] = field(default_factory=dict)
     """By their numbers: leased shards that are not handed to the writer yet."""
@@ -67,6 +67,11 @@ class Filling:
     """Rows of the current batch that hold an image."""
     later: deque[Callable[[], None]] = field(default_factory=deque)
     """What awaits the batch that was launched last, in order: its rows are laid down, its shard is handed over."""
+
+    @property
+    def target(self) -> Target:
+        """What is filled."""
+        return self.forward.target
 
     def then(self, work: Callable[[], None]) -> None:
         """Do `work` once the batch that was launched last has arrived: at once where it has been computed already."""
@@ -111,7 +116,8 @@ def run(
     wanted: shape (rows,), the rows that an image is read for. paths: source of each sample of the plan.
     Raises TooManyBadError when most of the first samples can not be read.
     """
-    fillings = {target: Filling(target, device) for target in share.targets}
+    pool_of_graphs = Pool() if device.type == "cuda" else None
+    fillings = {target: Filling(Forward(target, pool_of_graphs), device) for target in share.targets}
     inputs = Inputs(device)
     gathered = Gathered(device, (target.image for target in share.targets), device.type in BESIDE)
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -304,7 +310,7 @@ def compute(filling: Filling, tell: Callable[[str], None]) -> None:
     if filling.filled:
         p = filling.target.stored_pass
         assert filling.x is not None
-        tokens = tokens_of(filling.target, filling.x, tell)
+        tokens = filling.forward.tokens(filling.x, tell)
         rows = span(filling.filled)
         places = span([row % p.batch_size for row in filling.filled])
         sent = send_tokens(tokens, places, p.arrays, filling.target.backbone.info.name)
@@ -330,35 +336,6 @@ def lay_down(
     for path, values in sent.arrived():
         into[path][at] = values
     arrived[at] = True
-
-
-def tokens_of(target: Target, x: torch.Tensor, tell: Callable[[str], None]) -> dict[str, torch.Tensor]:
-    """The tokens of a batch. Where memory runs out the batch is halved, for the rest of the run, and that is said."""
-    arrays = float_arrays(target.stored_pass.arrays)
-    while True:
-        try:
-            parts = [target.backbone.tokens(part, arrays) for part in torch.split(x, target.batch_size)]
-            return {path: torch.cat([part[path] for part in parts]) for path in parts[0]}
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if target.batch_size == 1:
-                raise InputError(
-                    f"one image of {'x'.join(map(str, x.shape[2:]))} pixels does not fit into memory with "
-                    f"{target.backbone.info.name}; use a smaller --size, or a device with more memory."
-                ) from error
-        target.batch_size //= 2
-        if x.device.type == "cuda":
-            torch.cuda.empty_cache()
-        tell(
-            f"memory ran out; {target.backbone.info.name} goes on with {target.batch_size} images at once. Its tokens may "
-            "differ in the last bits from those of a larger batch, and the commits say so."
-        )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; on a CPU torch has no type of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def finish_shard(filling: Filling, accepted: Accepted, writer: Writer) -> None:

@@ -13,7 +13,7 @@ import torch
 import embedcache
 from embedcache import ExtractConfig, FeatureCache
 from embedcache.errors import Interrupted, TokenOverflowError
-from embedcache.extraction import together, worker
+from embedcache.extraction import forward, together, worker
 from embedcache.extraction.progress import Progress
 from embedcache.testing.stores import differences
 from embedcache.types import Volume
@@ -87,12 +87,12 @@ def test_a_value_that_does_not_fit_is_told_when_it_arrives(
     config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "BESIDE", ("cpu",))
-    monkeypatch.setattr(worker, "tokens_of", lambda target, x, tell: large(tokens_of(target, x, tell)))
+    monkeypatch.setattr(forward, "tokens_of", lambda target, x, tell: large(tokens_of(target, x, tell)))
     with pytest.raises(TokenOverflowError, match="float16 can not"):
         embedcache.extract(config)
 
 
-tokens_of = worker.tokens_of
+tokens_of = forward.tokens_of
 
 
 def large(tokens: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
