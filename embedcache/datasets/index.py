@@ -152,10 +152,11 @@ class PrivateIndex:
 
         It survives a kill and a power loss once `settle` was called.
         """
-        self._noted.append(json.dumps({"id": sample_id, "size": size, "mtime_ns": mtime_ns, "digest": digest}))
+        name = json.dumps(sample_id)  # of all of the line only this can need an escape
+        self._noted.append(f'{{"id": {name}, "size": {size}, "mtime_ns": {mtime_ns}, "digest": "{digest}"}}')
         old = self.get(sample_id)
         if old is not None:
-            self._newer[sample_id] = replace(old, size=size, mtime_ns=mtime_ns, digest=digest)
+            self._newer[sample_id] = IndexRow(old.id, old.path, size, mtime_ns, digest, old.slices)
 
     def settle(self) -> None:
         """Make what was noted since the last call durable: a shard is committed only after the digests of its sources.
@@ -230,11 +231,10 @@ class _Stored:
 
     def get(self, sample_id: str) -> IndexRow | None:
         i = self.place.get(sample_id)
-        return (
-            None
-            if i is None
-            else IndexRow(**{name: values[i : i + 1].tolist()[0] for name, values in self.columns.items()})
-        )
+        if i is None:
+            return None
+        name, path, size, mtime_ns, digest, slices = (self.columns[column][i] for column in ("id", *COLUMNS))
+        return IndexRow(str(name), str(path), int(size), int(mtime_ns), str(digest), int(slices))
 
     def merged(self, rows: Mapping[str, IndexRow]) -> "_Stored":
         """With `rows` in the place of those of the same ids."""

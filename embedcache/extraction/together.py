@@ -24,8 +24,9 @@ class Group:
     """Pieces whose slices are alike in all that preprocessing looks at, but for their numbers."""
 
     pieces: list[Piece]
+    """Their own pixels are not good any more where there are several."""
     whole: Piece
-    """All of their slices, one after another, as if the first piece had them; the piece itself where there is one."""
+    """All of their slices, one after another, as if the first piece had them."""
 
 
 class Gathered:
@@ -49,35 +50,33 @@ class Gathered:
     def groups(self, pieces: Iterable[Piece]) -> Iterator[Group]:
         """All pieces, in their order."""
         held: list[Piece] = []
+        of_held: tuple[object, ...] = ()
         used = 0
         for piece in pieces:
             size = piece.volume.pixels.nbytes if piece.volume is not None else 0
-            if held and (used + size > TOGETHER_BYTES or len(held) == TOGETHER or not alike(held, piece)):
+            traits = _traits(piece) or of_held
+            alike = not of_held or traits == of_held
+            if held and (self.alone or used + size > TOGETHER_BYTES or len(held) == TOGETHER or not alike):
                 yield self._joined(held)
-                held, used = [], 0
+                held, of_held, used = [], (), 0
             if self.alone or size > TOGETHER_BYTES // 2:
                 if held:
                     yield self._joined(held)
-                    held, used = [], 0
+                    held, of_held, used = [], (), 0
                 yield Group([piece], piece)
                 continue
-            held.append(self._copied(piece, used))
-            used += size
+            if piece.volume is not None:
+                pixels = piece.volume.pixels
+                np.copyto(np.ndarray(pixels.shape, pixels.dtype, self.memory, used), pixels)
+            held.append(piece)
+            of_held, used = traits, used + size
         if held:
             yield self._joined(held)
 
-    def _copied(self, piece: Piece, at: int) -> Piece:
-        if piece.volume is None:
-            return piece
-        pixels = piece.volume.pixels
-        copy = np.ndarray(pixels.shape, pixels.dtype, self.memory, at)
-        np.copyto(copy, pixels)
-        return replace(piece, volume=replace(piece.volume, pixels=copy))
-
     def _joined(self, held: list[Piece]) -> Group:
         shown = [piece for piece in held if piece.volume is not None]
-        if len(shown) < 2:
-            return Group(held, (shown or held)[0])
+        if not shown:
+            return Group(held, held[0])
         volumes = [piece.volume for piece in shown if piece.volume is not None]
         first, calibrations = volumes[0], [volume.calibration for volume in volumes]
         count = sum(len(volume.pixels) for volume in volumes)
@@ -90,17 +89,12 @@ class Gathered:
         )
 
 
-def alike(held: list[Piece], piece: Piece) -> bool:
-    """Whether the slices of a piece may be preprocessed with those that are held: all, or those without pixels, may."""
-    first = next((other for other in held if other.volume is not None), None)
-    return first is None or piece.volume is None or _traits(first) == _traits(piece)
-
-
 def _traits(piece: Piece) -> tuple[object, ...]:
-    assert piece.volume is not None
-    assert piece.limits is not None
+    """What slices must share to be preprocessed together; of a piece without pixels nothing."""
+    if piece.volume is None or piece.limits is None:
+        return ()
     pixels, calibration = piece.volume.pixels, piece.volume.calibration
-    return (pixels.shape[1:], pixels.dtype.str, piece.limits.shape[1], calibration.invert, calibration.padding)
+    return (pixels.shape[1:], pixels.dtype, piece.limits.shape[1], calibration.invert, calibration.padding)
 
 
 class Inputs:

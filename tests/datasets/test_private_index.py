@@ -80,7 +80,9 @@ def test_digests_are_kept_before_the_index_is_saved(folder):
     index.note_digest("a", 11, 12, "d2")
     noted = replace(A, size=11, mtime_ns=12, digest="d2")
     assert index.get("a") == noted
-    assert PrivateIndex.open(folder).get("a") == noted  # as after a kill
+    assert PrivateIndex.open(folder).get("a") == A  # as after a kill before a shard was whole
+    index.settle()
+    assert PrivateIndex.open(folder).get("a") == noted  # and behind its commit
     index.save()
     assert PrivateIndex.open(folder).get("a") == noted
 
@@ -90,10 +92,13 @@ def test_half_a_line_of_a_killed_process_costs_that_line_only(folder, home):
     index.put([A, B])
     index.save()
     index.note_digest("a", 11, 12, "d2")
+    index.settle()
     (journal,) = home.rglob("*.jsonl")
     with open(journal, "a") as file:
         file.write('{"id": "b", "si')
-    PrivateIndex.open(folder).note_digest("b", 13, 14, "d3")
+    other = PrivateIndex.open(folder)
+    other.note_digest("b", 13, 14, "d3")
+    other.settle()
     again = PrivateIndex.open(folder)
     assert (again.get("a").digest, again.get("b").digest) == ("d2", "d3")
 
@@ -106,6 +111,7 @@ def test_a_short_write_leaves_no_half_line(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: real(fd, data[:5]))
         index.note_digest("a", 7, 8, "f" * 64)
+        index.settle()
     assert PrivateIndex.open(folder).get("a").digest == "f" * 64
 
 
@@ -125,6 +131,7 @@ def _put_own(folder, k):
         index.put([IndexRow(f"{k}-{i}", "/x", 1, 1, "", 1)])
         index.save()
         index.note_digest(f"{k}-{i}", 1, 1, "d")
+        index.settle()
 
 
 def test_two_processes_lose_no_row_and_no_digest(folder):
@@ -138,6 +145,19 @@ def test_two_processes_lose_no_row_and_no_digest(folder):
     index = PrivateIndex.open(folder)
     assert len(index) == 10
     assert {index.get(f"{k}-{i}").digest for k in range(2) for i in range(5)} == {"d"}
+
+
+def test_an_id_of_any_signs_and_many_notes_at_once(folder, home):
+    index = PrivateIndex.open(folder)
+    names = ['a "quoted"\n\\ \u00e9\U0001f600', *(f"s{i}" for i in range(100))]
+    index.put([replace(A, id=name) for name in names])
+    index.save()
+    for i, name in enumerate(names):
+        index.note_digest(name, i, i, f"d{i}")
+    index.settle()
+    (journal,) = home.rglob("*.jsonl")
+    assert len(journal.read_text().splitlines()) == 101
+    assert [PrivateIndex.open(folder).get(name).digest for name in names[:3]] == ["d0", "d1", "d2"]
 
 
 def test_two_folders_have_two_indexes(folder, tmp_path):
