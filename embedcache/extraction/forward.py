@@ -12,8 +12,9 @@ class Forward:
     """The forward pass of one target.
 
     A GPU is told of each kernel of a pass one by one, which takes longer than to run them where a backbone is small or its
-    batch is: ViT-S spends all of its time so. The first batch runs as the model's own code says; then the same is recorded as
-    one CUDA graph, whose replay tells the GPU of all at once. It is kept only if it gives the same bits.
+    batch is: of ViT-S's 64 images 11 ms on an H200's host, however long the GPU takes. The first batch runs as the model's own
+    code says; then the same is recorded as one CUDA graph, whose replay tells the GPU of all at once. It is kept only if it
+    gives the same bits: not all do, since cuBLAS may choose other kernels while it is recorded.
     """
 
     def __init__(self, target: Target, pool: "Pool | None" = None) -> None:
