@@ -186,6 +186,13 @@ def repeat_command(
     return 0
 
 
+def elsewhere(device: str) -> dict[str, str]:
+    """What a device adds to the options. The CPU goes without saying: a result keeps the name that it had before there was a
+    choice.
+    """
+    return {} if device == "cpu" else {"device": device}
+
+
 @app.command("logistic")
 @takes(shared)
 def logistic_command(
@@ -194,13 +201,17 @@ def logistic_command(
     class_weight: Annotated[
         Literal["none", "balanced"], typer.Option(help="balanced: both classes of a label weigh the same.")
     ] = "none",
+    device: Annotated[
+        str, typer.Option(help="cpu, or where torch solves: cuda, cuda:1; coefficients agree to rounding.")
+    ] = "cpu",
     figure: Figure = None,
     json: Json = False,
 ) -> int:
     """Logistic regression: C and the vector chosen on validation, refitted on train+validation, tested once."""
     grid = numbers(C, float, "--C") if C is not None else None
     options = {"class_weight": class_weight} if class_weight != "none" else {}
-    return run(embedcache.ProbeConfig(probe="logistic", C=grid, options=options, **asked), figure, json)
+    config = embedcache.ProbeConfig(probe="logistic", C=grid, options=options | elsewhere(device), **asked)
+    return run(config, figure, json)
 
 
 @app.command("knn")
@@ -223,8 +234,7 @@ def knn_command(
 ) -> int:
     """Nearest neighbours by cosine; k and the vector chosen on validation."""
     grid = numbers(k, int, "--k") if k is not None else None
-    # The CPU goes without saying: a result keeps the name that it had before there was a choice.
-    options = {"votes": votes} if device == "cpu" else {"votes": votes, "device": device}
+    options = {"votes": votes} | elsewhere(device)
     config = embedcache.ProbeConfig(probe="knn", k=grid, options=options, select=select, **asked)
     return run(config, figure, json)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.probes.bags import Bags
 from embedcache.probes.base import Sizes
+from embedcache.probes.place import torch_there
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def work_for(device: str) -> Work:
     """`cpu` is numpy; anything else is asked of torch. Raises InputError if torch does not know or have it."""
     if device == "cpu":
         return IN_NUMPY
+    torch_there(device)
     from embedcache.probes.attention_on_torch import work_on
 
     return work_on(device)

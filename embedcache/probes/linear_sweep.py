@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from embedcache.errors import InputError
 from embedcache.probes.base import Columns, Features, Matrix, runs
 from embedcache.probes.linear_heads import ClassLoss, Heads, LabelLoss, Loss
+from embedcache.probes.place import torch_there
 from embedcache.probes.side_by_side import cores
 
 Numbers = npt.NDArray[np.int64]
@@ -128,9 +129,7 @@ def sweep(
     if device == "cpu":
         kind: type[Heads] = Heads
     else:
-        from embedcache.probes.on_torch import heads_on
-
-        kind = heads_on(device)
+        kind = torch_there(device).heads_on(device)
     held, loss, drawn = kind.hold(X), _loss(kind, by_row, softmax, share), kind.load(batches)
     shares = _shared_out(heads, widths, len(labels.T) * training.batch_size) if device == "cpu" else [heads]
 

@@ -29,7 +29,7 @@ from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
 from embedcache.probes.path_problem import FACTOR_BYTES, STATE_BYTES, STATE_NUMBERS, PathProblem
-from embedcache.probes.place import HERE, Place
+from embedcache.probes.place import HERE, Place, torch_there
 from embedcache.probes.rows import Targets
 from embedcache.probes.side_by_side import threads_for
 
@@ -207,6 +207,5 @@ def place_on(device: str) -> Place:
     """Where the work is done: by numpy on `cpu`, by torch on any other device."""
     if device == "cpu":
         return HERE
-    from embedcache.probes import on_torch  # torch takes 1.2 s to import: only a device pays for it
-
-    return on_torch.place_on(device)
+    place: Place = torch_there(device).place_on(device)
+    return place

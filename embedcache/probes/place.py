@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.errors import MissingPackageError
 from embedcache.half import widened
 from embedcache.probes.base import Matrix
 
@@ -66,3 +67,14 @@ class Place:
 
 HERE = Place()
 """Main memory."""
+
+
+def torch_there(device: str) -> Any:
+    """The module `on_torch`. torch takes a second to import: only a device pays for it. Raises MissingPackageError without it."""
+    try:
+        from embedcache.probes import on_torch
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"device {device!r} needs {error.name}: pip install 'embedcache[gpu]', or leave device at cpu."
+        ) from error
+    return on_torch

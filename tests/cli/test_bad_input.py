@@ -112,6 +112,10 @@ REFUSED = {
         "probe knn {store} --task bright --device cuda:99",
         r"can not search on device=cuda:99: torch .* Install torch .*, or faiss-gpu in place of faiss-cpu",
     ),
+    "probe logistic, device not there": (
+        "probe logistic {store} --task bright --device cuda:99",
+        r"device 'cuda:99': .*; take cpu, or what torch has",
+    ),
     "probe share": ("probe knn {store} --task bright --validation 2", r"between 0 and 1. Got 2"),
     "probe seed": ("probe knn {store} --task bright --seed -1", r"seed must be 0 or more"),
     "probe resamples": ("probe knn {store} --task bright --resamples 0", r"resamples must be at least 20"),
