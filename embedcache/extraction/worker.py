@@ -90,7 +90,7 @@ class Hooks:
     """Who is asked and told while the worker runs."""
 
     stopping: Callable[[], bool]
-    """Asked between pieces; when true, whole shards are committed and the rest is left pending."""
+    """Asked between groups of pieces; when true, whole shards are committed and the rest is left pending."""
     seen: Callable[[int, SourceSeen], str]
     """Told each source's digest before a shard that holds it is committed; a reason that comes back sets the piece aside."""
     settle: Callable[[], None]
