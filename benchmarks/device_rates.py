@@ -32,6 +32,7 @@ from embedcache.extraction.device_trial import (
     forward_rates,
     matrix_rate,
     stage_rates,
+    wanted_device,
 )
 
 complete_torchvision()
@@ -50,8 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--backbone", action="append", help="only this one; repeat it")
     options = parser.parse_args()
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    device = prepare_device(wanted, torch.get_num_threads())
+    device = prepare_device(wanted_device(options.device), torch.get_num_threads())
     names = options.backbone or (QUICK if options.quick else list(MAKERS))
     with sandbox() as folder:
         table = write_images(folder / "images", device.type, IMAGES[device.type]).table

@@ -30,7 +30,7 @@ import embedcache
 from embedcache import ExtractConfig, FeatureCache
 from embedcache.backbones.device import prepare_device
 from embedcache.extraction.device_samples import write_images
-from embedcache.extraction.device_trial import stage_rates
+from embedcache.extraction.device_trial import stage_rates, wanted_device
 
 CASES = {"dinov2-small": ("cls", "patch"), "dinov2-large": ("cls", "patch")}
 IMAGES = {"cls": 16_384, "patch": 4_096}
@@ -105,8 +105,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--case", action="append", help="only this one, as in dinov2-large:patch; repeat it")
     asked = parser.parse_args()
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if asked.device == "auto" else asked.device
-    device = prepare_device(wanted, torch.get_num_threads())
+    device = prepare_device(wanted_device(asked.device), torch.get_num_threads())
     on_gpu = device.type == "cuda"
     pairs = [(name, kind) for name, kinds in CASES.items() for kind in kinds]
     if asked.case:

@@ -76,7 +76,7 @@ def main() -> None:
 def run(asked: str, backbones: list[str], weights: str | None, folder: Path) -> DeviceReport:
     """Try one device in `folder`, which is empty."""
     threads = len(os.sched_getaffinity(0))
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+    wanted = wanted_device(asked)
     missing = ""
     try:
         device = prepare_device(wanted, threads)
@@ -101,6 +101,11 @@ def run(asked: str, backbones: list[str], weights: str | None, folder: Path) -> 
             for shown, name in names.items()
         ),
     )
+
+
+def wanted_device(asked: str) -> str:
+    """`auto` is a GPU where torch sees one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def try_backbone(

@@ -24,7 +24,7 @@ class Group:
     """Pieces whose slices are alike in all that preprocessing looks at, but for their numbers."""
 
     pieces: list[Piece]
-    """Their own pixels are not good any more where there are several."""
+    """Of pieces that were held, the memory of their own pixels has been handed out again."""
     whole: Piece
     """All of their slices, one after another, as if the first piece had them."""
 

@@ -18,9 +18,8 @@ def place_on(device: str) -> Place:
 
     class OnDevice(Place):
         xp: Any = torch
-        block_values = (
-            1 << 27
-        )  # a device idles between small products; `Rows.blocks` bounds them for their digits' sake
+        # a device idles between small products; `Rows.blocks` bounds them for their digits' sake
+        block_values = 1 << 27
         fits_at_once = True
 
         def load(self, values: Any) -> Any:
