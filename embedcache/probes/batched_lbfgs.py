@@ -32,6 +32,8 @@ _ENOUGH = 1e-4
 """Share of the decrease that the slope promises (Armijo)."""
 _MOST_CUTS = 12
 _DOT = "md,md->m"
+_LITTLE = 0.1
+"""Share of what is allowed: a step that is foreseen to gain less, and whose gain is lost in rounding, is not missed."""
 _NEAR = 1000.0
 """Times what is allowed: a problem of which no more is left is worth further iterations."""
 
@@ -121,10 +123,10 @@ def minimize_all(
     while len(work.columns):
         _aim(work, precondition, fresh)
         left, limit = -work.descent / 2, allowed(work.point, work.value, work.curvature, work.columns)
-        ended = fresh & (left <= limit) & (work.gained <= still * limit)
+        lost = work.cuts > _MOST_CUTS
+        ended = np.where(lost, left <= _LITTLE * limit, fresh & (left <= limit) & (work.gained <= still * limit))
         most = np.where(left <= _NEAR * limit, 2 * max_iter, max_iter)
-        stuck = (work.cuts > _MOST_CUTS) | (iterations[work.columns] >= most)
-        leave = ended | stuck
+        leave = ended | lost | (iterations[work.columns] >= most)
         if leave.any():
             out, at = work.columns[leave], place.load(np.flatnonzero(leave))
             done.point[out], done.value[out] = place.unload(work.point[at]), work.value[leave]

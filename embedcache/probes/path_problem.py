@@ -14,6 +14,7 @@ from embedcache.probes.batched_lbfgs import MEMORY, Columns, Solution, minimize_
 from embedcache.probes.coarse_to_fine import levels, weights_between
 from embedcache.probes.coordinates import not_finite
 from embedcache.probes.eigenbasis import Eigenbasis, Metric
+from embedcache.probes.factored import Factored, FactoredHeads
 from embedcache.probes.place import HERE, Place
 from embedcache.probes.rows import Rows, Targets
 from embedcache.probes.side_by_side import ALONE, Team, one_blas_thread
@@ -32,6 +33,8 @@ _FINER = 10.0
 """Times less that float64 leaves of what it takes over: steps are cheap there, and what is foreseen is least to be believed."""
 _SLOW = 12.0
 """Iterations that a column has on average of float32 that is left with noise."""
+_ALIKE = 0.05
+"""Share of a fit's curvature that may be gone where its metric serves further: classes that nothing separates keep it along C."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _COUPLED, _COUPLED_OF_ALL = 2.0, 8.0
@@ -115,6 +118,7 @@ class PathProblem:
         grams = 0.0
         double: PathProblem | None = None
         behind: set[int] = set()  # fits that float32 does not bring on
+        serves: set[int] = set()  # fits whose metric may do for what is left of them
         ended: set[int] = set()  # nor float64
         while True:
             left = part[~state.converged[part] & (state.iterations[part] < max_iter)]
@@ -127,23 +131,34 @@ class PathProblem:
             path, fits = (self, ahead) if ahead or double is None else (double, fits)
             batch = [left[self.label[left] == fit][:_AHEAD] for fit in fits]
             path._set_out(state, batch, again=path is not self)
-            for fit, (metric, read) in zip(fits, path._renewed(state, batch), strict=True):
+            of_batch = [metrics[fit] if fit in serves else None for fit in fits]
+            renewed = path._renewed(state, batch, of_batch)
+            for fit, (metric, _) in zip(fits, renewed, strict=True):
                 metrics[fit] = metric
-                grams += read
+            grams += sum(read for _, read in renewed)
             columns = np.concatenate(batch)
             before, taken = state.value.copy(), state.iterations.copy()
             path._minimize(state, columns, metrics, tol if path is self else tol / _FINER, _LATER, _STILL_LATER)
-            for fit, todo in zip(fits, batch, strict=True):
+            for fit, todo, (metric, read) in zip(fits, batch, renewed, strict=True):
+                missed = todo[~state.converged[todo]]
+                serves.discard(fit)
+                if not len(missed) or alike(metric, state.curvature[missed[0]]):
+                    serves.add(fit)
                 if path is self and self.rows.dtype != np.float64:
                     slow = (state.iterations - taken)[todo].mean() > _SLOW
                     if slow or not state.converged[todo[0]]:
                         behind.add(fit)
+                        serves.discard(fit)
                         # float64 is asked whether any of them is
                         state.converged[todo[state.iterations[todo] < max_iter]] = False
+                    elif len(missed) and fit in serves:
+                        behind.add(fit)  # not the metric, but rounding is in the way
                 else:
                     gained = before[todo] - state.value[todo] > tol / 100 * np.abs(before[todo])
-                    if not (gained | state.converged[todo]).any():
+                    if read and not (gained | state.converged[todo]).any():
                         ended.add(fit)
+                    if len(missed):
+                        serves.discard(fit)
 
     def _parts(self) -> Iterator[Columns]:
         """Columns whose state fits in memory together; where not all do, the smaller C come first."""
@@ -328,22 +343,26 @@ class PathProblem:
             for nearer, column in pairwise(todo.tolist()):
                 self._start_from(state, nearer, column)
 
-    def _renewed(self, state: Solution, batch: Sequence[Columns]) -> list[tuple[Preconditioner, float]]:
+    def _renewed(
+        self, state: Solution, batch: Sequence[Columns], before: Sequence[Preconditioner | None]
+    ) -> list[tuple[Preconditioner, float]]:
         """The metric of each fit at the point of the first of its columns, and how many passes over the rows it took, those that
-        count in it being a part of one; of several fits side by side.
+        count in it being a part of one; of several fits side by side. before: their metrics, where these may serve again.
         """
         team = self.rows.team if len(batch) == 1 else ALONE
-        return self.rows.team.each(partial(self._renew, state, team), batch)
+        return self.rows.team.each(partial(self._renew, state, team), list(zip(batch, before, strict=True)))
 
-    def _renew(self, state: Solution, team: Team, todo: Columns) -> tuple[Preconditioner, float]:
-        # brings scipy, see `solve`
-        from embedcache.probes.factored import Factored, FactoredHeads
-
-        rows, first = self.rows, int(todo[0])
+    def _renew(
+        self, state: Solution, team: Team, of_fit: tuple[Columns, Preconditioner | None]
+    ) -> tuple[Preconditioner, float]:
+        rows, (todo, before) = self.rows, of_fit
+        first = int(todo[0])
         fit = int(self.label[first])
+        middle = float(np.exp(np.log(self.penalty[todo]).mean()))
+        if isinstance(before, Factored | FactoredHeads) and alike(before, state.curvature[first]):
+            return before.under(middle), 0.0
         point = state.point[first].reshape(rows.heads, -1)
         weight, curvature = rows.curvature(point[:, :-1], point[:, -1], fit)
-        middle = float(np.exp(np.log(self.penalty[todo]).mean()))
 
         def factored(weight: Any, curvature: float, team: Team) -> Factored:
             mean, gram = rows.gram(weight, team)
@@ -366,3 +385,10 @@ class PathProblem:
         state.value[columns], state.curvature[columns] = value, curvature
         state.gradient[columns] = self.rows.place.unload(gradient)
         state.evaluations += len(columns)
+
+
+def alike(metric: Preconditioner, curvature: float) -> bool:
+    """Whether a column of this curvature stands where the metric is nearly right."""
+    if not isinstance(metric, Factored | FactoredHeads):
+        return False
+    return abs(metric.curvature - curvature) < _ALIKE * metric.curvature
