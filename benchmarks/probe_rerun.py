@@ -5,8 +5,10 @@ A store at the size of NIH's ChestX-ray14 (112,120 CLS tokens of 1,024 float16 n
 logistic --features cls --force` runs on it in a process of its own, with results switched off by `--force`.
 
 ours: wall time of the job after the imports; baseline: a plain read of the same bytes, every bare solve (the path of 45 C on
-the training part, the refit), in the same process and threads. ratio = baseline / ours: at least .77. Start-up, from the
-command to the first line of the job, is given apart. `--quick`: 20,000 rows of 512.
+the training part, the refit, each from nothing), in the same process and threads. ratio = baseline / ours: at least .77. The
+job's own refit starts from the chosen model, and so takes less than the bare one. `same_objective`: both refits' objectives,
+summed over the findings, agree to 1e-5, and their scores to a hundredth of their spread. Start-up, from the command to the first
+line of the job, is given apart. `--quick`: 20,000 rows of 512.
 """
 
 import argparse
@@ -61,7 +63,7 @@ def main() -> None:
     ratio = best["bare"] / best["wall"]
     finish(
         "probe_rerun",
-        {"at_least_.77": ratio >= AT_LEAST, "same_coefficients": best["same"]},
+        {"at_least_.77": ratio >= AT_LEAST, "same_objective": best["same"]},
         ours=round(best["wall"], 3),
         baseline=round(best["bare"], 3),
         baseline_name="read of the same bytes + bare solves of selection and refit",
@@ -112,13 +114,15 @@ def measure(store: Path) -> dict[str, Any]:
         solved[name] = time.perf_counter() - started
     scores = fitted.scores(Standardizer.fit(X[both]).apply(X[parts == "test"]))[0]
     written = embedcache.evaluation.predictions.read_predictions(result).of("test").score
+    objectives = [kept["objective"][0] for kept in (result.selection["refit"]["solver"], fitted.diagnostics.path)]
+    same = abs(objectives[0] / objectives[1] - 1) < 1e-5 and np.abs(scores - written).max() < 0.01 * scores.std()
     return {
         "imports": imports,
         "wall": wall,
         "read": read,
         **solved,
         "bare": read + sum(solved.values()),
-        "same": bool(np.allclose(scores, written, rtol=1e-4, atol=1e-4)),
+        "same": bool(same),
         "stages": dict(result.timings),
     }
 

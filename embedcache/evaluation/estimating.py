@@ -20,6 +20,7 @@ from embedcache.probes.base import Matrix, ProbeKind
 
 RANKED = ("auroc", "average_precision")
 DECIDED = ("accuracy", "balanced_accuracy")
+S = TypeVar("S")
 T = TypeVar("T")
 AT_SPECIFICITY = tuple(f"{what}_at_{s}_specificity" for s in SPECIFICITIES for what in ("sensitivity", "specificity"))
 CALIBRATED = ("brier", "calibration_error")
@@ -39,7 +40,7 @@ def estimate(
 ) -> Estimates:
     """Every figure of a classification; the arguments are those of `measure`."""
     labels = tuple(
-        _side_by_side(lambda j: Label.of(classes[j], truth[:, j], scores[:, j], patients), range(len(classes)))
+        side_by_side(lambda j: Label.of(classes[j], truth[:, j], scores[:, j], patients), range(len(classes)))
     )
     columns = [j for j, label in enumerate(labels) if not label.undefined]
     multiclass = kind == "multiclass"
@@ -59,7 +60,7 @@ def estimate(
             found += _chosen_thresholds(label, y, before, j, patients, multiclass, missing)
         return found
 
-    parts = [part for of_one in _side_by_side(of_label, columns) for part in of_one]
+    parts = [part for of_one in side_by_side(of_label, columns) for part in of_one]
     if multiclass and columns:
         parts.append(_together(labels, truth, chance, chosen, known, patients))
     resampled = bootstrap([part.figures for part in parts], patients, resamples, seed)
@@ -78,10 +79,10 @@ def estimate(
     return Estimates(names, labels, found, missing)
 
 
-def _side_by_side(work: Callable[[int], T], columns: Sequence[int]) -> list[T]:
-    """What `work` makes of each column, in their order, two at a time: nearly all of it is numpy's."""
+def side_by_side(work: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """What `work` makes of each item, in their order, two at a time: nearly all of it is numpy's."""
     with ThreadPoolExecutor(2, thread_name_prefix="embedcache-label") as pool:
-        return list(pool.map(work, columns))
+        return list(pool.map(work, items))
 
 
 def _names(multiclass: bool, before: bool, probable: bool) -> tuple[str, ...]:

@@ -345,7 +345,7 @@ def _fit(one: _Asked, read: "_LastRead", tell: Callable[[str], None]) -> _Asked:
     try:
         question, folder = _settle(one)
         found = answer(question, one.config, tell, read)
-        result = write_result(found.result, found.predictions, folder, one.config.force, question.split)
+        result = write_result(found.result, found.encoded, folder, one.config.force, question.split)
     except EmbedcacheError as error:
         return replace(one, cell=replace(one.cell, error=str(error)))
     return replace(one, cell=replace(one.cell, result=result, computed=True))

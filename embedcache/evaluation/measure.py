@@ -7,7 +7,7 @@ import numpy as np
 from embedcache.evaluation.calibration import INVERTED
 from embedcache.evaluation.clustered import auroc_interval, macro_auroc_interval
 from embedcache.evaluation.estimates import ALL, MACRO, Estimate, Estimates, Label, mask
-from embedcache.evaluation.estimating import RANKED, estimate
+from embedcache.evaluation.estimating import RANKED, estimate, side_by_side
 from embedcache.evaluation.regression import measure_values
 from embedcache.evaluation.statistics import BCA, FEW_PATIENTS, LOGIT, Interval, Patients
 from embedcache.evaluation.thresholds import BeforeRefit
@@ -46,7 +46,8 @@ def measure(
         note = _macro_note(found.labels)
         none = [Metric(name, MACRO, None, None, None, _method(name), **counts, note=note) for name in RANKED]
         return (*none, *(_undefined(name, label, label.undefined) for name in RANKED for label in found.labels))
-    return tuple(metric for name in found.names for metric in _of_name(name, found, patients, counts))
+    each = side_by_side(lambda name: _of_name(name, found, patients, counts), found.names)
+    return tuple(metric for of_name in each for metric in of_name)
 
 
 def _of_name(name: str, found: Estimates, patients: Patients, counts: dict[str, int]) -> list[Metric]:

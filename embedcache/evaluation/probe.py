@@ -5,6 +5,7 @@ hyper-parameter on the training part and score it on validation; refit the choic
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,11 +20,11 @@ from embedcache.evaluation.feature_choices import untried
 from embedcache.evaluation.measure import measure
 from embedcache.evaluation.parts import asked_labels, divide
 from embedcache.evaluation.planes import read_planes
-from embedcache.evaluation.predictions import Predictions
+from embedcache.evaluation.predictions import Predictions, encode_predictions
 from embedcache.evaluation.question import ProbeConfig, Question, ask, asked_layers, plain
 from embedcache.evaluation.reading import incomplete_notes, pooled_by_patient, read_rows, unit_numbers
 from embedcache.evaluation.results import find_result, results_folder, source_of, write_result
-from embedcache.evaluation.selection import Choice, Model, Rows, choose, fit
+from embedcache.evaluation.selection import Choice, Model, Rows, choose, refit
 from embedcache.evaluation.store_inputs import patient_notes
 from embedcache.evaluation.strata import lacking
 from embedcache.evaluation.thresholds import WITHOUT, BeforeRefit
@@ -44,6 +45,8 @@ class Answer:
 
     result: Result
     predictions: Predictions
+    encoded: bytes
+    """The predictions as their file has them."""
 
 
 def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
@@ -62,7 +65,7 @@ def run_probe(config: ProbeConfig, progress: Progress | None = None) -> Result:
         if there is None:
             check_folder(folder)
             found = answer(question, config, progress, partial(read_features, ahead=ahead.reading), ahead.scratch)
-            there = write_result(found.result, found.predictions, folder, config.force, question.split)
+            there = write_result(found.result, found.encoded, folder, config.force, question.split)
     line = untried(config.features, asked_layers(config.layers, question.probe), question.choices)
     return there if line is None or line in there.warnings else replace(there, warnings=(*there.warnings, line))
 
@@ -92,10 +95,9 @@ def answer(
     fits, judges = (rows.take(mask) for mask in ((train, validation & whole) if own else (train | validation,) * 2))
 
     choice: Choice = clock.run("choosing on validation", lambda: choose(question, columns, fits, judges))
-    chosen = {choice.features: columns[choice.features]}
-    both, tested = rows.take(train | validation), rows.take(test & whole)
-    refit: dict[str, Model] = clock.run("refitting", lambda: fit(question, both, chosen, (choice.value,)))
-    model = refit[choice.features]
+    fitted = train | validation
+    both, tested, more = rows.take(fitted), rows.take(test & whole), validation[fitted]
+    model: Model = clock.run("refitting", lambda: refit(question, both, more, choice, columns[choice.features]))
     away = None
     if (there := question.elsewhere) is not None:  # no row of that store is read until here
         away = clock.run("reading features", lambda: read_elsewhere(question, there, config))
@@ -106,21 +108,33 @@ def answer(
     unchosen = np.isnan(choice.scores).all(axis=0)
     scores[:, unchosen] = before[:, unchosen] = np.nan
     truth, truth_before = (label_matrix(part.y, question.kind, len(question.classes)) for part in (tested, judges))
-    metrics = clock.run(
-        "measuring on test",
-        lambda: measure(
-            truth,
-            scores,
-            tested.groups,
-            question.kind,
-            question.classes,
-            model.fitted.threshold,
-            score_name=model.fitted.score_name,
-            before=BeforeRefit(truth_before, choice.scores, before, WITHOUT.get(question.select, "")),
-            resamples=config.resamples,
-            seed=config.seed,
-        ),
+    predictions = Predictions(
+        np.concatenate([judges.sample_id, tested.sample_id]),
+        np.concatenate([judges.slice_index, tested.slice_index]),
+        np.array(["validation"] * len(judges) + ["test"] * len(tested)),
+        question.classes,
+        np.concatenate([truth_before, truth]),
+        np.concatenate([choice.scores, scores]),
+        np.concatenate([judges.groups, tested.groups]),
+        np.concatenate([np.full_like(choice.scores, np.nan), before]),
     )
+    with ThreadPoolExecutor(1, thread_name_prefix="embedcache-encode") as beside:
+        encoding = beside.submit(encode_predictions, predictions)
+        metrics = clock.run(
+            "measuring on test",
+            lambda: measure(
+                truth,
+                scores,
+                tested.groups,
+                question.kind,
+                question.classes,
+                model.fitted.threshold,
+                score_name=model.fitted.score_name,
+                before=BeforeRefit(truth_before, choice.scores, before, WITHOUT.get(question.select, "")),
+                resamples=config.resamples,
+                seed=config.seed,
+            ),
+        )
     uneven = lacking(
         label_matrix(asked_labels(question, features), question.kind, len(question.classes)),
         features.groups,
@@ -143,17 +157,7 @@ def answer(
         source=source_of(question.cache) | (source_elsewhere(there) if there is not None else {}),
         selection=plain({**choice.record, "refit": {"solver": dict(model.fitted.diagnostics.path)}}),
     )
-    predictions = Predictions(
-        np.concatenate([judges.sample_id, tested.sample_id]),
-        np.concatenate([judges.slice_index, tested.slice_index]),
-        np.array(["validation"] * len(judges) + ["test"] * len(tested)),
-        question.classes,
-        np.concatenate([truth_before, truth]),
-        np.concatenate([choice.scores, scores]),
-        np.concatenate([judges.groups, tested.groups]),
-        np.concatenate([np.full_like(choice.scores, np.nan), before]),
-    )
-    return Answer(result, predictions)
+    return Answer(result, predictions, encoding.result())
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -164,14 +168,13 @@ Read: TypeAlias = Callable[[Question, ProbeConfig], Features]
 
 def read_features(question: Question, config: ProbeConfig, ahead: ReadAhead | None = None) -> Features:
     """All rows of the split that have features, with the columns of every choice of features."""
-    samples = question.split.sample.tolist()
     if not question.planes:
-        return read_rows(question, config, question.cache, samples, as_stored=True, ahead=ahead)
+        return read_rows(question, config, question.cache, question.split.sample, as_stored=True, ahead=ahead)
     caches = (question.cache, *question.planes)
     units = unit_numbers(question.cache, question.labels, question.pool_by, config.labels, config.join_on)
     return read_planes(
         caches,
-        samples,
+        question.split.sample.tolist(),
         lambda cache, kept: read_rows(question, config, cache, kept, as_stored=True),
         units,
         config.strict_volumes,

@@ -154,25 +154,26 @@ def ask(config: ProbeConfig, ahead: Ahead | None = None) -> Question:
     ahead: begins what can be begun, as soon as it is known what.
     """
     cache = FeatureCache.open(config.store)
-    probe = _probe(config)
-    standardize = probe.standardize if config.standardize is None else config.standardize
-    choices = feature_choices(cache, config.features, asked_layers(config.layers, probe), standardize)
-    kinds, layers = described(choices)
-    if ahead is not None and not config.planes:
-        ahead.begin(cache, choices)
-    labels = find_labels(cache, config.labels, config.join_on)
-    task = _task(labels, config.task)
-    kind = _kind(task, config.probe, probe)
-    columns = _columns(task, config.classes)
-    pool = settle_pool(config.pool, probe, config.probe, task)
-    pool_by = settle_pool_by(config.pool_by, pool, cache, task)
-    if ahead is not None and pool_by is not None:
-        ahead.drop()
-    planes = open_planes(cache, config.planes, pool)
-    if planes and (config.views or config.test_store is not None):
-        raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
-    # numbers are hashed by a thread that needs the interpreter for little of it
-    with ThreadPoolExecutor(1, thread_name_prefix="embedcache-digest") as beside:
+    # a thread reads the labels, and hashes them: it needs the interpreter for little of either
+    with ThreadPoolExecutor(1, thread_name_prefix="embedcache-labels") as beside:
+        reading = beside.submit(find_labels, cache, config.labels, config.join_on)
+        probe = _probe(config)
+        standardize = probe.standardize if config.standardize is None else config.standardize
+        choices = feature_choices(cache, config.features, asked_layers(config.layers, probe), standardize)
+        kinds, layers = described(choices)
+        if ahead is not None and not config.planes:
+            ahead.begin(cache, choices)
+        labels = reading.result()
+        task = _task(labels, config.task)
+        kind = _kind(task, config.probe, probe)
+        columns = _columns(task, config.classes)
+        pool = settle_pool(config.pool, probe, config.probe, task)
+        pool_by = settle_pool_by(config.pool_by, pool, cache, task)
+        if ahead is not None and pool_by is not None:
+            ahead.drop()
+        planes = open_planes(cache, config.planes, pool)
+        if planes and (config.views or config.test_store is not None):
+            raise InputError("several planes have no further views and no second store to test on; leave --planes out.")
         labelled = beside.submit(_labelled_inputs, cache, choices, labels, task)
         split = choose_split(cache, labels, config, needs_test=config.test_store is None)
         if ahead is not None:

@@ -1,5 +1,6 @@
 """How a probe reads rows of a store: which vectors, pooled how and over what, or left to the probe in bags."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def read_rows(
     question: "Question",
     config: "ProbeConfig",
     cache: FeatureCache,
-    samples: list[str],
+    samples: Iterable[str],
     as_stored: bool = False,
     ahead: ReadAhead | None = None,
 ) -> Features:
@@ -92,7 +93,7 @@ def read_alike(
     question: "Question",
     config: "ProbeConfig",
     cache: FeatureCache,
-    samples: list[str],
+    samples: Iterable[str],
     task: str | None,
     labels: Labels,
     units: PoolBy | None,

@@ -76,7 +76,7 @@ def repeat_probe(
     now = found.result
     predictions = read_predictions(then)  # before anything is written
     if writes:
-        now = write_result(now, found.predictions, folder, force, question.split)
+        now = write_result(now, found.encoded, folder, force, question.split)
     return Repetition(
         then,
         now,

@@ -119,10 +119,11 @@ def make_folder(folder: Path) -> None:
 
 
 def write_result(
-    result: Result, predictions: Predictions, folder: Path, force: bool = False, split: Split | None = None
+    result: Result, predictions: Predictions | bytes, folder: Path, force: bool = False, split: Split | None = None
 ) -> Result:
     """Write the split that it was made with, its predictions and the JSON, and return the result with its path.
 
+    predictions: themselves, or as `encode_predictions` has them.
     If the result of these inputs is there it is returned as it stands; under `force` a new one is written as `-2`,
     `-3`… Nothing is ever overwritten.
     """
@@ -138,7 +139,8 @@ def write_result(
         if split is not None and not (kept := kept_split(folder, result.inputs["split"])).exists():
             kept.parent.mkdir(exist_ok=True)
             replace_file(kept, encode_split(split))
-        replace_file(path.with_suffix(".parquet"), encode_predictions(predictions))
+        rows = predictions if isinstance(predictions, bytes) else encode_predictions(predictions)
+        replace_file(path.with_suffix(".parquet"), rows)
         replace_file(path, encode_result(result).encode())
     return replace(result, path=str(path))
 

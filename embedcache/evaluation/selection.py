@@ -18,6 +18,7 @@ from embedcache.probes.base import (
     Columns,
     Features,
     FitsBags,
+    FitsFrom,
     FitsTogether,
     FittedBags,
     FittedPath,
@@ -29,7 +30,7 @@ from embedcache.probes.base import (
     take_columns,
 )
 from embedcache.probes.scratch import Scratch
-from embedcache.probes.standardizer import Standardizer
+from embedcache.probes.standardizer import Moments, Standardizer
 from embedcache.types import StringArray
 
 _THREADS = 2
@@ -202,6 +203,23 @@ def choose(question: Question, choices: Mapping[str, Columns], train: Rows, vali
         _at_edge(best.found, i),
         tuple(warnings),
         record,
+    )
+
+
+def refit(question: Question, rows: Rows, more: npt.NDArray[np.bool_], choice: Choice, columns: Columns) -> Model:
+    """The chosen model on these rows: those that it was fitted to, and `more` (n,)."""
+    probe, before = question.probe, choice.model
+    if before is None or rows.sizes is not None or not isinstance(probe, FitsFrom):
+        return fit(question, rows, {choice.features: columns}, (choice.value,))[choice.features]
+    scale = None
+    if before.scale is not None:
+        added = Moments.of(take_columns(rows.matrix, columns), rows.at[more])
+        scale = Standardizer.by(before.scale.moments.with_those(added))
+    X = rows.features(columns, scale)
+    as_before = scale.seen_by(before.scale) if scale and before.scale else (np.ones(X.shape[1]), np.zeros(X.shape[1]))
+    classes = len(question.classes)
+    return Model(
+        probe.fit_from(X, rows.y, question.kind, before.fitted, as_before, classes, rows.groups), columns, scale
     )
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, suggest
 from embedcache.evaluation.exchanges import evened
 from embedcache.store.files import replace_file
 from embedcache.store.fingerprint import canonical, sha256
-from embedcache.store.texts import factorise, locate, rows_of
-from embedcache.types import PARTS, IntArray, Labels, Split, StringArray, Texts, strings
+from embedcache.store.texts import factorise, locate, rows_of, to_arrow
+from embedcache.types import PARTS, IntArray, Labels, Split, StringArray, Texts, fixed_width, strings
 
 COLUMNS = ("sample", "patient", "split", "draw", "seed")
 
@@ -51,10 +53,11 @@ def make_split(
         raise InputError(f"seed must be 0 or more. Got {seed}.")
     parts = given if given is not None else strings([""] * len(samples))
     known = parts != ""
-    check_split(Split(samples[known], patients[known], parts[known]))
+    those = rows_of(known)  # nearly always all: a copy of a column takes as long as what is made of it
+    check_split(Split(samples[those], patients[those], parts[those]))
     names, patient = factorise(strings(patients))
     part_of = np.full(len(names), "" if (parts == "train").any() else "train", dtype="U10")
-    part_of[patient[known]] = parts[known]
+    part_of[patient[those]] = parts[those]
     stratum: IntArray | None = None
     if strata is not None:
         stratum = np.zeros(len(names), dtype=np.int64)
@@ -82,7 +85,7 @@ def make_split(
         part_of[taken] = wanted
     words, code = np.unique(part_of, return_inverse=True)
     part = strings(words)[code[patient]]
-    inside = part != ""
+    inside = rows_of(part != "")
     split = Split(
         samples[inside],
         patients[inside],
@@ -177,12 +180,22 @@ def _part_numbers(split: Split) -> IntArray:
 
 def split_digest(split: Split) -> str:
     """SHA-256 over (sample, patient, part) in sorted order; draw, seed and name say how it came about, not what it is."""
-    rows = list(zip(split.sample.tolist(), split.patient.tolist(), split.part.tolist(), strict=True))
-    if not (split.sample[1:] > split.sample[:-1]).all():  # as a store has them they are sorted
-        rows.sort()
-    text = ",".join([f'["{sample}","{patient}","{part}"]' for sample, patient, part in rows])
-    plain = text.isprintable() and "\\" not in text and text.count('"') == 6 * len(rows)
-    return sha256(f"[{text}]" if plain else canonical(rows))  # JSON escapes nothing of plain texts
+    columns = (split.sample, split.patient, split.part)
+    texts = [to_arrow(strings(column)) for column in columns]
+    # as a store has them they are sorted, and JSON escapes nothing of them
+    if not (split.sample[1:] > split.sample[:-1]).all() or any(_escaped(column) for column in texts):
+        return sha256(canonical(sorted(zip(*(column.tolist() for column in columns), strict=True))))
+    opened, between, closed, nothing = (pa.scalar(text, pa.large_string()) for text in ('["', '","', '"],', ""))
+    sample, patient, part = texts
+    rows = pc.binary_join_element_wise(opened, sample, between, patient, between, part, closed, nothing)
+    length = int(np.frombuffer(rows.buffers()[1], dtype=np.int64)[len(rows)])
+    return sha256("[", memoryview(rows.buffers()[2])[: max(0, length - 1)], "]")
+
+
+def _escaped(texts: pa.Array) -> bool:
+    """Whether JSON escapes something of these."""
+    data = np.frombuffer(texts.buffers()[2], dtype=np.uint8)
+    return bool(((data < 0x20) | (data == 0x22) | (data == 0x5C)).any())
 
 
 def members(split: Split) -> dict[str, str]:
@@ -262,5 +275,5 @@ def part_rows(split: Split, sample_id: Texts) -> npt.NDArray[np.str_]:
     """The part of each row by its sample id, "" for samples that the split does not name."""
     named = sample_id if isinstance(sample_id, CodedTexts) else strings(sample_id)
     place = locate(named, strings(split.sample))
-    parts = np.array([*split.part.tolist(), ""], dtype="U10")
+    parts = np.append(fixed_width(split.part), "").astype("U10")
     return parts[place]

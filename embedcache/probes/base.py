@@ -19,6 +19,8 @@ Columns: TypeAlias = tuple[slice, ...]
 """Columns of a matrix in runs, side by side: what one choice of features takes of the widest matrix."""
 Sizes: TypeAlias = npt.NDArray[np.int64]
 """(bags,): how many rows each has, 1 or more."""
+Affine: TypeAlias = tuple[Matrix, Matrix]
+"""A factor (d,) and a shift (d,) of each feature."""
 ProbeKind = Literal["binary", "multilabel", "multiclass", "numeric"]
 """The task kinds that probes answer; `answers` of a probe says which of them it does."""
 
@@ -87,6 +89,26 @@ class FitsTogether(Protocol):
         groups: Groups | None = None,
     ) -> dict[str, FittedPath]:
         """As `Probe.fit_path` for each of `choices`, which names columns of X: its path scores those columns of a matrix."""
+
+
+@runtime_checkable
+class FitsFrom(Protocol):
+    """A probe that is fitted in fewer steps where a fit to most of the rows is known: after the choice, to all of them."""
+
+    def fit_from(
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        fitted: FittedPath,
+        scale: Affine,
+        n_classes: int,
+        groups: Groups | None = None,
+    ) -> FittedPath:
+        """As `Probe.fit_path` of the values of `fitted`, its own, and within its tolerance the same models.
+
+        `fitted` saw these features under another scale: as X · factor + shift.
+        """
 
 
 class FittedBags(FittedPath, Protocol):

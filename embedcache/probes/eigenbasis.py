@@ -21,6 +21,8 @@ class Eigenbasis:
 
     directions: Any
     variance: Any
+    whole: bool
+    """Whether no feature is constant."""
     place: Place
 
     @classmethod
@@ -41,7 +43,7 @@ class Eigenbasis:
         floor = float(np.finfo(dtype).eps) * (own[kept] @ vectors**2)
         directions = place.zeros((d, len(varies)), dtype)
         directions[kept] = place.cast(vectors, dtype)
-        return cls(directions, place.xp.maximum(variance, floor), place)
+        return cls(directions, place.xp.maximum(variance, floor), len(varies) == d, place)
 
 
 def varying(variance: Matrix, centre: Matrix) -> Columns:

@@ -4,7 +4,7 @@ Minimises  |w|² / 2 + C · Σ loss  (scikit-learn's parametrisation; the interc
 binary and multilabel tasks, multinomial for multiclass; `logistic_path` solves all of them at once.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +12,19 @@ import numpy as np
 
 from embedcache.errors import InputError
 from embedcache.half import widened
-from embedcache.probes.base import Diagnostics, Features, Groups, Matrix, ProbeKind, label_matrix, runs
-from embedcache.probes.logistic_path import LogisticSolution, solve_logistic
+from embedcache.probes.base import (
+    Affine,
+    Diagnostics,
+    Features,
+    FittedPath,
+    Groups,
+    Matrix,
+    ProbeKind,
+    label_matrix,
+    runs,
+)
+from embedcache.probes.eigenbasis import Eigenbasis
+from embedcache.probes.logistic_path import LogisticSolution, Start, solve_logistic
 from embedcache.probes.side_by_side import threads_for
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))
@@ -33,6 +44,8 @@ class FittedLogistic:
     centre: Matrix
     """(d,): subtracted from rows before a product in float32, so that large means cost no digits."""
     diagnostics: Diagnostics
+    basis: Eigenbasis | None = field(default=None, repr=False, compare=False)
+    """Of the rows that it was fitted to, for a fit that starts from this one."""
 
     threshold = 0.0
     """Of the log-odds."""
@@ -108,6 +121,27 @@ class LogisticProbe:
 
         A label with one class among its rows gets no fit, and NaN for scores.
         """
+        return self._fit(X, y, kind, values, n_classes, None)
+
+    def fit_from(
+        self,
+        X: Features,
+        y: Features,
+        kind: ProbeKind,
+        fitted: FittedPath,
+        scale: Affine,
+        n_classes: int,
+        groups: Groups | None = None,
+    ) -> FittedLogistic:
+        """As `fit_path`, in fewer steps: each C starts where `fitted` has it, in the basis of its rows."""
+        assert isinstance(fitted, FittedLogistic)
+        factor, shift = scale
+        start = Start(fitted.coef * factor, fitted.intercept + fitted.coef @ shift, fitted.basis)
+        return self._fit(X, y, kind, fitted.values, n_classes, start)
+
+    def _fit(
+        self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int, start: Start | None
+    ) -> FittedLogistic:
         found = solve_logistic(
             X,
             label_matrix(y, kind, n_classes),
@@ -117,9 +151,11 @@ class LogisticProbe:
             tol=self.tol,
             max_iter=self.max_iter,
             device=self.device,
+            start=start,
         )
         centre = X.mean(axis=0, dtype=np.float64)
-        return FittedLogistic(values, kind, found.coef, found.intercept, centre, diagnostics(found, self.device))
+        told = diagnostics(found, self.device)
+        return FittedLogistic(values, kind, found.coef, found.intercept, centre, told, found.basis)
 
 
 def diagnostics(found: LogisticSolution, device: str) -> Diagnostics:

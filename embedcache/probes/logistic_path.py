@@ -19,7 +19,7 @@ of X; the penalty does not see the rotation.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -28,13 +28,19 @@ import numpy.typing as npt
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
-from embedcache.probes.path_problem import FACTOR_BYTES, STATE_BYTES, STATE_NUMBERS, PathProblem
+from embedcache.probes.eigenbasis import Eigenbasis
+from embedcache.probes.path_problem import FACTOR_BYTES, NOWHERE, STATE_BYTES, STATE_NUMBERS, Near, PathProblem
 from embedcache.probes.place import HERE, Place, torch_there
 from embedcache.probes.rows import Targets
 from embedcache.probes.side_by_side import threads_for
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | None
 """`balanced`: each class of a label counts n / (number of classes · rows of the class); or a weight by class number."""
+
+
+_ROWS_NEAR = 20
+"""Rows for each feature from which on a solution of most of them is near that of all, and their eigenvectors too; of 6, and with
+C = 1, a start there took 21 passes in place of 18."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,18 @@ class LogisticSolution:
     label or class, as much of one as the rows that it reads are of all."""
     grams: float
     """How many of the passes were Gram matrices."""
+    basis: Eigenbasis | None = field(default=None, repr=False, compare=False)
+    """For a solve that starts from this one: of all features, on the device; None if some of them are constant, or if n < d."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A solution of most of the rows, by the same values of C, from which a solve of all may start."""
+
+    coef: Matrix
+    """(n_C, n_outputs, d), as `LogisticSolution` has them."""
+    intercept: Matrix
+    basis: Eigenbasis | None
 
 
 def solve_logistic(
@@ -72,6 +90,7 @@ def solve_logistic(
     tol: float = 1e-6,
     max_iter: int = 1000,
     device: str = "cpu",
+    start: Start | None = None,
 ) -> LogisticSolution:
     """Fit every label (or the softmax over all classes) at every C.
 
@@ -80,17 +99,21 @@ def solve_logistic(
     A column stops where the decrease that is left is foreseen to lie below `tol` times the objective, or unconverged after
     about `max_iter` iterations (it may end the round that it is in). Two classes of a softmax are one binary fit, as in
     scikit-learn. `device` other than `cpu` asks torch for the work: it holds X as stored, in one transfer, the state of the
-    columns and the factors. Raises InputError on features that are not finite, or if torch has no such device.
+    columns and the factors. `start` saves steps, where rows are many, and decides nothing: a column starts there if that is
+    better than w = 0, and ends where it would have ended, within `tol`. Raises InputError on features that are not finite, or
+    if torch has no such device.
     """
     ascending = tuple(sorted(set(C)))
+    order = [C.index(c) for c in ascending]
     fits = _Fits.of(Y, _weights(Y, multinomial, sample_weight, class_weight), multinomial)
     coordinates, place = Coordinates.of(X), place_on(device)
     held = place.load(coordinates.rows)
+    many = len(X) >= _ROWS_NEAR * X.shape[1]
     n_C, n_fits, heads = len(ascending), fits.weight.shape[1], fits.heads
     coef, intercept = np.full((n_C, Y.shape[1], X.shape[1]), np.nan), np.full((n_C, Y.shape[1]), np.nan)
     objective, norm = np.full((n_C, n_fits), np.nan), np.full((n_C, n_fits), np.nan)
     iterations, converged = np.zeros((n_C, n_fits), dtype=np.int64), np.ones((n_C, n_fits), dtype=np.bool_)
-    evaluations, grams = 0, 0.0
+    evaluations, grams, first = 0, 0.0, None
     products = 2 * coordinates.rows.size * n_C * max(1, len(fits.possible)) * heads
     with threads_for(products if device == "cpu" else 0) as team:
         for some in _groups(fits.possible, n_C * heads, coordinates.rows.shape[1]):
@@ -104,7 +127,9 @@ def solve_logistic(
                 team,
                 place,
             )
-            found, decomposed = problem.solve(tol, max_iter)
+            near = _near(start, fits, some, order, problem) if start and many else NOWHERE
+            found, decomposed, basis = problem.solve(tol, max_iter, near)
+            first = first or basis
             evaluations, grams = evaluations + found.evaluations, grams + decomposed
             shape = (len(some), n_C)
             point = found.point.reshape(*shape, heads, -1).transpose(1, 0, 2, 3)
@@ -122,9 +147,22 @@ def solve_logistic(
             )
     at = [ascending.index(c) for c in C]
     passes = evaluations / max(1, len(fits.possible) * n_C) + grams
+    kept = first if coordinates.dual is None and first is not None and first.whole else None
     return LogisticSolution(
-        tuple(C), coef[at], intercept[at], objective[at], norm[at], iterations[at], converged[at], passes, grams
+        tuple(C), coef[at], intercept[at], objective[at], norm[at], iterations[at], converged[at], passes, grams, kept
     )
+
+
+def _near(start: Start, fits: "_Fits", some: Columns, order: list[int], problem: PathProblem) -> Near:
+    """`start` as points of the problem of the fits `some`; order: the C that it has, ascending."""
+    into = fits.shown if fits.multinomial else some
+    w, b = start.coef[order][:, into], start.intercept[order][:, into]
+    if fits.multinomial and fits.heads == 1:
+        w, b = w[:, 1:] - w[:, :1], b[:, 1:] - b[:, :1]
+    w, b = w.reshape(len(order), len(some), fits.heads, -1), b.reshape(len(order), len(some), fits.heads)
+    b = b + np.einsum("cfhd,fd->cfh", w, problem.rows.centre)
+    point = np.concatenate([w, b[..., None]], axis=-1).transpose(1, 0, 2, 3)
+    return Near(point.reshape(len(some) * len(order), -1), start.basis)
 
 
 @dataclass(frozen=True)

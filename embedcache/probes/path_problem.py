@@ -57,6 +57,18 @@ class Preconditioner(Protocol):
 
 
 @dataclass(frozen=True)
+class Near:
+    """What is known of a problem from one of nearly the same rows."""
+
+    point: Matrix | None = None
+    """(m, heads · (d + 1)): where its columns ended, the intercept being that of centred rows; NaN where one is not known."""
+    basis: Eigenbasis | None = None
+
+
+NOWHERE = Near()
+
+
+@dataclass(frozen=True)
 class PathProblem:
     """The columns of a group of fits: fit by fit, C ascending within each."""
 
@@ -92,12 +104,14 @@ class PathProblem:
         loss = entropy.sum(keepdims=True) if targets.softmax else entropy - (1 - prior) * np.log1p(-prior)
         return cls(rows, prior, np.repeat(np.arange(len(total)), len(C)), 1 / (total[:, None] * C).ravel(), loss)
 
-    def solve(self, tol: float, max_iter: int) -> tuple[Solution, float]:
-        """The solution of every column, and how many passes over the rows its Gram matrices took."""
-        state, grams = self._start(), 1.0
-        metrics: list[Preconditioner] = self._first_metrics()
+    def solve(self, tol: float, max_iter: int, near: Near = NOWHERE) -> tuple[Solution, float, Eigenbasis]:
+        """The solution of every column, how many passes over the rows its Gram matrices took, and the first one's basis."""
+        state = self._start() if near.point is None else self._start_near(near.point)
+        basis = near.basis or self._basis()
+        grams = 0.0 if near.basis else 1.0
+        metrics: list[Preconditioner] = self._first_metrics(basis)
         for part in self._parts():
-            for level in self._levels(part):
+            for level in self._levels(part) if near.point is None else [part]:
                 first = level[0] == part[0]
                 started = level if first else self._start_between(state, part, level)
                 still = _STILL_FIRST if first else _STILL_LATER
@@ -107,7 +121,7 @@ class PathProblem:
             importlib.import_module("scipy.linalg")  # takes a while: only rows that separate pay for it
             with one_blas_thread(self.rows.team):
                 grams += self._finish(state, part, metrics, tol, max_iter)
-        return state, grams
+        return state, grams, basis
 
     def _finish(
         self, state: Solution, part: Columns, metrics: list[Preconditioner], tol: float, max_iter: int
@@ -195,8 +209,8 @@ class PathProblem:
         self._try(state, np.array(points), columns)
         return columns
 
-    def _try(self, state: Solution, points: Matrix, columns: Columns) -> None:
-        """Take each column to its point, if that is better than where it stands."""
+    def _try(self, state: Solution, points: Matrix, columns: Columns) -> Columns:
+        """Take each column to its point, if that is better than where it stands. Returns those."""
         value, gradient, curvature = self._evaluate(self.rows.place.load(points), columns)
         state.evaluations += len(columns)
         better = value < state.value[columns]
@@ -204,6 +218,7 @@ class PathProblem:
         state.point[taken] = points[better]
         state.value[taken], state.curvature[taken] = value[better], curvature[better]
         state.gradient[taken] = self.rows.place.unload(gradient)[better]
+        return taken
 
     def _start_from(self, state: Solution, base: int, column: int) -> None:
         """Start a column where another of the same fit stands, if that is better; no pass over the rows is needed."""
@@ -294,16 +309,14 @@ class PathProblem:
 
     def _start(self) -> Solution:
         """Every column at w = 0; those of one fit share value and gradient."""
-        rows, n_fits = self.rows, int(self.label[-1]) + 1
-        points = np.zeros((n_fits, rows.heads, rows.d + 1))
-        logs = np.log(self.prior)
-        points[:, :, -1] = logs - logs.mean() if rows.softmax else (logs - np.log1p(-self.prior))[:, None]
-        there = rows.place.load(points)
+        rows, points = self.rows, self._at_zero()
+        n_fits = len(points)
+        there = rows.place.load(points.reshape(n_fits, rows.heads, -1))
         value, slope, slope_b, curvature = rows.evaluate(there[..., :-1], there[..., -1], np.arange(n_fits))
         gradient = rows.place.unload(rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(n_fits, -1))
         m = len(self.label)
         return Solution(
-            points.reshape(n_fits, -1)[self.label],
+            points[self.label],
             value[self.label],
             gradient[self.label],
             curvature[self.label],
@@ -312,11 +325,38 @@ class PathProblem:
             evaluations=n_fits,
         )
 
-    def _first_metrics(self) -> list[Preconditioner]:
-        """One basis for all fits, of the rows under the mean of their weights."""
+    def _at_zero(self) -> Matrix:
+        """(n_fits, heads · (d + 1)): w = 0 and the prior's intercept."""
+        n_fits, logs = int(self.label[-1]) + 1, np.log(self.prior)
+        points = np.zeros((n_fits, self.rows.heads, self.rows.d + 1))
+        points[:, :, -1] = logs - logs.mean() if self.rows.softmax else (logs - np.log1p(-self.prior))[:, None]
+        return points.reshape(n_fits, -1)
+
+    def _start_near(self, points: Matrix) -> Solution:
+        """Every column at its point, or at w = 0 where it has none (NaN), or one that is worse than that."""
+        m = len(self.label)
+        state = Solution(
+            self._at_zero()[self.label],
+            self.prior_loss[self.label],
+            np.zeros(points.shape),
+            np.zeros(m),
+            np.zeros(m, dtype=np.int64),
+            np.zeros(m, dtype=bool),
+        )
+        known = np.flatnonzero(np.isfinite(points).all(axis=1))
+        taken = self._try(state, points[known], known) if len(known) else known
+        if len(rest := np.setdiff1d(np.arange(m), taken)):
+            self._evaluate_again(state, rest)
+        return state
+
+    def _basis(self) -> Eigenbasis:
+        """One for all fits, of the rows under the mean of their weights."""
         rows = self.rows
         mean, gram = rows.gram(rows.weight.mean(0))
-        basis = Eigenbasis.of(gram, mean + rows.shift, rows.dtype, rows.place)
+        return Eigenbasis.of(gram, mean + rows.shift, rows.dtype, rows.place)
+
+    def _first_metrics(self, basis: Eigenbasis) -> list[Preconditioner]:
+        rows = self.rows
         one = np.diag(self.prior) - np.outer(self.prior, self.prior) if rows.softmax else np.ones((1, 1))
         return [Metric.of(basis, one)] * (int(self.label[-1]) + 1)
 

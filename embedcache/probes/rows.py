@@ -96,10 +96,12 @@ class Rows:
         return [slice(a, b) for a, b in pairwise(cuts)]
 
     def _means(self) -> Matrix:
-        total = self.place.zeros((len(self.weight), self.d))
-        for rows in self.blocks(len(self.weight)):
-            total += self.weight[:, rows] @ self.take(rows)
-        return self.place.unload(total)
+        alike = bool((self.weight == self.weight[:1]).all())
+        weight = self.weight[:1] if alike else self.weight
+        total = self.place.zeros((len(weight), self.d))
+        for rows in self.blocks(len(weight)):
+            total += weight[:, rows] @ self.take(rows)
+        return np.repeat(self.place.unload(total), len(self.weight) // len(weight), axis=0)
 
     def gram(self, weight: Any, team: Team | None = None) -> tuple[Matrix, Any]:
         """Mean (d,), less the shift, and covariance (d, d) of the rows under `weight` (n,), which sums to 1.

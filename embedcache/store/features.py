@@ -17,7 +17,7 @@ from embedcache.store.chunks import run_jobs, thread_count
 from embedcache.store.pooling import Pooling, pool_slices
 from embedcache.store.texts import factorise, locate, rows_of
 from embedcache.store.units import PoolBy, Units, agreed, pooling_task, units_by
-from embedcache.types import PARTS, IntArray, Labels, Plan, StringArray, Task, Texts, strings
+from embedcache.types import PARTS, IntArray, Labels, Plan, StringArray, Task, Texts, fixed_width, strings
 
 if TYPE_CHECKING:
     from embedcache.store.ahead import ReadAhead
@@ -155,7 +155,7 @@ def assemble(
                 sample, slice_index, members = sample[~short], slice_index[~short], members[~short]
                 sizes = None if sizes is None else sizes[~short]
         # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
-        ids, groups = (np.array(column[sample].tolist()) for column in (plan.sample_id, plan.patient_id))
+        ids, groups = (fixed_width(column[sample]) for column in (plan.sample_id, plan.patient_id))
         classes: tuple[str, ...] = ()
         y = np.empty((len(ids), 0))
         if wanted is not None and known is not None:
@@ -177,7 +177,7 @@ def find_units(plan: Plan, pool_by: PoolBy | None, asked: npt.NDArray[np.bool_],
     if not isinstance(pool_by, str) or pool_by in ("sample", "patient"):
         return units_by(plan, pool_by, asked)
     assert labels is not None  # assemble loads them where a column is named
-    ids, patients = (np.array(column.tolist()) for column in (plan.sample_id, plan.patient_id))
+    ids, patients = (fixed_width(column) for column in (plan.sample_id, plan.patient_id))
     values = join(labels, pooling_task(labels, pool_by), ids, patients, np.full(len(ids), -1, dtype=np.int32))
     return units_by(plan, pool_by, asked, values)
 
@@ -271,7 +271,7 @@ def chosen_samples(
                 f"the labels of {cache.path.name} name no {split} samples; make a split with `embedcache splits make`."
             )
     else:
-        wanted = strings([str(sample) for sample in split])
+        wanted = strings(split) if isinstance(split, np.ndarray) else strings([str(sample) for sample in split])
     return locate(ids, wanted) >= 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.store.packed import PackedTexts
 from embedcache.types import ArraySpec, Plan, Recipe, StringArray
 
 LATER_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -82,5 +83,6 @@ def plan_digest(plan: Plan) -> str:
 def _text_digest(texts: StringArray) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(texts), 65_536):  # bounded memory, whatever the plan's length
-        digest.update(("\n".join(texts[start : start + 65_536].tolist()) + "\n").encode())
+        block = PackedTexts.of(texts[start : start + 65_536])
+        digest.update(block.framed(np.empty((len(block.lengths), 0), dtype=np.uint8), b"\n"))
     return digest.hexdigest()

@@ -18,7 +18,16 @@ from embedcache.coded import CodedTexts
 from embedcache.errors import InputError, NewerFormatError, StoreError
 from embedcache.store.files import locked, replace_file
 from embedcache.store.parquet import read_parquet
-from embedcache.store.texts import factorise, from_nullable, joint_codes, locate, to_arrow, to_numbers, whole_numbers
+from embedcache.store.texts import (
+    factorise,
+    from_arrow,
+    from_nullable,
+    joint_codes,
+    locate,
+    to_arrow,
+    to_numbers,
+    whole_numbers,
+)
 from embedcache.types import Labels, StringArray, Task, Texts, strings
 
 LABELS = "labels.parquet"
@@ -336,7 +345,7 @@ def _renewed(values: Texts, of: Texts, newest: Texts, whose: Texts) -> StringArr
 def _from_arrow(column: pa.ChunkedArray) -> CodedTexts:
     whole = column.unify_dictionaries().combine_chunks()
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
-    words = strings(chunks[0].dictionary.to_pylist() if chunks else [])
+    words = from_arrow(chunks[0].dictionary) if chunks else strings([])
     codes = [whole_numbers(chunk.indices) for chunk in chunks]
     return CodedTexts(words, codes[0] if len(codes) == 1 else np.concatenate([np.zeros(0, dtype=np.int64), *codes]))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcache.types import IntArray, StringArray
+from embedcache.types import IntArray, StringArray, ascii_bytes
 
 BLOCK = 65_536
 """Texts that are Python objects at one time."""
@@ -24,7 +24,12 @@ class PackedTexts:
         """The texts of a column."""
         parts, lengths = [b""], [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(values), BLOCK):
-            texts = values[start : start + BLOCK].tolist()
+            block = values[start : start + BLOCK]
+            if (known := _of_ascii(block)) is not None:
+                parts.append(known[0])
+                lengths.append(known[1])
+                continue
+            texts = block.tolist()
             joined = "".join(texts)
             # of ASCII, characters are bytes
             sized = texts if joined.isascii() else [text.encode() for text in texts]
@@ -86,3 +91,17 @@ class PackedTexts:
             rows = np.sort(order[places])
             order[places] = rows[np.lexsort([column[rows] for column in reversed(columns)])]
         return order
+
+
+def _of_ascii(values: StringArray) -> tuple[bytes, IntArray] | None:
+    """Bytes in a row and the length of each text, made without a Python object for each; None where that can not be."""
+    narrow = ascii_bytes(values)
+    if narrow is None:
+        return None
+    sizes = np.strings.str_len(values).astype(np.int64)
+    data = narrow.tobytes()
+    filled = len(data) - int(sizes.sum())
+    if filled:
+        data = data.replace(b"\0", b"")
+    # where texts hold zeros of their own, too much was taken
+    return (data, sizes) if len(data) == int(sizes.sum()) else None

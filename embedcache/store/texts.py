@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from embedcache.coded import CodedTexts
 from embedcache.store.packed import PackedTexts
-from embedcache.types import IntArray, StringArray, Texts, strings
+from embedcache.types import WIDEST, IntArray, StringArray, Texts, strings
 
 ID_BYTES = 16
 """A column of texts that are all alike this long or longer is taken for one of ids."""
@@ -58,7 +58,7 @@ def _words(values: StringArray) -> tuple[StringArray, IntArray]:
     rank = np.empty(len(order), dtype=np.int64)
     rank[whole_numbers(order)] = np.arange(len(order))
     codes = whole_numbers(encoded.indices)
-    return strings(encoded.dictionary.take(order).to_pylist()), rank[codes]
+    return from_arrow(encoded.dictionary.take(order)), rank[codes]
 
 
 def sort(values: StringArray) -> IntArray:
@@ -77,6 +77,24 @@ def _arrow(packed: PackedTexts) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum(packed.lengths)]).astype(np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(packed.data)]
     return pa.Array.from_buffers(pa.large_string(), len(packed.lengths), buffers)
+
+
+def from_arrow(texts: pa.Array) -> StringArray:
+    """A column of Arrow's texts without nulls."""
+    wide = texts.cast(pa.large_string())
+    n = len(wide)
+    ends = (
+        np.frombuffer(wide.buffers()[1], dtype=np.int64)[wide.offset : wide.offset + n + 1]
+        if n
+        else np.zeros(1, np.int64)
+    )
+    lengths, data = np.diff(ends), np.frombuffer(wide.buffers()[2] or b"", dtype=np.uint8)[ends[0] : ends[-1]]
+    width = max(1, int(lengths.max(initial=0)))
+    if width > WIDEST or ((data == 0) | (data >= 0x80)).any():
+        return strings(texts.to_pylist())
+    laid_out = np.zeros((n, width), dtype=np.uint8)
+    laid_out[np.arange(width) < lengths[:, None]] = data
+    return strings(laid_out.view(f"S{width}")[:, 0])
 
 
 def joint_codes(a: Texts, b: Texts) -> tuple[int, IntArray, IntArray]:

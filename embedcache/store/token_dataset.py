@@ -18,7 +18,7 @@ from embedcache.store import layout
 from embedcache.store.features import VECTORS, chosen_samples, finished_rows, join, vectors
 from embedcache.store.reader import FeatureCache
 from embedcache.store.tokens import PatchTokens, TokenArray
-from embedcache.types import Labels, strings
+from embedcache.types import Labels, fixed_width, strings
 
 KINDS = ("patch", *VECTORS)
 Item = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
@@ -83,7 +83,7 @@ class TokenDataset:
         ok[ok] = (chosen_samples(cache, split, known) & ~cache.index.superseded)[owner[ok]]
         rows = np.flatnonzero(ok)
         rows = rows[np.lexsort((rows, owner[rows]))]
-        ids, patients = (np.array(column[owner[rows]].tolist()) for column in (plan.sample_id, plan.patient_id))
+        ids, patients = (fixed_width(column[owner[rows]]) for column in (plan.sample_id, plan.patient_id))
         slices = plan.slice_index[rows]
         y: npt.NDArray[Any] = np.empty((len(rows), 0), dtype=np.float32)
         if wanted is not None and known is not None and len(rows):

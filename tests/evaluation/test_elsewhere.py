@@ -106,14 +106,14 @@ def test_features_of_the_tested_store_choose_nothing(
         read.append(self.root.dataset.name)
         return assemble(self, *args, **kwargs)
 
-    fit = module.fit
+    refit = module.refit
 
     def fitted(*args: Any) -> Any:
         read.append("refit")
-        return fit(*args)
+        return refit(*args)
 
     monkeypatch.setattr(FeatureCache, "features", watched)
-    monkeypatch.setattr(module, "fit", fitted)
+    monkeypatch.setattr(module, "refit", fitted)
     probed(made, test_store=other.store)
     assert read == ["made", "refit", "other"]
 

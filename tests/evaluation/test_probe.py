@@ -14,6 +14,8 @@ from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.evaluation.results import read_result
 from embedcache.evaluation.splits import make_split, read_split, write_split
+from embedcache.probes.logistic import LogisticProbe
+from embedcache.store.reader import FeatureCache
 from embedcache.types import Split, Task, strings
 
 SHORT = (1e-4, 1e-2, 1.0)
@@ -34,6 +36,27 @@ def test_a_probe_finds_what_the_features_carry_and_says_on_what(made: Any) -> No
     assert (c["test_patients"], c["validation_patients"], c["train_patients"]) == (16, 13, 51)
     assert c["train_samples"] + c["validation_samples"] + c["test_samples"] == len(made.samples)
     assert result.level == "sample"
+
+
+@pytest.mark.parametrize("features", ["cls", "auto"])
+def test_the_refit_is_the_model_of_all_rows_that_are_not_for_testing(make: Any, features: str) -> None:
+    """It starts from the chosen one, whose rows had another scale, and ends where a fit from nothing ends."""
+    made = make(n=1600, given=lambda p: "test" if p % 4 == 0 else "validation" if p % 4 == 1 else "train")
+    result = run_probe(config(made, features=features, C=(1e-3, 1e-1)))
+    cache = FeatureCache.open(made.store)
+    both = [cache.features(result.chosen["vector"], task="findings", split=part) for part in ("train", "validation")]
+    X, y = (np.concatenate([getattr(rows, name) for rows in both]) for name in ("X", "y"))
+    assert len(X) >= 20 * X.shape[1]  # enough for it to start there
+    mean, std = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    C = (result.chosen["C"],)
+    fitted = LogisticProbe(C=C, tol=1e-11).fit_path((X - mean) / std, y, "multilabel", C, 3)
+    test = cache.features(result.chosen["vector"], task="findings", split="test")
+    expected = dict(zip(test.sample_id, fitted.scores((test.X - mean) / std)[0], strict=True))
+    found = read_predictions(result).of("test")
+    for sample, score in zip(found.sample.tolist(), found.score, strict=True):
+        np.testing.assert_allclose(score, expected[sample], atol=0.01)
+    objective = result.selection["refit"]["solver"]["objective"][0]
+    assert objective == pytest.approx(fitted.diagnostics.path["objective"][0], rel=1e-5)
 
 
 def test_features_without_signal_score_near_one_half(make: Any) -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcache.errors import InputError, NewerFormatError
-from embedcache.evaluation.predictions import Predictions, read_predictions
+from embedcache.evaluation.predictions import Predictions, encode_predictions, read_predictions
 from embedcache.evaluation.results import (
     decode_result,
     find_result,
@@ -57,6 +57,13 @@ def test_a_result_and_its_predictions_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(back, name), getattr(PREDICTIONS, name))
     assert back.classes == PREDICTIONS.classes
     assert list_results(tmp_path / "results") == [written]
+
+
+def test_predictions_that_were_encoded_before_are_written_as_they_are(tmp_path: Path) -> None:
+    now = write_result(RESULT, PREDICTIONS, tmp_path / "now")
+    before = write_result(RESULT, encode_predictions(PREDICTIONS), tmp_path / "before")
+    written = [Path(result.path).with_suffix(".parquet").read_bytes() for result in (now, before)]
+    assert written[0] == written[1]
 
 
 def test_the_name_is_the_digest_of_the_inputs_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from embedcache.errors import UnknownNameError
 from embedcache.probes import REGISTRY
 from embedcache.probes.base import label_matrix, take_columns
-from embedcache.probes.standardizer import Standardizer
+from embedcache.probes.standardizer import Moments, Standardizer
 
 
 def test_standardised_training_rows_have_mean_0_and_std_1() -> None:
@@ -38,6 +38,24 @@ def test_rows_and_columns_of_a_larger_matrix_are_scaled_as_if_they_were_taken() 
     np.testing.assert_allclose(whole.mean, own.mean, rtol=1e-12)
     np.testing.assert_allclose(whole.std, own.std, rtol=1e-10)
     np.testing.assert_array_equal(whole.apply(take_columns(X, columns), rows), whole.apply(taken))
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float16, 2e-5), (np.float32, 1e-12), (np.float64, 1e-12)])
+@pytest.mark.parametrize("d", [1, 3, 700])
+def test_moments_of_two_parts_are_those_of_all(dtype: type, close: float, d: int) -> None:
+    random = np.random.default_rng(0)
+    X = (random.normal(size=(2500, d)) * 3 + np.linspace(0, 9, 2500)[:, None] + 40).astype(dtype)
+    exact = X.astype(np.float64)
+    parts = Moments.of(X[:1900]).with_those(Moments.of(X, np.arange(1900, 2500)))
+    for found in (Moments.of(X), parts, Moments.of(X[:0]).with_those(parts), parts.with_those(Moments.of(X[:0]))):
+        assert found.n == 2500
+        np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=close)
+        np.testing.assert_allclose(found.variance, exact.var(axis=0), rtol=close)
+
+
+def test_a_large_feature_has_a_finite_scale() -> None:
+    X = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32) * np.float32(1e30)
+    np.testing.assert_allclose(Standardizer.fit(X).std, X.astype(np.float64).std(axis=0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.567, -3e-5])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedcache.probes.factored import Factored
+from embedcache.probes.factored import Factored, FactoredHeads
 from embedcache.probes.logistic import C_GRID
 from embedcache.probes.logistic_path import solve_logistic
 
@@ -46,6 +46,22 @@ def test_it_says_how_much_more_a_lighter_penalty_may_leave() -> None:
     hessians = [np.diag([c + p, c + p, c]) for c, p in zip(curvature, penalty, strict=True)]
     exact = [g @ np.linalg.solve(H, g) for g, H in zip(gradient, hessians, strict=True)]
     assert (exact <= foreseen * misses * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("penalty", [0.02, 0.3, 7.0])
+def test_another_penalty_needs_no_rows(penalty: float) -> None:
+    X, bend = rows_and_weight()
+    share = bend / bend.sum()
+    mean = share @ X
+    gram = (X - mean).T @ ((X - mean) * share[:, None])
+    first, own = (Factored.of(gram, mean, mean, 0.1, p, np.dtype(np.float64)) for p in (0.3, penalty))
+    gradient = np.random.default_rng(1).normal(size=(3, 8))
+    asked = gradient, np.full(3, penalty), np.full(3, 0.1)
+    np.testing.assert_allclose(first.under(penalty).solve(*asked), own.solve(*asked), rtol=1e-6)
+    assert first.under(penalty).penalty == penalty
+    shared = FactoredHeads((first, first), 2.0).under(penalty)
+    assert shared.heads[0] is shared.heads[1]  # what classes share they go on sharing
+    assert shared.curvature == pytest.approx(0.2)
 
 
 def test_a_constant_feature_gets_no_step() -> None:

@@ -11,7 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from embedcache.errors import InputError
 from embedcache.probes.logistic import C_GRID, LogisticProbe
-from embedcache.probes.logistic_path import LogisticSolution, solve_logistic
+from embedcache.probes.logistic_path import LogisticSolution, Start, solve_logistic
+from embedcache.probes.rows import Rows
+from embedcache.probes.standardizer import Standardizer
 
 GRID = (1e-5, 1e-3, 1e-1, 10.0, 1e3)
 TIGHT = 1e-10
@@ -243,7 +245,7 @@ def test_a_softmax_of_two_classes_is_the_binary_fit_at_twice_c() -> None:
     share = np.full((1, 200), 1 / 200)
     C = np.array(GRID)
     problem_of_two = PathProblem.over(X, Targets(classes.T, share, True), classes.mean(axis=0), C, np.array([200.0]))
-    state, _ = problem_of_two.solve(TIGHT, 1000)
+    state, _, _ = problem_of_two.solve(TIGHT, 1000)
     heads = state.point.reshape(len(GRID), 2, -1)
     binary = solve_logistic(X, y, tuple(2 * c for c in GRID), tol=TIGHT)
     difference = heads[:, 1, :-1] - heads[:, 0, :-1]
@@ -369,3 +371,101 @@ def test_a_softmax_of_rows_far_apart_keeps_its_shares() -> None:
     found = solve_logistic(X, np.eye(3)[y], tuple(10 ** np.linspace(-6, 5, 45)), multinomial=True)
     assert np.isfinite(found.coef).all()
     assert found.converged.all()
+
+
+def classes_of(X: np.ndarray, count: int) -> np.ndarray:
+    scores = X @ np.random.default_rng(4).normal(size=(X.shape[1], count)) + np.random.default_rng(5).normal(
+        size=(len(X), count)
+    )
+    return np.eye(count)[scores.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(("multinomial", "classes"), [(False, 3), (True, 2), (True, 4)])
+def test_a_start_saves_passes_and_ends_at_the_same_objective(multinomial: bool, classes: int) -> None:
+    X, Y = problem(4000, 40, labels=classes)
+    if multinomial:
+        Y = classes_of(X, classes)
+    C = (1e-1, 1e-3, 1e-2)  # in no order
+    before = solve_logistic(X[:3200], Y[:3200], C, multinomial=multinomial)
+    start = Start(before.coef, before.intercept, before.basis)
+    cold = solve_logistic(X, Y, C, multinomial=multinomial)
+    warm = solve_logistic(X, Y, C, multinomial=multinomial, start=start)
+    best = solve_logistic(X, Y, C, multinomial=multinomial, tol=1e-11)
+    assert warm.converged.all()
+    assert (warm.objective / best.objective - 1).max() < BEST
+    assert warm.passes < cold.passes - 0.5
+    assert warm.grams == cold.grams - 1  # the basis is the other rows'
+
+
+def test_a_start_decides_nothing() -> None:
+    """However bad it is, and where a label has none."""
+    X, Y = problem(300, 12, labels=2)
+    best = solve_logistic(X, Y, GRID, tol=TIGHT)
+    random = np.random.default_rng(0)
+    coef, intercept = random.normal(size=(5, 2, 12)) * 1e3, random.normal(size=(5, 2)) * 1e3
+    coef[:, 1], intercept[:, 1] = np.nan, np.nan
+    # a metric of other rows is a bad one, which costs steps
+    other = solve_logistic(X[::-1] * np.linspace(1, 5, 12), Y, (1.0,))
+    assert other.basis is not None
+    for basis in (None, other.basis):
+        found = solve_logistic(X, Y, GRID, start=Start(coef, intercept, basis))
+        assert found.converged.all()
+        assert (found.objective / best.objective - 1).max() < BEST
+
+
+def test_no_basis_is_handed_on_that_leaves_features_out() -> None:
+    X, y = constant_and_repeated()
+    assert solve_logistic(X, y, (1.0,)).basis is None
+    assert solve_logistic(*problem(40, 120), (1.0,)).basis is None  # it is one of the rows' own coordinates
+
+
+def test_a_start_is_not_taken_where_rows_are_few() -> None:
+    """Most of 60 rows say little of all of them: steps from there are more."""
+    X, Y = problem(60, 12)
+    before = solve_logistic(X[:50], Y[:50], GRID)
+    cold = solve_logistic(X, Y, GRID)
+    found = solve_logistic(X, Y, GRID, start=Start(before.coef, before.intercept, before.basis))
+    np.testing.assert_array_equal(found.coef, cold.coef)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_a_probe_fitted_from_another_is_the_one_fitted_anew(kind: Any) -> None:
+    """Features that are standardised anew, by more rows: the same model under another scale."""
+    X, Y = problem(800, 30, labels=3)
+    X = (X + np.linspace(0, 40, 800)[:, None] ** 0.5).astype(np.float32)  # the further rows lie elsewhere
+    y = classes_of(X - X.mean(axis=1, keepdims=True), 3).argmax(axis=1).astype(float) if kind == "multiclass" else Y
+    probe, some, whole = LogisticProbe(C=(1e-2, 1.0)), Standardizer.fit(X[:600]), Standardizer.fit(X)
+    before = probe.fit_path(some.apply(X[:600]), y[:600], kind, (1e-2, 1.0), 3).only(1.0)
+    Z = whole.apply(X)
+    warm = probe.fit_from(Z, y, kind, before, whole.seen_by(some), 3)
+    cold = LogisticProbe(C=(1.0,), tol=1e-11).fit_path(Z.astype(np.float64), y, kind, (1.0,), 3)
+    assert warm.values == (1.0,)
+    mine, best = (np.array(fitted.diagnostics.path["objective"]) for fitted in (warm, cold))
+    assert abs(mine / best - 1).max() < BEST
+    np.testing.assert_allclose(warm.scores(Z), cold.scores(Z), atol=0.03)
+    # and it did start where the other stood: there, under the new scale, the scores are those of before
+    factor, shift = whole.seen_by(some)
+    np.testing.assert_allclose(Z * factor + shift, some.apply(X), atol=1e-4)
+
+
+def test_a_metric_serves_further_where_nothing_separates_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare label at large C: its path ends at a solution without penalty, and so do curvature and covariance."""
+    random = np.random.default_rng(3)
+    X = random.normal(size=(2500, 200)) / np.sqrt(np.arange(1, 201))
+    score = X @ random.normal(size=200) + random.logistic(size=2500)
+    y = (score > np.quantile(score, 0.95)).astype(float)[:, None]
+    asked: list[int] = []
+    of_rows = Rows.gram
+
+    def counted(self: Rows, *arguments: Any) -> Any:
+        asked.append(len(self.X))
+        return of_rows(self, *arguments)
+
+    monkeypatch.setattr(Rows, "gram", counted)
+    X = X.astype(np.float32)
+    found = solve_logistic(X, y, tuple(10 ** np.linspace(-3, 8, 45)))
+    assert len(asked) == 3  # for w = 0, and two more: with one for every six C it were five
+    best = solve_logistic(X.astype(np.float64), y, found.C, tol=1e-11)
+    assert found.converged.all()
+    assert (found.objective / best.objective - 1).max() < BEST
+    assert found.iterations.max() > 12  # the first stage did not do for all of them

@@ -1,12 +1,14 @@
 """Texts as numbers, held against plain Python."""
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcache.coded import CodedTexts
-from embedcache.store.texts import factorise, joint_codes, locate, sort
-from embedcache.types import strings
+from embedcache.store.packed import PackedTexts
+from embedcache.store.texts import factorise, from_arrow, joint_codes, locate, sort, to_arrow
+from embedcache.types import fixed_width, strings
 
 ids = st.lists(st.text("01é", min_size=16, max_size=16) | st.just("0" * 16))  # the way of long texts of one length
 texts = ids | st.lists(st.one_of(st.sampled_from(["", "a", "b"]), st.text(st.characters(codec="utf-8"), max_size=3)))
@@ -17,6 +19,24 @@ def test_words_are_sorted_and_codes_give_the_values_back(values):
     words, codes = factorise(strings(values))
     assert words.tolist() == sorted(set(values))
     assert words[codes].tolist() == values
+
+
+awkward = texts | st.lists(st.text("ab\0é", max_size=4)) | st.just(["a" * 300, "b"])
+
+
+@given(awkward)
+def test_columns_change_their_form_and_not_their_texts(values):
+    column = strings(values)
+    assert column.tolist() == values
+    wide = fixed_width(column)
+    assert wide.dtype == np.array(values, dtype=str).dtype
+    assert wide.tolist() == np.array(values, dtype=str).tolist()  # which know of no zeros at an end
+    assert strings(wide).tolist() == wide.tolist()
+    assert to_arrow(column).to_pylist() == values
+    assert from_arrow(pa.array(["x", *values, "y"], pa.string())[1:-1]).tolist() == values
+    packed = PackedTexts.of(column)
+    assert packed.data == "".join(values).encode()
+    assert packed.lengths.tolist() == [len(value.encode()) for value in values]
 
 
 @given(texts, texts)
