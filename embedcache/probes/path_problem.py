@@ -1,7 +1,7 @@
 """The columns of a logistic path, one per fit and C, and the two stages that solve them; see `logistic_path`."""
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,7 @@ from embedcache.probes.eigenbasis import Eigenbasis, Metric
 from embedcache.probes.factored import Factored, FactoredHeads
 from embedcache.probes.place import HERE, Place
 from embedcache.probes.rows import Rows, Targets
-from embedcache.probes.side_by_side import ALONE, Team, one_blas_thread
+from embedcache.probes.side_by_side import ALONE, Team, one_blas_thread, shares
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
@@ -35,6 +35,8 @@ _SLOW = 12.0
 """Iterations that a column has on average of float32 that is left with noise."""
 _ALIKE = 0.05
 """Share of a fit's curvature that may be gone where its metric serves further: classes that nothing separates keep it along C."""
+_SHARE = 8
+"""Columns that a thread takes at least, of those that share a metric."""
 _STILL_FIRST, _STILL_LATER = 10.0, 1.0
 """Times what may be left that the last step may have gained. Far from the metric's point, L-BFGS has ended 3e-4 too early."""
 _COUPLED, _COUPLED_OF_ALL = 2.0, 8.0
@@ -272,9 +274,8 @@ class PathProblem:
         square = self.penalty[columns] / 2 * self._squares(w)
         # Both are below the gain at the solution, and where the first is lost in rounding, the second is nearly all of it.
         gain = np.maximum(self.prior_loss[self.label[columns]] - values, square)
-        misses = self._by_metric(
-            lambda metric, run: metric.misses(self.penalty[columns[run]], curvature[run]), metrics, columns
-        )
+        runs = self._runs(metrics, columns)
+        misses = [metric.misses(self.penalty[columns[run]], curvature[run]) for metric, run in runs]
         return np.asarray(np.minimum(tol * values, _OF_GAIN * gain) / np.concatenate(misses))
 
     def _squares(self, w: Any) -> Matrix:
@@ -294,18 +295,24 @@ class PathProblem:
     def _precondition(
         self, metrics: Sequence[Preconditioner], gradient: Any, columns: Columns, curvature: Matrix
     ) -> Any:
-        def solve(metric: Preconditioner, run: slice) -> Any:
+        def solve(of_run: tuple[Preconditioner, slice]) -> Any:
+            metric, run = of_run
             return metric.solve(gradient[run], self.penalty[columns[run]], curvature[run])
 
-        return self.rows.xp.concatenate(self._by_metric(solve, metrics, columns))
+        runs = [
+            (metric, slice(a, b))
+            for metric, run in self._runs(metrics, columns)
+            for a, b in pairwise(
+                shares(run.start, run.stop, min(self.rows.team.size, (run.stop - run.start) // _SHARE))
+            )
+        ]
+        return self.rows.xp.concatenate(self.rows.team.each(solve, runs))
 
-    def _by_metric(
-        self, work: Callable[[Preconditioner, slice], Any], metrics: Sequence[Preconditioner], columns: Columns
-    ) -> list[Any]:
-        """What `work` makes of each run of columns that share a metric, one after the other."""
+    def _runs(self, metrics: Sequence[Preconditioner], columns: Columns) -> list[tuple[Preconditioner, slice]]:
+        """Runs of columns that share a metric."""
         label = self.label[columns]
         edges = [i for i in range(1, len(label)) if metrics[label[i]] is not metrics[label[i - 1]]]
-        return [work(metrics[label[a]], slice(a, b)) for a, b in pairwise([0, *edges, len(label)])]
+        return [(metrics[label[a]], slice(a, b)) for a, b in pairwise([0, *edges, len(label)])]
 
     def _start(self) -> Solution:
         """Every column at w = 0; those of one fit share value and gradient."""

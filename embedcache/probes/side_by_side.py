@@ -37,8 +37,7 @@ class Team:
         size = min(self.size, len(blocks))
         if size < 2:
             return work(blocks)
-        cuts = np.linspace(0, len(blocks), size + 1).round().astype(int).tolist()
-        first, *others = self.each(work, [blocks[a:b] for a, b in pairwise(cuts)])
+        first, *others = self.each(work, [blocks[a:b] for a, b in pairwise(shares(0, len(blocks), size))])
         for other in others:
             for total, more in zip(first, other, strict=True):
                 total += more
@@ -49,6 +48,13 @@ class Team:
         if self._pool is None or len(items) < 2:
             return [work(item) for item in items]
         return list(self._pool.map(work, items))
+
+
+def shares(start: int, stop: int, count: int) -> list[int]:
+    """Where to cut `start` to `stop` into `count` shares, or fewer of one each; with both ends."""
+    count = max(1, min(count, stop - start))
+    cuts: list[int] = np.linspace(start, stop, count + 1).round().astype(int).tolist()
+    return cuts
 
 
 ALONE = Team()
