@@ -157,24 +157,22 @@ class PathProblem:
             path._minimize(state, columns, metrics, tol if path is self else tol / _FINER, _LATER, _STILL_LATER)
             for fit, todo, (metric, read) in zip(fits, batch, renewed, strict=True):
                 missed = todo[~state.converged[todo]]
-                serves.discard(fit)
-                if not len(missed) or alike(metric, state.curvature[missed[0]]):
-                    serves.add(fit)
+                serves_on = not len(missed) or alike(metric, state.curvature[missed[0]])
                 if path is self and self.rows.dtype != np.float64:
                     slow = (state.iterations - taken)[todo].mean() > _SLOW
                     if slow or not state.converged[todo[0]]:
                         behind.add(fit)
-                        serves.discard(fit)
+                        serves_on = False
                         # float64 is asked whether any of them is
                         state.converged[todo[state.iterations[todo] < max_iter]] = False
-                    elif len(missed) and fit in serves:
+                    elif len(missed) and serves_on:
                         behind.add(fit)  # not the metric, but rounding is in the way
                 else:
                     gained = before[todo] - state.value[todo] > tol / 100 * np.abs(before[todo])
                     if read and not (gained | state.converged[todo]).any():
                         ended.add(fit)
-                    if len(missed):
-                        serves.discard(fit)
+                    serves_on = not len(missed)
+                (serves.add if serves_on else serves.discard)(fit)
 
     def _parts(self) -> Iterator[Columns]:
         """Columns whose state fits in memory together; where not all do, the smaller C come first."""
