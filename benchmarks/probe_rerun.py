@@ -85,6 +85,7 @@ def measure(store: Path) -> dict[str, Any]:
     from embedcache.evaluation import probe as job
     from embedcache.evaluation.question import ask
     from embedcache.evaluation.splits import part_rows
+    from embedcache.probes import logistic_path  # noqa: F401 what the job imports when it is first needed is start-up too
     from embedcache.probes.standardizer import Standardizer
 
     config = embedcache.ProbeConfig("logistic", store, features="cls", force=True, results=store.parents[2] / "results")

@@ -155,13 +155,13 @@ def assemble(
                 sample, slice_index, members = sample[~short], slice_index[~short], members[~short]
                 sizes = None if sizes is None else sizes[~short]
         # fixed-width strings from here on: scikit-learn's group splitters do not take numpy's StringDType
-        ids, groups = (fixed_width(column[sample]) for column in (plan.sample_id, plan.patient_id))
+        ids, groups = (fixed_width(_taken(column, sample)) for column in (plan.sample_id, plan.patient_id))
         classes: tuple[str, ...] = ()
         y = np.empty((len(ids), 0))
         if wanted is not None and known is not None:
             classes = wanted.classes
             of_rows = slice_index if len(labelled) == len(sample) else np.full(len(labelled), -1, dtype=np.int32)
-            y = join(known, wanted, plan.sample_id[labelled], plan.patient_id[labelled], of_rows)
+            y = join(known, wanted, _taken(plan.sample_id, labelled), _taken(plan.patient_id, labelled), of_rows)
             if pooling is not None:
                 y = agreed(y, units.of_sample[labelled], units.name, wanted)
         X = reading.result()
@@ -312,6 +312,11 @@ def gather(
 def _as_they_lie(rows: npt.NDArray[np.int64]) -> bool:
     """Whether these are the first rows of a store, in its order."""
     return bool((rows == np.arange(len(rows))).all())
+
+
+def _taken(column: StringArray, at: npt.NDArray[np.int64]) -> StringArray:
+    """The texts at these places: those at the beginning as they lie, for to take texts one by one is slow."""
+    return column[: len(at)] if _as_they_lie(at) else column[at]
 
 
 def _convert(block: npt.NDArray[Any], out: Vectors, threads: int) -> None:
