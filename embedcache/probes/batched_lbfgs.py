@@ -102,8 +102,9 @@ def minimize_all(
 
     Converged is where the decrease that is left, as L-BFGS's matrix foresees it, is `allowed`, and the last step gained at
     most `still` times that: a matrix that foresees little is not believed while steps gain much. `rounding` is the share of
-    a value that may be noise. A problem whose line search fails, or that is still at work after `max_iter` more iterations
-    (twice as many where little is left), is not converged.
+    a value that may be noise. A problem whose line search fails is converged if a tenth of what is allowed is foreseen, whose
+    gain noise may hide; else it is not, nor one that is still at work after `max_iter` more iterations (twice as many where
+    little is left).
     """
     work = _Work(
         columns,

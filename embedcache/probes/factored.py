@@ -12,6 +12,9 @@ from embedcache.probes.place import HERE, Place
 _ROUNDING = 4.0
 """Times the precision: what is added of each feature's variance, and ten times as much where that does not suffice."""
 
+_LIGHTER = 1000.0
+"""Times that a penalty may be lighter than the one beside which the covariance was factored: float32 knows it to 4 digits."""
+
 
 @dataclass(frozen=True)
 class Factored:
@@ -29,6 +32,8 @@ class Factored:
     curvature: float
     """Mean over the rows, at the factor's point."""
     penalty: float
+    exact: float
+    """The penalty with which the covariance was first factored: what was rounded beside it is not known any better."""
     place: Place
 
     @classmethod
@@ -49,10 +54,12 @@ class Factored:
         varies = varying(place.unload(gram.diagonal()), mean)
         kept = place.load(varies)
         hessian = place.cast(curvature * (gram if len(varies) == len(gram) else gram[kept[:, None], kept]), dtype)
-        return cls(_factor(hessian, penalty, place), kept, place.load(centre), curvature, penalty, place)
+        return cls(_factor(hessian, penalty, place), kept, place.load(centre), curvature, penalty, penalty, place)
 
-    def under(self, penalty: float) -> "Factored":
-        """The same covariance and another penalty: no pass over the rows."""
+    def under(self, penalty: float) -> "Factored | None":
+        """The same covariance and another penalty: no pass over the rows. None if that is lost in the first one's rounding."""
+        if self.exact > _LIGHTER * penalty:
+            return None
         lower = self.place.xp.tril(self.factor)
         hessian = lower @ lower.T
         each = self.place.load(np.arange(len(hessian)))
@@ -106,10 +113,11 @@ class FactoredHeads:
     coupled: float
     """Times what is foreseen that may be left, where classes that hesitate with each other move together."""
 
-    def under(self, penalty: float) -> "FactoredHeads":
+    def under(self, penalty: float) -> "FactoredHeads | None":
         """As `Factored.under`."""
         of_each = {id(head): head.under(penalty) for head in self.heads}  # all may share one
-        return replace(self, heads=tuple(of_each[id(head)] for head in self.heads))
+        heads = [of_each[id(head)] for head in self.heads]
+        return replace(self, heads=tuple(h for h in heads if h)) if all(heads) else None
 
     @property
     def curvature(self) -> float:

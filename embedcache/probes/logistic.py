@@ -134,10 +134,13 @@ class LogisticProbe:
         groups: Groups | None = None,
     ) -> FittedLogistic:
         """As `fit_path`, in fewer steps: each C starts where `fitted` has it, in the basis of its rows."""
-        assert isinstance(fitted, FittedLogistic)
         factor, shift = scale
-        start = Start(fitted.coef * factor, fitted.intercept + fitted.coef @ shift, fitted.basis)
-        return self._fit(X, y, kind, fitted.values, n_classes, start)
+        start = None
+        if isinstance(fitted, FittedLogistic):
+            start = Start(fitted.coef * factor, fitted.intercept + fitted.coef @ shift, fitted.basis)
+        return replace(
+            self._fit(X, y, kind, fitted.values, n_classes, start), basis=None
+        )  # nothing starts from a refit
 
     def _fit(
         self, X: Features, y: Features, kind: ProbeKind, values: tuple[float, ...], n_classes: int, start: Start | None

@@ -161,8 +161,8 @@ def _near(start: Start, fits: "_Fits", some: Columns, order: list[int], problem:
         w, b = w[:, 1:] - w[:, :1], b[:, 1:] - b[:, :1]
     w, b = w.reshape(len(order), len(some), fits.heads, -1), b.reshape(len(order), len(some), fits.heads)
     b = b + np.einsum("cfhd,fd->cfh", w, problem.rows.centre)
-    point = np.concatenate([w, b[..., None]], axis=-1).transpose(1, 0, 2, 3)
-    return Near(point.reshape(len(some) * len(order), -1), start.basis)
+    point = np.concatenate([w, b[..., None]], axis=-1).transpose(1, 0, 2, 3).reshape(len(some) * len(order), -1)
+    return Near(point if np.isfinite(point).all(axis=1).any() else None, start.basis)
 
 
 @dataclass(frozen=True)

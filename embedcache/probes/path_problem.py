@@ -151,7 +151,7 @@ class PathProblem:
             renewed = path._renewed(state, batch, of_batch)
             for fit, (metric, _) in zip(fits, renewed, strict=True):
                 metrics[fit] = metric
-            grams += sum(read for _, read in renewed)
+            grams += sum(read or 0.0 for _, read in renewed)
             columns = np.concatenate(batch)
             before, taken = state.value.copy(), state.iterations.copy()
             path._minimize(state, columns, metrics, tol if path is self else tol / _FINER, _LATER, _STILL_LATER)
@@ -165,11 +165,11 @@ class PathProblem:
                         serves_on = False
                         # float64 is asked whether any of them is
                         state.converged[todo[state.iterations[todo] < max_iter]] = False
-                    elif len(missed) and serves_on:
+                    elif len(missed) and serves_on and ((state.iterations - taken)[missed] < _LATER).all():
                         behind.add(fit)  # not the metric, but rounding is in the way
                 else:
                     gained = before[todo] - state.value[todo] > tol / 100 * np.abs(before[todo])
-                    if read and not (gained | state.converged[todo]).any():
+                    if read is not None and not (gained | state.converged[todo]).any():
                         ended.add(fit)
                     serves_on = not len(missed)
                 (serves.add if serves_on else serves.discard)(fit)
@@ -348,10 +348,13 @@ class PathProblem:
             np.zeros(m, dtype=np.int64),
             np.zeros(m, dtype=bool),
         )
-        known = np.flatnonzero(np.isfinite(points).all(axis=1))
-        taken = self._try(state, points[known], known) if len(known) else known
-        if len(rest := np.setdiff1d(np.arange(m), taken)):
-            self._evaluate_again(state, rest)
+        with np.errstate(over="ignore"):
+            usable = np.isfinite(points.astype(self.rows.dtype)).all(axis=1)
+        for part in self._parts():
+            known = part[usable[part]]
+            taken = self._try(state, points[known], known) if len(known) else known
+            if len(rest := np.setdiff1d(part, taken)):
+                self._evaluate_again(state, rest)
         return state
 
     def _basis(self) -> Eigenbasis:
@@ -390,22 +393,25 @@ class PathProblem:
 
     def _renewed(
         self, state: Solution, batch: Sequence[Columns], before: Sequence[Preconditioner | None]
-    ) -> list[tuple[Preconditioner, float]]:
+    ) -> list[tuple[Preconditioner, float | None]]:
         """The metric of each fit at the point of the first of its columns, and how many passes over the rows it took, those that
-        count in it being a part of one; of several fits side by side. before: their metrics, where these may serve again.
+        count in it being a part of one; of several fits side by side. before: their metrics, where these may serve again, for
+        which None is told.
         """
         team = self.rows.team if len(batch) == 1 else ALONE
         return self.rows.team.each(partial(self._renew, state, team), list(zip(batch, before, strict=True)))
 
     def _renew(
         self, state: Solution, team: Team, of_fit: tuple[Columns, Preconditioner | None]
-    ) -> tuple[Preconditioner, float]:
+    ) -> tuple[Preconditioner, float | None]:
         rows, (todo, before) = self.rows, of_fit
         first = int(todo[0])
         fit = int(self.label[first])
         middle = float(np.exp(np.log(self.penalty[todo]).mean()))
         if isinstance(before, Factored | FactoredHeads) and alike(before, state.curvature[first]):
-            return before.under(middle), 0.0
+            served = before.under(middle)
+            if served is not None:
+                return served, None
         point = state.point[first].reshape(rows.heads, -1)
         weight, curvature = rows.curvature(point[:, :-1], point[:, -1], fit)
 

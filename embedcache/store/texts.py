@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from embedcache.coded import CodedTexts
 from embedcache.store.packed import PackedTexts
-from embedcache.types import WIDEST, IntArray, StringArray, Texts, strings
+from embedcache.types import IntArray, StringArray, Texts, can_be_laid_out, strings
 
 ID_BYTES = 16
 """A column of texts that are all alike this long or longer is taken for one of ids."""
@@ -80,7 +80,7 @@ def _arrow(packed: PackedTexts) -> pa.Array:
 
 
 def from_arrow(texts: pa.Array) -> StringArray:
-    """A column of Arrow's texts without nulls."""
+    """A column of Arrow's texts."""
     wide = texts.cast(pa.large_string())
     n = len(wide)
     ends = (
@@ -90,7 +90,8 @@ def from_arrow(texts: pa.Array) -> StringArray:
     )
     lengths, data = np.diff(ends), np.frombuffer(wide.buffers()[2] or b"", dtype=np.uint8)[ends[0] : ends[-1]]
     width = max(1, int(lengths.max(initial=0)))
-    if width > WIDEST or ((data == 0) | (data >= 0x80)).any():
+    plain = can_be_laid_out(n, width, len(data)) and not texts.null_count and not ((data == 0) | (data >= 0x80)).any()
+    if not plain:
         return strings(texts.to_pylist())
     laid_out = np.zeros((n, width), dtype=np.uint8)
     laid_out[np.arange(width) < lengths[:, None]] = data

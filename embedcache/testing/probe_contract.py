@@ -15,7 +15,7 @@ from embedcache.evaluation.metrics import macro_auroc
 from embedcache.evaluation.predictions import read_predictions
 from embedcache.evaluation.probe import ProbeConfig, run_probe
 from embedcache.probes import REGISTRY
-from embedcache.probes.base import Features, FittedPath, Groups, Matrix, Probe, ProbeKind, label_matrix
+from embedcache.probes.base import Features, FitsFrom, FittedPath, Groups, Matrix, Probe, ProbeKind, label_matrix
 from embedcache.store.fingerprint import canonical
 from embedcache.testing.labelled_stores import LabelledStore, make_labelled_store
 from embedcache.types import Task
@@ -40,8 +40,9 @@ def check_probe(name: str, **options: Any) -> None:
     each query is scored whatever others are asked with it; the order of training rows, labels and queries decides nothing; a
     label of one class has no score and changes no other label's; a missing label leaves its row out of that label only; one
     patient, constant features, rows of zeros and fewer rows than features end in scores or in an InputError; signal is found,
-    and none where there is none; a fit on a CPU imports neither torch nor transformers; and the labels of the test part change
-    neither the choice nor any score of a whole run. options: of the probe. Raises AssertionError with every breach.
+    and none where there is none; a fit that starts from another one is the fit without it; a fit on a CPU imports neither torch
+    nor transformers; and the labels of the test part change neither the choice nor any score of a whole run. options: of the
+    probe. Raises AssertionError with every breach.
     """
     probe: Probe = REGISTRY.load(name)(**options)
     breaches = [*_of_imports(name, options), *breaches_of(probe)]
@@ -339,7 +340,26 @@ def _unlike(a: Matrix, b: Matrix, most: float, when: str) -> Iterator[str]:
         yield f"scores are {apart:.2g} apart, of a spread of {spread:.2g}, {when}"
 
 
+def _of_start(subject: _Subject) -> Iterator[str]:
+    """A fit from another one is the fit of its own rows, whatever the other's scale was."""
+    if not isinstance(subject.probe, FitsFrom):
+        return
+    data = subject.data(patients=120)
+    most = np.arange(len(data.X)) < len(data.X) * 3 // 4
+    factor, shift = np.linspace(0.5, 2, data.X.shape[1]), np.linspace(-1, 1, data.X.shape[1])
+    there = data.rows(np.flatnonzero(most))
+    path = subject.fit(replace(there, X=(there.X * factor + shift).astype(np.float32)))
+    own = subject.scores(data)
+    for i, value in enumerate(subject.values(data)):
+        known = path.only(value)
+        found = subject.probe.fit_from(
+            data.X, data.y, subject.kind, known, (factor, shift), subject.n_classes, data.groups
+        )
+        yield from _unlike(own[i : i + 1], found.scores(data.queries), SOLVED, f"fitted from another fit, {value:.4g}")
+
+
 CHECKS = (
+    _of_start,
     _of_shapes,
     _of_repetition,
     _of_queries,

@@ -8,7 +8,16 @@ here; a file each tells of `samples`, their `images`, the `recipes` and `backbon
 """
 
 from embedcache.types.backbones import BackboneInfo, Stage
-from embedcache.types.columns import WIDEST, FloatArray, IntArray, StringArray, Texts, ascii_bytes, fixed_width, strings
+from embedcache.types.columns import (
+    FloatArray,
+    IntArray,
+    StringArray,
+    Texts,
+    ascii_bytes,
+    can_be_laid_out,
+    fixed_width,
+    strings,
+)
 from embedcache.types.images import Calibration, Mask, Scope, Voi, VoiSigmoid, VoiTable, Volume, Window
 from embedcache.types.plans import Commit, Pass, Plan, Quarantined, Shard
 from embedcache.types.recipes import Augmentation, Fit, ImageRecipe, ModelRecipe, Recipe, Unit, VolumeInput, Voxels
@@ -20,7 +29,6 @@ from embedcache.types.tokens import TOKEN_KINDS, ArraySpec, StoredType, TokenKin
 __all__ = [
     "PARTS",
     "TOKEN_KINDS",
-    "WIDEST",
     "ArraySpec",
     "Augmentation",
     "BackboneInfo",
@@ -63,6 +71,7 @@ __all__ = [
     "Voxels",
     "Window",
     "ascii_bytes",
+    "can_be_laid_out",
     "fixed_width",
     "strings",
     "unknown_task",

@@ -15,8 +15,13 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
-WIDEST = 256
-"""Bytes that a text may have where all of a column are laid out with as many."""
+_WIDEST = 256
+_ROOM = 2**26
+
+
+def can_be_laid_out(count: int, width: int, total: int) -> bool:
+    """Whether `count` texts of `total` bytes may take as much memory each as the longest, of `width` bytes."""
+    return width <= _WIDEST and count * width <= max(_ROOM, 8 * total)
 
 
 def strings(values: Any) -> StringArray:
@@ -41,14 +46,17 @@ def ascii_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.bytes_] | None:
 
     None of a column with a text that is not ASCII, that ends in zeros of its own, or that is long.
     """
+    if not values.ndim:
+        return None
     if values.dtype.kind == "U":
         width = values.dtype.itemsize // 4
-        if not 0 < width <= WIDEST:
+        if not 0 < width <= _WIDEST:
             return None
         codes = np.ascontiguousarray(values).view(np.uint32)
         return codes.astype(np.uint8).view(f"S{width}") if codes.max(initial=0) < 128 else None
-    width = max(1, int(np.strings.str_len(values).max(initial=0)))
-    if width > WIDEST:
+    lengths = np.strings.str_len(values)
+    width = max(1, int(lengths.max(initial=0)))
+    if not can_be_laid_out(values.size, width, int(lengths.sum())):
         return None
     try:
         narrow: npt.NDArray[np.bytes_] = values.astype(f"S{width}")

@@ -48,20 +48,43 @@ def test_it_says_how_much_more_a_lighter_penalty_may_leave() -> None:
     assert (exact <= foreseen * misses * (1 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("penalty", [0.02, 0.3, 7.0])
-def test_another_penalty_needs_no_rows(penalty: float) -> None:
+@pytest.mark.parametrize(("dtype", "close"), [(np.float32, 2e-3), (np.float64, 1e-9)])
+@pytest.mark.parametrize("penalty", [3.1e-4, 0.02, 0.3, 7.0])
+def test_another_penalty_needs_no_rows(penalty: float, dtype: type, close: float) -> None:
     X, bend = rows_and_weight()
     share = bend / bend.sum()
     mean = share @ X
     gram = (X - mean).T @ ((X - mean) * share[:, None])
-    first, own = (Factored.of(gram, mean, mean, 0.1, p, np.dtype(np.float64)) for p in (0.3, penalty))
+    first, own = (Factored.of(gram, mean, mean, 0.1, p, np.dtype(dtype)) for p in (0.3, penalty))
     gradient = np.random.default_rng(1).normal(size=(3, 8))
     asked = gradient, np.full(3, penalty), np.full(3, 0.1)
-    np.testing.assert_allclose(first.under(penalty).solve(*asked), own.solve(*asked), rtol=1e-6)
-    assert first.under(penalty).penalty == penalty
-    shared = FactoredHeads((first, first), 2.0).under(penalty)
-    assert shared.heads[0] is shared.heads[1]  # what classes share they go on sharing
-    assert shared.curvature == pytest.approx(0.2)
+    by_way_of = first.under((0.3 * penalty) ** 0.5)
+    assert by_way_of is not None
+    for found in (first.under(penalty), by_way_of.under(penalty)):
+        assert found is not None
+        assert found.penalty == penalty
+        expected = own.solve(*asked)
+        np.testing.assert_allclose(found.solve(*asked), expected, atol=close * np.abs(expected).max())
+
+
+def test_a_penalty_that_is_lost_beside_the_first_one_needs_the_rows() -> None:
+    first = Factored.of(np.eye(3) * 1e-9, np.zeros(3), np.zeros(3), 0.1, 1.0, np.dtype(np.float32))
+    assert first.under(2e-3) is not None
+    assert first.under(1e-6) is None
+    step = first.under(2e-3)
+    assert step is not None
+    assert step.under(1e-6) is None  # in steps it is no less lost
+    assert FactoredHeads((first, first), 2.0).under(1e-6) is None
+
+
+def test_classes_that_share_a_factor_go_on_sharing() -> None:
+    one, other = (Factored.of(np.eye(3), np.zeros(3), np.zeros(3), c, 1.0, np.dtype(np.float64)) for c in (0.1, 0.2))
+    shared, apart = FactoredHeads((one, one), 2.0).under(0.5), FactoredHeads((one, other), 2.0).under(0.5)
+    assert shared is not None
+    assert apart is not None
+    assert shared.heads[0] is shared.heads[1]
+    assert apart.heads[0] is not apart.heads[1]
+    assert apart.curvature == pytest.approx(0.3)
 
 
 def test_a_constant_feature_gets_no_step() -> None:

@@ -124,7 +124,18 @@ def draw(X: Features, y: Features) -> tuple[Features, Features]:
     return X + np.random.normal(size=X.shape), y
 
 
+class Keeping(MeansProbe):
+    """Fitted from another fit it is that one still, and knows nothing of the scale."""
+
+    def fit_from(
+        self, X: Features, y: Features, kind: ProbeKind, fitted: Any, scale: Any, n_classes: int,
+        groups: Groups | None = None,
+    ) -> Any:  # fmt: skip
+        return fitted
+
+
 BROKEN = {
+    "kept from another scale": (Keeping, "fitted from another fit"),
     "scores of other shape": (wrapped(lambda s, X: s[..., :2]), "and not float64"),
     "scores in float32": (wrapped(lambda s, X: s.astype(np.float32)), "float32 of shape"),
     "scores not finite": (wrapped(lambda s, X: s + np.where(X[:, :1] > 1, np.inf, 0)), "not finite"),
