@@ -29,7 +29,8 @@ from embedcache.probes.base import Features, Matrix
 from embedcache.probes.batched_lbfgs import Columns
 from embedcache.probes.coordinates import Coordinates
 from embedcache.probes.eigenbasis import Eigenbasis
-from embedcache.probes.path_problem import FACTOR_BYTES, NOWHERE, STATE_BYTES, STATE_NUMBERS, Near, PathProblem
+from embedcache.probes.path_problem import NOWHERE, STATE_BYTES, STATE_NUMBERS, Near, PathProblem
+from embedcache.probes.path_stages import FACTOR_BYTES, solve
 from embedcache.probes.place import HERE, Place, torch_there
 from embedcache.probes.rows import Targets
 from embedcache.probes.side_by_side import threads_for
@@ -128,7 +129,7 @@ def solve_logistic(
                 place,
             )
             near = _near(start, fits, some, order, problem) if start and many else NOWHERE
-            found, decomposed, basis = problem.solve(tol, max_iter, near)
+            found, decomposed, basis = solve(problem, tol, max_iter, near)
             first = first or basis
             evaluations, grams = evaluations + found.evaluations, grams + decomposed
             shape = (len(some), n_C)

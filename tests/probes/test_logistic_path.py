@@ -219,7 +219,7 @@ def test_a_softmax_over_rows_that_nearly_separate_reaches_the_best(
     classes: int, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one covariance for all classes, fits said to have converged lay 3e-4 above the best, in float64 6e-3."""
-    monkeypatch.setattr("embedcache.probes.path_problem.CLASS_BYTES", room)
+    monkeypatch.setattr("embedcache.probes.path_stages.CLASS_BYTES", room)
     random = np.random.default_rng(0)
     X = (random.normal(size=(500, 60)) / np.sqrt(np.arange(1, 61))).astype(np.float32)
     scores = X @ random.normal(size=(60, classes))
@@ -238,6 +238,7 @@ def test_a_softmax_over_rows_that_nearly_separate_reaches_the_best(
 def test_a_softmax_of_two_classes_is_the_binary_fit_at_twice_c() -> None:
     """Penalising both rows of ±w/2 is half of penalising w; a third class that is far away barely matters."""
     from embedcache.probes.path_problem import PathProblem
+    from embedcache.probes.path_stages import solve
     from embedcache.probes.rows import Targets
 
     X, y = problem(200, 6)
@@ -245,7 +246,7 @@ def test_a_softmax_of_two_classes_is_the_binary_fit_at_twice_c() -> None:
     share = np.full((1, 200), 1 / 200)
     C = np.array(GRID)
     problem_of_two = PathProblem.over(X, Targets(classes.T, share, True), classes.mean(axis=0), C, np.array([200.0]))
-    state, _, _ = problem_of_two.solve(TIGHT, 1000)
+    state, _, _ = solve(problem_of_two, TIGHT, 1000)
     heads = state.point.reshape(len(GRID), 2, -1)
     binary = solve_logistic(X, y, tuple(2 * c for c in GRID), tol=TIGHT)
     difference = heads[:, 1, :-1] - heads[:, 0, :-1]
