@@ -27,7 +27,7 @@ def can_be_laid_out(count: int, width: int, total: int) -> bool:
 def strings(values: Any) -> StringArray:
     """`values` as a compact numpy string array (16 bytes a value and the text once, not a Python object each)."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "U":
-        narrow = ascii_bytes(values)  # numpy's own way takes ten times as long, and by Python strings five times
+        narrow = ascii_bytes(values)  # numpy's own way takes five times as long, and so do Python strings
         values = values.tolist() if narrow is None else narrow
     return np.asarray(values, dtype=np.dtypes.StringDType())
 
