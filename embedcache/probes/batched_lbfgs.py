@@ -20,11 +20,12 @@ from embedcache.probes.place import HERE, Place
 Columns: TypeAlias = npt.NDArray[np.intp]
 """Numbers of the problems that a call is about, ascending."""
 Evaluate: TypeAlias = Callable[[Any, Columns], tuple[Matrix, Any, Matrix]]
-"""Points (m, D), problems (m,) → values (m,), gradients (m, D), curvatures (m,)."""
-Allowed: TypeAlias = Callable[[Any, Matrix, Matrix, Columns], Matrix]
-"""Points (m, D), values (m,), curvatures (m,), problems (m,) → the decrease that may be left, (m,)."""
-Precondition: TypeAlias = Callable[[Any, Columns, Matrix], Any]
-"""Gradients (m, D), problems (m,), curvatures (m,) → gradients over an estimate of the Hessian, (m, D)."""
+"""Points (m, D), problems (m,) → values (m,), gradients (m, D), and what else there is to tell of how each bends, (m, …)."""
+Allowed: TypeAlias = Callable[[Any, Matrix, Columns], Matrix]
+"""Points (m, D), values (m,), problems (m,) → the decrease that may be left, (m,)."""
+Precondition: TypeAlias = Callable[[Any, Any, Matrix, Columns], tuple[Any, Matrix]]
+"""Gradients (m, D), points (m, D), bends (m, …), problems (m,) → gradients over an estimate of the Hessian, (m, D), and how many
+times more decrease than these foresee there may be, (m,)."""
 
 MEMORY = 10
 """Pairs of step and change of gradient that are remembered."""
@@ -40,12 +41,12 @@ _NEAR = 1000.0
 
 @dataclass
 class Solution:
-    """Where each problem ended, in main memory; `gradient` (m, D) and `curvature` (m,) are those of its last point."""
+    """Where each problem ended, in main memory; `gradient` (m, D) and `bend` (m, …) are those of its last point."""
 
     point: Matrix
     value: Matrix
     gradient: Matrix
-    curvature: Matrix
+    bend: Matrix
     iterations: npt.NDArray[np.int64]
     converged: npt.NDArray[np.bool_]
     evaluations: int = 0
@@ -60,7 +61,7 @@ class _Work:
     point: Any
     value: Matrix
     gradient: Any
-    curvature: Matrix
+    bend: Matrix
     direction: Any
     descent: Matrix
     step: Matrix
@@ -76,7 +77,7 @@ class _Work:
     def keep(self, those: Columns) -> None:
         """Go on with `those`, counted among the problems at work."""
         there = self.place.load(those)
-        for name in ("columns", "value", "curvature", "descent", "step", "gained", "cuts"):
+        for name in ("columns", "value", "bend", "descent", "step", "gained", "cuts"):
             setattr(self, name, getattr(self, name)[those])
         for name in ("point", "gradient", "direction"):
             setattr(self, name, getattr(self, name)[there])
@@ -111,7 +112,7 @@ def minimize_all(
         place.load(done.point[columns]),
         done.value[columns],
         place.load(done.gradient[columns]),
-        done.curvature[columns],
+        done.bend[columns],
         direction=np.empty(0),
         descent=np.empty(0),
         step=np.ones(len(columns)),
@@ -122,8 +123,8 @@ def minimize_all(
     iterations = np.zeros(len(done.value), dtype=np.int64)
     fresh = np.ones(len(columns), dtype=bool)
     while len(work.columns):
-        _aim(work, precondition, fresh)
-        left, limit = -work.descent / 2, allowed(work.point, work.value, work.curvature, work.columns)
+        misses = _aim(work, precondition, fresh)
+        left, limit = -work.descent / 2, allowed(work.point, work.value, work.columns) / misses
         lost = work.cuts > _MOST_CUTS
         ended = np.where(lost, left <= _LITTLE * limit, fresh & (left <= limit) & (work.gained <= still * limit))
         most = np.where(left <= _NEAR * limit, 2 * max_iter, max_iter)
@@ -131,22 +132,22 @@ def minimize_all(
         if leave.any():
             out, at = work.columns[leave], place.load(np.flatnonzero(leave))
             done.point[out], done.value[out] = place.unload(work.point[at]), work.value[leave]
-            done.gradient[out], done.curvature[out] = place.unload(work.gradient[at]), work.curvature[leave]
+            done.gradient[out], done.bend[out] = place.unload(work.gradient[at]), work.bend[leave]
             done.converged[out] = ended[leave]
             work.keep(np.flatnonzero(~leave))
             if not len(work.columns):
                 break
         move = work.direction * place.load(work.step)[:, None]
-        value, gradient, curvature = evaluate(work.point + move, work.columns)
+        value, gradient, bend = evaluate(work.point + move, work.columns)
         done.evaluations += len(work.columns)
         wanted = work.value + _ENOUGH * work.step * work.descent + rounding * np.abs(work.value)
         fresh = value <= wanted
         _learn(work, move, gradient, fresh)
         iterations[work.columns] += fresh
         # Where the step was too long: the lowest point of the parabola through what is known, within bounds.
-        bend = value - work.value - work.step * work.descent
+        over = value - work.value - work.step * work.descent
         with np.errstate(all="ignore"):
-            shorter = -work.descent * work.step**2 / (2 * bend)
+            shorter = -work.descent * work.step**2 / (2 * over)
         shorter = np.clip(np.nan_to_num(shorter, nan=0.0), 0.1 * work.step, 0.5 * work.step)
         work.cuts = np.where(fresh, 0, work.cuts + 1)
         work.step = np.where(fresh, 1.0, shorter)
@@ -154,7 +155,7 @@ def minimize_all(
         at = place.load(np.flatnonzero(fresh))
         work.point[at] += move[at]
         work.gradient[at] = gradient[at]
-        work.value[fresh], work.curvature[fresh] = value[fresh], curvature[fresh]
+        work.value[fresh], work.bend[fresh] = value[fresh], bend[fresh]
     done.iterations += iterations
 
 
@@ -170,8 +171,11 @@ def _learn(work: _Work, move: Any, gradient: Any, taken: npt.NDArray[np.bool_]) 
     del work.steps[:-MEMORY], work.changes[:-MEMORY], work.inverse[:-MEMORY]
 
 
-def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) -> None:
-    """Directions of those that moved, and their slopes: `descent` is twice the decrease that is foreseen, negative."""
+def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) -> Matrix:
+    """Directions of those that moved, and their slopes: `descent` is twice the decrease that is foreseen, negative.
+
+    Returns how many times more there may be, (m,).
+    """
     place, einsum = work.place, work.place.xp.einsum
     q = 1 * work.gradient
     shares: list[Any] = []
@@ -179,7 +183,7 @@ def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) 
         a = rho * einsum(_DOT, s, q)
         q -= a[:, None] * y
         shares.append(a)
-    r = precondition(q, work.columns, work.curvature)
+    r, misses = precondition(q, work.point, work.bend, work.columns)
     for s, y, rho, a in zip(work.steps, work.changes, work.inverse, reversed(shares), strict=True):
         b = rho * einsum(_DOT, y, r)
         r += (a - b)[:, None] * s
@@ -189,3 +193,4 @@ def _aim(work: _Work, precondition: Precondition, fresh: npt.NDArray[np.bool_]) 
     else:
         work.direction = place.xp.where(place.load(fresh)[:, None], -r, work.direction)
         work.descent = np.where(fresh, descent, work.descent)
+    return misses

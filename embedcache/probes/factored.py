@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from embedcache.probes.base import Matrix
-from embedcache.probes.eigenbasis import between, varying
+from embedcache.probes.batched_lbfgs import Columns
+from embedcache.probes.eigenbasis import between
 from embedcache.probes.place import HERE, Place
+from embedcache.probes.standing import Standing
 
 _ROUNDING = 4.0
 """Times the precision: what is added of each feature's variance, and ten times as much where that does not suffice."""
@@ -42,18 +44,23 @@ class Factored:
         gram: Any,
         mean: Matrix,
         centre: Matrix,
+        varies: Columns,
         curvature: float,
         penalty: float,
         dtype: np.dtype[Any],
         place: Place = HERE,
     ) -> "Factored":
-        """From the covariance (d, d) of rows around `mean` (d,), summed in `dtype`; constant features stay out.
+        """From the covariance (d, d) of rows around `mean` (d,), summed in `dtype`; features that are not in `varies` stay out.
 
-        The covariance lies in `place`; it is left as it was.
+        The covariance lies in `place`; it is left as it was. A feature may be constant among the rows that bend the loss, though
+        not among all: its weight goes on where the penalty and the other rows lead it, and so it is in here, with what rounding
+        leaves as its variance.
         """
-        varies = varying(place.unload(gram.diagonal()), mean)
         kept = place.load(varies)
         hessian = place.cast(curvature * (gram if len(varies) == len(gram) else gram[kept[:, None], kept]), dtype)
+        noise = place.cast(place.load(curvature * float(np.finfo(dtype).eps) * mean[varies] ** 2), dtype)
+        each = place.load(np.arange(len(hessian)))
+        hessian[each, each] = place.xp.maximum(hessian.diagonal(), noise)
         return cls(_factor(hessian, penalty, place), kept, place.load(centre), curvature, penalty, penalty, place)
 
     def under(self, penalty: float) -> "Factored | None":
@@ -66,25 +73,20 @@ class Factored:
         hessian[each, each] -= self.penalty
         return replace(self, factor=_factor(hessian, penalty, self.place), penalty=penalty)
 
-    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
-        """The gradient over the Hessian, both (m, d + 1), the last number being the intercept's.
+    def solve(self, gradient: Any, at: Standing) -> tuple[Any, Matrix]:
+        """The gradient over the Hessian, both (m, d + 1), the last number being the intercept's; and how many times more decrease
+        than that foresees there may be, (m,): where the factor's penalty is heavier than the column's.
 
-        Both lie in `place`.
-
-        curvature (m,): the mean over the rows where each column now stands. Its penalty (m,) is taken to have fallen with it.
+        Gradients lie in `place`. Each column's penalty is taken to have fallen with its curvature.
         """
-        now = np.maximum(curvature, np.finfo(np.float64).tiny)
+        now = np.maximum(at.curvature, np.finfo(np.float64).tiny)
         along = gradient[:, :-1] - gradient[:, -1:] * self.centre
         right = self.place.cast(along[:, self.varies].T, self.place.precision(self.factor))
         solved = self.place.solved(self.factor, right).T
         result = self.place.xp.zeros_like(gradient)
         result[:, self.varies] = solved * self.place.load(self.curvature / now)[:, None]
         result[:, -1] = gradient[:, -1] / self.place.load(now) - result[:, :-1] @ self.centre
-        return result
-
-    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
-        """How many times more decrease than `solve` foresees there may be: where its penalty is heavier than the column's."""
-        return np.maximum(1.0, self.penalty * curvature / (self.curvature * penalty))
+        return result, np.maximum(1.0, self.penalty * at.curvature / (self.curvature * at.penalty))
 
 
 def _factor(hessian: Any, penalty: float, place: Place) -> Any:
@@ -124,18 +126,13 @@ class FactoredHeads:
         """Mean over the rows, at the factors' point, summed over the heads."""
         return sum(head.curvature for head in self.heads)
 
-    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
-        """The gradient over the Hessian, both (m, heads · (d + 1)); curvature (m,): the sum over the heads."""
+    def solve(self, gradient: Any, at: Standing) -> tuple[Any, Matrix]:
+        """The gradient over the Hessian, both (m, heads · (d + 1)), and how many times more decrease than that foresees there may
+        be, by the penalty and by what couples the classes.
+        """
         each = between(gradient.reshape(len(gradient), len(self.heads), -1))
-        now = self._share(curvature)
-        solved = [head.solve(each[:, k], penalty, head.curvature * now) for k, head in enumerate(self.heads)]
-        return between(self.heads[0].place.xp.stack(solved, 1)).reshape(gradient.shape)
-
-    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
-        """How many times more decrease than `solve` foresees there may be, by the penalty and by what couples the classes."""
-        head = self.heads[0]
-        return self.coupled * head.misses(penalty, head.curvature * self._share(curvature))
-
-    def _share(self, curvature: Matrix) -> Matrix:
-        """Of the curvature at the factors' point, what is left where each column now stands."""
-        return curvature / self.curvature
+        now = at.curvature / self.curvature  # of the factors' point's, what is left where each column stands
+        solved, misses = zip(
+            *(head.solve(each[:, k], at.curved(head.curvature * now)) for k, head in enumerate(self.heads)), strict=True
+        )
+        return between(self.heads[0].place.xp.stack(solved, 1)).reshape(gradient.shape), self.coupled * misses[0]

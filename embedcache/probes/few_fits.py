@@ -48,12 +48,12 @@ class FewFits:
             metrics = [Metric.of(self.rows, of_head) for of_head in mean] * m
         own = list(metrics)
 
-        def precondition(gradients: Matrix, columns: Columns, _: Matrix) -> Matrix:
+        def precondition(gradients: Matrix, _: Matrix, __: Matrix, columns: Columns) -> tuple[Matrix, Matrix]:
             used = [own[i * heads + h] for i in columns.tolist() for h in range(heads)]
             solved: Matrix = solve_all(self.rows, used, gradients.reshape(len(used), -1)).reshape(gradients.shape)
-            return solved
+            return solved, np.ones(len(columns))
 
-        def allowed(points: Matrix, values: Matrix, _: Matrix, __: Columns) -> Matrix:
+        def allowed(points: Matrix, values: Matrix, _: Columns) -> Matrix:
             # with a tiny C the weights are tiny too, and all but w = 0 is within any share of the objective
             square = self._square(points)
             return np.asarray(np.maximum(tol * np.minimum(values, square), self.rounding * values))

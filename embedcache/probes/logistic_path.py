@@ -5,7 +5,8 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
 
 1. All columns start at w = 0 and the prior's intercept, where the Hessian is known: p·(1 - p) times the rows' covariance.
    In its eigenbasis it is diagonal with any penalty, so that one decomposition preconditions all columns, and the first
-   step of L-BFGS is Newton's. With features that do not separate the classes, six passes over the rows do.
+   step of L-BFGS is Newton's. Further on few rows bend the loss, and the mean and the variance of their scores tell how their
+   covariance differs (`Bending`). With features that do not separate the classes, six passes over the rows do.
 2. A large C on separable rows ends far away, where few rows bend the loss. What the first stage leaves is solved along
    ascending C: several larger C start at once, on the line through what is done, and the covariance is taken anew there,
    weighted by each row's curvature: for each fit, and for each class of a softmax. One factor serves all of these C.
@@ -13,7 +14,7 @@ all classes) and every C: a column each. Divided by C · Σ s it is the mean los
 
 Memory beside X: blocks of rows (some 50 MB), 3 · d² float64 per core while Gram matrices are made and decomposed, one d x d
 matrix per label or class that needs the second stage (labels are solved in groups that hold at most 0.5 GB of them; classes
-that would take more than 2 GB share one), and 28 numbers per coefficient at work (columns are solved in groups that hold at
+that would take more than 2 GB share one), and 31 numbers per coefficient at work (columns are solved in groups that hold at
 most 1.5 GB of them). With fewer rows than features the rows' coordinates in a basis of themselves, (n, n), take the place
 of X; the penalty does not see the rotation.
 """

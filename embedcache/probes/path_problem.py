@@ -15,10 +15,11 @@ from embedcache.probes.eigenbasis import Eigenbasis, Metric
 from embedcache.probes.place import HERE, Place
 from embedcache.probes.rows import Rows, Targets
 from embedcache.probes.side_by_side import ALONE, Team, shares
+from embedcache.probes.standing import Standing
 
 STATE_BYTES = 1.5e9
 """What columns at work may take together."""
-STATE_NUMBERS = 2 * MEMORY + 8
+STATE_NUMBERS = 2 * MEMORY + 11
 """float64 per coefficient of a column at work."""
 _SHARE = 8
 """Columns that a thread takes at least, of those that share a metric."""
@@ -31,11 +32,8 @@ _ROUNDING = {"float32": 3e-7, "float64": 1e-14}
 class Preconditioner(Protocol):
     """An estimate of one fit's Hessian at any penalty."""
 
-    def solve(self, gradient: Any, penalty: Matrix, curvature: Matrix) -> Any:
-        """The gradient over the Hessian; see `Metric`."""
-
-    def misses(self, penalty: Matrix, curvature: Matrix) -> Matrix:
-        """How many times more decrease than it foresees there may be: both (m,) as in `solve`."""
+    def solve(self, gradient: Any, at: Standing) -> tuple[Any, Matrix]:
+        """The gradient over the Hessian, and how many times more decrease than that foresees there may be; see `Metric`."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +94,12 @@ class PathProblem:
 
     def attempt(self, state: Solution, points: Matrix, columns: Columns) -> Columns:
         """Take each column to its point, if that is better than where it stands. Returns those."""
-        value, gradient, curvature = self._evaluate(self.rows.place.load(points), columns)
+        value, gradient, bend = self._evaluate(self.rows.place.load(points), columns)
         state.evaluations += len(columns)
         better = value < state.value[columns]
         taken = columns[better]
         state.point[taken] = points[better]
-        state.value[taken], state.curvature[taken] = value[better], curvature[better]
+        state.value[taken], state.bend[taken] = value[better], bend[better]
         state.gradient[taken] = self.rows.place.unload(gradient)[better]
         return taken
 
@@ -112,7 +110,7 @@ class PathProblem:
         if value >= state.value[column]:
             return
         state.point[column], state.value[column] = state.point[base], value
-        state.curvature[column] = state.curvature[base]
+        state.bend[column] = state.bend[base]
         gradient = state.gradient[base].reshape(self.rows.heads, -1).copy()
         gradient[:, :-1] += (self.penalty[column] - self.penalty[base]) * w
         state.gradient[column] = gradient.ravel()
@@ -128,7 +126,7 @@ class PathProblem:
     ) -> None:
         """Bring `columns` on by at most `max_iter` steps (see `minimize_all`), each under the metric of its fit."""
         precondition = partial(self._precondition, metrics)
-        allowed = partial(self._allowed, tol, metrics)
+        allowed = partial(self._allowed, tol)
         rounding = _ROUNDING[self.rows.dtype.name]
         minimize_all(
             self._evaluate,
@@ -142,46 +140,36 @@ class PathProblem:
             place=self.rows.place,
         )
 
-    def _allowed(
-        self,
-        tol: float,
-        metrics: Sequence[Preconditioner],
-        points: Any,
-        values: Matrix,
-        curvature: Matrix,
-        columns: Columns,
-    ) -> Matrix:
-        """`tol` of the objective, but little of what the features gain: with a tiny C all but w = 0 is within `tol`. Less, where
-        the metric may foresee too little.
-        """
+    def _allowed(self, tol: float, points: Any, values: Matrix, columns: Columns) -> Matrix:
+        """`tol` of the objective, but little of what the features gain: with a tiny C all but w = 0 is within `tol`."""
         w = points.reshape(len(points), self.rows.heads, -1)[..., :-1]
         square = self.penalty[columns] / 2 * self._squares(w)
         # Both are below the gain at the solution, and where the first is lost in rounding, the second is nearly all of it.
         gain = np.maximum(self.prior_loss[self.label[columns]] - values, square)
-        runs = self._runs(metrics, columns)
-        misses = [metric.misses(self.penalty[columns[run]], curvature[run]) for metric, run in runs]
-        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain) / np.concatenate(misses))
+        return np.asarray(np.minimum(tol * values, _OF_GAIN * gain))
 
     def _squares(self, w: Any) -> Matrix:
         """(m,): the squared lengths of w (m, heads, d)."""
         return self.rows.place.unload(self.rows.xp.einsum("mhd,mhd->m", w, w))
 
     def _evaluate(self, points: Any, columns: Columns) -> tuple[Matrix, Any, Matrix]:
-        """Values and curvatures, and gradients, which lie where the points do."""
+        """Values, gradients, which lie where the points do, and how each bends, (m, 3); see `Standing`."""
         split = points.reshape(len(points), self.rows.heads, -1)
         w = split[..., :-1]
         penalty = self.penalty[columns]
-        value, slope, slope_b, curvature = self.rows.evaluate(w, split[..., -1], self.label[columns])
+        value, slope, slope_b, bend = self.rows.evaluate(w, split[..., -1], self.label[columns])
         value += penalty / 2 * self._squares(w)
         slope += self.rows.place.load(penalty)[:, None, None] * w
-        return value, self.rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(points.shape), curvature
+        return value, self.rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(points.shape), bend
 
     def _precondition(
-        self, metrics: Sequence[Preconditioner], gradient: Any, columns: Columns, curvature: Matrix
-    ) -> Any:
-        def solve(of_run: tuple[Preconditioner, slice]) -> Any:
+        self, metrics: Sequence[Preconditioner], gradient: Any, points: Any, bend: Matrix, columns: Columns
+    ) -> tuple[Any, Matrix]:
+        at = Standing(points, self.penalty[columns], bend)
+
+        def solve(of_run: tuple[Preconditioner, slice]) -> tuple[Any, Matrix]:
             metric, run = of_run
-            return metric.solve(gradient[run], self.penalty[columns[run]], curvature[run])
+            return metric.solve(gradient[run], at.of(run))
 
         runs = [
             (metric, slice(a, b))
@@ -190,7 +178,8 @@ class PathProblem:
                 shares(run.start, run.stop, min(self.rows.team.size, (run.stop - run.start) // _SHARE))
             )
         ]
-        return self.rows.xp.concatenate(self.rows.team.each(solve, runs))
+        steps, misses = zip(*self.rows.team.each(solve, runs), strict=True)
+        return self.rows.xp.concatenate(steps), np.concatenate(misses)
 
     def _runs(self, metrics: Sequence[Preconditioner], columns: Columns) -> list[tuple[Preconditioner, slice]]:
         """Runs of columns that share a metric."""
@@ -203,14 +192,14 @@ class PathProblem:
         rows, points = self.rows, self._at_zero()
         n_fits = len(points)
         there = rows.place.load(points.reshape(n_fits, rows.heads, -1))
-        value, slope, slope_b, curvature = rows.evaluate(there[..., :-1], there[..., -1], np.arange(n_fits))
+        value, slope, slope_b, bend = rows.evaluate(there[..., :-1], there[..., -1], np.arange(n_fits))
         gradient = rows.place.unload(rows.xp.concatenate([slope, slope_b[..., None]], -1).reshape(n_fits, -1))
         m = len(self.label)
         return Solution(
             points[self.label],
             value[self.label],
             gradient[self.label],
-            curvature[self.label],
+            bend[self.label],
             np.zeros(m, dtype=np.int64),
             np.zeros(m, dtype=bool),
             evaluations=n_fits,
@@ -230,7 +219,7 @@ class PathProblem:
             self._at_zero()[self.label],
             self.prior_loss[self.label],
             np.zeros(points.shape),
-            np.zeros(m),
+            np.zeros((m, 3)),
             np.zeros(m, dtype=np.int64),
             np.zeros(m, dtype=bool),
         )
@@ -257,7 +246,7 @@ class PathProblem:
 
     def evaluate_again(self, state: Solution, columns: Columns) -> None:
         """What float32 said of the points of `columns`, in float64."""
-        value, gradient, curvature = self._evaluate(self.rows.place.load(state.point[columns]), columns)
-        state.value[columns], state.curvature[columns] = value, curvature
+        value, gradient, bend = self._evaluate(self.rows.place.load(state.point[columns]), columns)
+        state.value[columns], state.bend[columns] = value, bend
         state.gradient[columns] = self.rows.place.unload(gradient)
         state.evaluations += len(columns)

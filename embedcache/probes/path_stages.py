@@ -51,12 +51,18 @@ def solve(problem: PathProblem, tol: float, max_iter: int, near: Near = NOWHERE)
             continue
         importlib.import_module("scipy.linalg")  # takes a while: only rows that separate pay for it
         with one_blas_thread(problem.rows.team):
-            grams += _finish(problem, state, part, metrics, tol, max_iter)
+            grams += _finish(problem, state, part, metrics, basis.varies, tol, max_iter)
     return state, grams, basis
 
 
 def _finish(
-    problem: PathProblem, state: Solution, part: Columns, metrics: list[Preconditioner], tol: float, max_iter: int
+    problem: PathProblem,
+    state: Solution,
+    part: Columns,
+    metrics: list[Preconditioner],
+    varies: Columns,
+    tol: float,
+    max_iter: int,
 ) -> float:
     """The second stage: along each fit's C, from where metrics are renewed. A fit that float32 does not bring on goes on in
     float64 when the others are done: where features nearly depend on each other, it takes rounds by the dozen to see that.
@@ -78,7 +84,7 @@ def _finish(
         batch = [left[problem.label[left] == fit][:_AHEAD] for fit in fits]
         _set_out(path, state, batch, again=path is not problem)
         of_batch = [metrics[fit] if fit in serves else None for fit in fits]
-        renewed = _renewed(path, state, batch, of_batch)
+        renewed = _renewed(path, state, varies, batch, of_batch)
         for fit, (metric, _) in zip(fits, renewed, strict=True):
             metrics[fit] = metric
         grams += sum(read or 0.0 for _, read in renewed)
@@ -87,7 +93,7 @@ def _finish(
         path.minimize(state, columns, metrics, tol if path is problem else tol / _FINER, _LATER, _STILL_LATER)
         for fit, todo, (metric, read) in zip(fits, batch, renewed, strict=True):
             missed = todo[~state.converged[todo]]
-            serves_on = not len(missed) or _alike(metric, state.curvature[missed[0]])
+            serves_on = not len(missed) or _alike(metric, state.bend[missed[0], 0])
             if path is problem and problem.rows.dtype != np.float64:
                 slow = (state.iterations - taken)[todo].mean() > _SLOW
                 if slow or not state.converged[todo[0]]:
@@ -159,24 +165,28 @@ def _set_out(problem: PathProblem, state: Solution, batch: Sequence[Columns], ag
 
 
 def _renewed(
-    problem: PathProblem, state: Solution, batch: Sequence[Columns], before: Sequence[Preconditioner | None]
+    problem: PathProblem,
+    state: Solution,
+    varies: Columns,
+    batch: Sequence[Columns],
+    before: Sequence[Preconditioner | None],
 ) -> list[tuple[Preconditioner, float | None]]:
     """The metric of each fit at the point of the first of its columns, and how many passes over the rows it took, those that
-    count in it being a part of one; of several fits side by side. before: their metrics, where these may serve again, for
-    which None is told.
+    count in it being a part of one; of several fits side by side. varies: the features that do. before: their metrics, where
+    these may serve again, for which None is told.
     """
     team = problem.rows.team if len(batch) == 1 else ALONE
-    return problem.rows.team.each(partial(_renew, problem, state, team), list(zip(batch, before, strict=True)))
+    return problem.rows.team.each(partial(_renew, problem, state, varies, team), list(zip(batch, before, strict=True)))
 
 
 def _renew(
-    problem: PathProblem, state: Solution, team: Team, of_fit: tuple[Columns, Preconditioner | None]
+    problem: PathProblem, state: Solution, varies: Columns, team: Team, of_fit: tuple[Columns, Preconditioner | None]
 ) -> tuple[Preconditioner, float | None]:
     rows, (todo, before) = problem.rows, of_fit
     first = int(todo[0])
     fit = int(problem.label[first])
     middle = float(np.exp(np.log(problem.penalty[todo]).mean()))
-    if isinstance(before, Factored | FactoredHeads) and _alike(before, state.curvature[first]):
+    if isinstance(before, Factored | FactoredHeads) and _alike(before, state.bend[first, 0]):
         served = before.under(middle)
         if served is not None:
             return served, None
@@ -186,7 +196,7 @@ def _renew(
     def factored(weight: Any, curvature: float, team: Team) -> Factored:
         mean, gram = rows.gram(weight, team)
         offset = mean - rows.relative[fit]
-        return Factored.of(gram, mean + rows.shift, offset, curvature, middle, rows.dtype, rows.place)
+        return Factored.of(gram, mean, offset, varies, curvature, middle, rows.dtype, rows.place)
 
     read = float((weight > 0).sum()) / rows.n
     if rows.heads == 1:

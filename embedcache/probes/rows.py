@@ -154,7 +154,7 @@ class Rows:
         return counts / self.load(np.maximum(self.place.unload(counts.sum(1)), _LEAST))[:, None], total
 
     def evaluate(self, coef: Any, intercept: Any, label: Any) -> tuple[Matrix, Any, Any, Matrix]:
-        """Mean loss (m,), its slopes (m, heads, d) and (m, heads), and the mean curvature (m,) of m columns. One pass.
+        """Mean loss (m,), its slopes (m, heads, d) and (m, heads), and how it bends (m, 3), as `Standing` says. One pass.
 
         coef (m, heads, d); intercept (m, heads) is that of centred rows; label (m,), ascending: which target each has. Of these
         and the slopes all but the label lie where the rows do; each is float64.
@@ -168,7 +168,7 @@ class Rows:
         runs = self._runs(label)
 
         def sums(blocks: Sequence[slice]) -> tuple[Any, Any, Any, Any]:
-            loss, curvature = place.zeros((m,)), place.zeros((m,))
+            loss, bend = place.zeros((m,)), place.zeros((m, 3))
             slope, slope_b = place.zeros((m * heads, d)), place.zeros((m * heads,))
             for rows in blocks:
                 x = self.take(rows)
@@ -179,22 +179,25 @@ class Rows:
                     by_head = scores.reshape(m, heads, -1)
                     parts = softmax_loss(self.xp, by_head, self.sign[:, rows], self.weight[0, rows])
                     loss += parts[0]
-                    curvature += parts[1]
+                    bend[:, 0] += parts[1]
                 else:
                     for which, columns in runs:
                         parts = binary_loss(self.xp, scores[columns], self.sign[which, rows], self.weight[which, rows])
                         loss[columns] += parts[0]
-                        curvature[columns] += parts[1]
+                        bend[columns] += parts[1]
                 # The scores have been replaced by the derivatives of the loss.
                 slope += scores @ x
                 slope_b += scores.sum(1)
-            return loss, curvature, slope, slope_b
+            return loss, bend, slope, slope_b
 
-        loss, curvature, slope, slope_b = self.team.summed(sums, self.blocks(2 * m * heads))
+        loss, bend, slope, slope_b = self.team.summed(sums, self.blocks(2 * m * heads))
         slope_b = slope_b.reshape(m, heads)
         slope = slope.reshape(m, heads, d)
         slope -= slope_b[:, :, None] * relative[:, None, :]
-        return place.unload(loss), slope, slope_b, place.unload(curvature)
+        told = place.unload(bend)
+        told[:, 1:] /= np.maximum(told[:, :1], _LEAST)
+        told[:, 2] -= told[:, 1] ** 2
+        return place.unload(loss), slope, slope_b, told
 
     def _runs(self, label: Any) -> list[tuple[Any, slice]]:
         """Columns that are worked on together, and their label, or where there is room for it all of them and their labels."""
@@ -206,9 +209,9 @@ class Rows:
 
 
 def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]:
-    """Weighted sums of log(1 + exp(-sign·score)) and of p·(1 - p), each (m,); scores (m, b) become the derivatives.
+    """Weighted sums of log(1 + exp(-sign·score)), (m,), and of p·(1 - p) alone, times the score and times its square, (m, 3).
 
-    sign and weight are (b,), or each column's own, (m, b).
+    scores (m, b) become the derivatives. sign and weight are (b,), or each column's own, (m, b).
 
     Written so that neither a large margin nor a large mistake loses digits.
     """
@@ -219,11 +222,17 @@ def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]
     wrong = xp.where(scores > 0, small, 1)
     small += 1
     wrong /= small  # the probability of the other answer
-    scores[...] = wrong * -(sign * weight)
     bend = wrong - wrong * wrong
+    leaning = bend * scores
+    scores *= leaning
+    signed = sign * weight
     if weight.ndim == 1:
-        return loss @ weight, bend @ weight
-    return (loss * weight).sum(1), (bend * weight).sum(1)
+        sums = loss @ weight, xp.stack([bend @ weight, leaning @ signed, scores @ weight], 1)
+    else:
+        told = bend * weight, leaning * signed, scores * weight
+        sums = (loss * weight).sum(1), xp.stack([each.sum(1) for each in told], 1)
+    scores[...] = wrong * -signed
+    return sums
 
 
 def _softmax(xp: Any, scores: Any) -> Any:

@@ -24,7 +24,7 @@ def minimized(noise: float, allowed: float) -> Solution:
 
     minimize_all(
         evaluate,
-        lambda gradient, *_: gradient,
+        lambda gradient, *_: (gradient, np.ones(len(gradient))),
         lambda points, *_: np.full(len(points), allowed),
         state,
         np.arange(2),
