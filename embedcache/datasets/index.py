@@ -26,7 +26,7 @@ from embedcache.images import SourceState, stat_source
 from embedcache.store.files import locked, replace_file
 from embedcache.store.objects import sync_folder
 from embedcache.store.parquet import read_parquet
-from embedcache.store.texts import locate
+from embedcache.store.texts import locate, whole_numbers
 from embedcache.types import IntArray, Samples, StringArray, strings
 
 _SCHEMA = pa.schema(
@@ -278,7 +278,9 @@ def _read_columns(path: Path) -> _Stored:
         # whole, and parsed after: pyarrow opens a path twice, and a save may replace the file in between
         table = read_parquet(path.read_bytes()) if path.exists() else _SCHEMA.empty_table()
         columns = {
-            name: strings(table[name].to_pylist()) if kind == pa.string() else table[name].to_numpy()
+            name: strings(table[name].to_pylist())
+            if kind == pa.string()
+            else whole_numbers(table[name].combine_chunks())
             for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)
         }
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -73,7 +73,7 @@ def read_predictions(result: Result) -> Predictions:
 
     return Predictions(
         strings(rows["sample"].to_pylist()),
-        rows["slice"].to_numpy().astype(np.int32),
+        from_nullable(rows["slice"], -1).astype(np.int32),
         strings(rows["part"].to_pylist()),
         classes,
         matrix("label"),

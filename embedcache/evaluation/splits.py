@@ -185,7 +185,7 @@ def split_digest(split: Split) -> str:
     # as a store has them they are sorted, and JSON escapes nothing of them
     if not (split.sample[1:] > split.sample[:-1]).all() or any(_escaped(column) for column in texts):
         return sha256(canonical(sorted(zip(*(column.tolist() for column in columns), strict=True))))
-    opened, between, closed, nothing = (pa.scalar(text, pa.large_string()) for text in ('["', '","', '"],', ""))
+    opened, between, closed, nothing = to_arrow(strings(('["', '","', '"],', "")))  # `pyarrow.scalar` imports pandas
     sample, patient, part = texts
     rows = pc.binary_join_element_wise(opened, sample, between, patient, between, part, closed, nothing)
     length = int(np.frombuffer(rows.buffers()[1], dtype=np.int64)[len(rows)])
