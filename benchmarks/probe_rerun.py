@@ -5,10 +5,10 @@ A store at the size of NIH's ChestX-ray14 (112,120 CLS tokens of 1,024 float16 n
 logistic --features cls --force` runs on it in a process of its own, with results switched off by `--force`.
 
 ours: wall time of the job after the imports; baseline: a plain read of the same bytes, every bare solve (the path of 45 C on
-the training part, the refit, each from nothing), in the same process and threads. ratio = baseline / ours: at least .77. The
-job's own refit starts from the chosen model, and so takes less than the bare one. `same_objective`: both refits' objectives,
-summed over the findings, agree to 1e-5, and their scores to a hundredth of their spread. Start-up, from the command to the first
-line of the job, is given apart. `--quick`: 20,000 rows of 512.
+the training part, the refit, each from nothing, the faster of two), in the same process and threads. ratio = baseline / ours,
+the median of the rounds: at least .77. The job's own refit starts from the chosen model, and so takes less than the bare one.
+`same_objective`: both refits' objectives, summed over the findings, agree to 1e-5, and their scores to a hundredth of their
+spread. Start-up, from the command to the first line of the job, is given apart. `--quick`: 20,000 rows of 512.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SEED = 0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="20,000 rows of 512")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, help="3, or 1 if --quick")
     parser.add_argument("--work", default=str(ROOT / ".benchmark-cache" / "probe_rerun"))
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"making a store of {rows:,} x {width}", flush=True)
         make(store, rows, width)
     rounds = []
-    for _ in range(options.rounds):
+    for _ in range(options.rounds or (1 if options.quick else 3)):
         done = subprocess.run(
             [sys.executable, __file__, "--measure", str(store)], stdout=subprocess.PIPE, text=True, check=True
         )
@@ -110,9 +110,12 @@ def measure(store: Path) -> dict[str, Any]:
         ("refit", both, (result.chosen["C"],)),
     ):
         own, labels = Standardizer.fit(X[rows]).apply(X[rows]), y[rows]
-        started = time.perf_counter()
-        fitted = question.probe.fit_path(own, labels, "multilabel", values, FINDINGS)
-        solved[name] = time.perf_counter() - started
+        taken = []
+        for _ in range(2):
+            started = time.perf_counter()
+            fitted = question.probe.fit_path(own, labels, "multilabel", values, FINDINGS)
+            taken.append(time.perf_counter() - started)
+        solved[name] = min(taken)  # what disturbed a bare solve must not make the job look better
     scores = fitted.scores(Standardizer.fit(X[both]).apply(X[parts == "test"]))[0]
     written = embedcache.evaluation.predictions.read_predictions(result).of("test").score
     objectives = [kept["objective"][0] for kept in (result.selection["refit"]["solver"], fitted.diagnostics.path)]
