@@ -216,23 +216,29 @@ def binary_loss(xp: Any, scores: Any, sign: Any, weight: Any) -> tuple[Any, Any]
     Written so that neither a large margin nor a large mistake loses digits.
     """
     scores *= sign
-    small = xp.exp(-abs(scores))
+    # in few arrays: to touch new memory takes longer than most of these lines
+    small = abs(scores)
+    xp.exp(xp.negative(small, out=small), out=small)
     loss = xp.log1p(small)
-    loss -= xp.minimum(scores, 0 * small[:1, :1])
-    wrong = xp.where(scores > 0, small, 1)
+    below = xp.clip(scores, None, 0)
+    loss -= below
+    # the probability of the other answer: the lesser of exp(-score) and 1, over 1 + small
+    wrong = xp.subtract(below, scores, out=below)
+    xp.exp(wrong, out=wrong)
     small += 1
-    wrong /= small  # the probability of the other answer
-    bend = wrong - wrong * wrong
-    leaning = bend * scores
-    scores *= leaning
-    signed = sign * weight
-    if weight.ndim == 1:
-        sums = loss @ weight, xp.stack([bend @ weight, leaning @ signed, scores @ weight], 1)
-    else:
-        told = bend * weight, leaning * signed, scores * weight
-        sums = (loss * weight).sum(1), xp.stack([each.sum(1) for each in told], 1)
-    scores[...] = wrong * -signed
-    return sums
+    wrong /= small
+    bend = xp.subtract(wrong, xp.multiply(wrong, wrong, out=small), out=small)
+    signed, told = sign * weight, [_weighed(bend, weight)]
+    for factor in (signed, weight):
+        bend *= scores
+        told.append(_weighed(bend, factor))
+    xp.multiply(wrong, -signed, out=scores)
+    return _weighed(loss, weight), xp.stack(told, 1)
+
+
+def _weighed(values: Any, weight: Any) -> Any:
+    """(m,): sums of values (m, b) times weights, (b,) or (m, b)."""
+    return values @ weight if weight.ndim == 1 else (values * weight).sum(1)
 
 
 def _softmax(xp: Any, scores: Any) -> Any:
