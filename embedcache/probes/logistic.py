@@ -29,6 +29,9 @@ from embedcache.probes.side_by_side import threads_for
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))
 """DINOv2's grid."""
+_FAR = 3.0
+"""Deviations between a feature's mean and 0 from which rows are centred before they are scored."""
+_MEAN_ROWS = 1000
 _BLOCK_VALUES = 2_000_000
 """Features and scores of the rows that a thread scores at a time: 8 MB in float32."""
 
@@ -42,7 +45,7 @@ class FittedLogistic:
     coef: Matrix
     intercept: Matrix
     centre: Matrix
-    """(d,): subtracted from rows before a product in float32, so that large means cost no digits."""
+    """(d,): subtracted from rows before a product in float32, so that large means cost no digits; zeros where none is large."""
     diagnostics: Diagnostics
     basis: Eigenbasis | None = field(default=None, repr=False, compare=False)
     """Of the rows that it was fitted to, for a fit that starts from this one."""
@@ -73,8 +76,11 @@ class FittedLogistic:
         flat = np.empty((n_values * n_classes, len(X)))  # a column's scores in a row, as whoever ranks them wants them
         result: Matrix = flat.reshape(n_values, n_classes, -1).transpose(0, 2, 1)
 
+        far = bool(centre.any())
+
         def score(rows: slice) -> None:
-            np.add(W @ (widened(X[rows]).astype(dtype, copy=False) - centre).T, offset, out=flat[:, rows])
+            block = widened(X[rows]).astype(dtype, copy=False)
+            np.add(W @ (block - centre if far else block).T, offset, out=flat[:, rows])
             if self.kind == "multiclass":
                 result[:, rows] = log_softmax(result[:, rows])
 
@@ -156,9 +162,16 @@ class LogisticProbe:
             device=self.device,
             start=start,
         )
-        centre = X.mean(axis=0, dtype=np.float64)
+        centre = _centre(X)
         told = diagnostics(found, self.device)
         return FittedLogistic(values, kind, found.coef, found.intercept, centre, told, found.basis)
+
+
+def _centre(X: Features) -> Matrix:
+    """(d,): about the mean of X (n, d), by some of its rows; zeros where no feature's mean dwarfs its deviation."""
+    some = widened(X[:: max(1, len(X) // _MEAN_ROWS)]).astype(np.float64)
+    middle: Matrix = some.mean(axis=0)
+    return middle if (np.abs(middle) > _FAR * some.std(axis=0)).any() else np.zeros_like(middle)
 
 
 def diagnostics(found: LogisticSolution, device: str) -> Diagnostics:

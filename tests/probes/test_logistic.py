@@ -123,3 +123,14 @@ def test_the_grid_is_ascending() -> None:
     assert len(C_GRID) == 45
     np.testing.assert_allclose([C_GRID[0], C_GRID[-1]], [1e-6, 1e5])
     assert LogisticProbe(C=(1.0, 0.1, 1.0)).grid(10) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize(("mean", "far"), [(0.0, False), (2.0, False), (500.0, True)])
+def test_large_means_cost_scores_no_digits(mean: float, far: bool) -> None:
+    random = np.random.default_rng(0)
+    X = (random.normal(size=(3000, 6)) + mean).astype(np.float32)
+    y = (X[:, 0] - mean + random.logistic(size=3000) > 0).astype(int)
+    fitted = LogisticProbe().fit_path(X, y, "binary", (0.01, 1.0), 1)
+    assert fitted.centre.any() == far
+    exact = X.astype(np.float64) @ fitted.coef[:, 0].T + fitted.intercept[:, 0]
+    np.testing.assert_allclose(fitted.scores(X)[:, :, 0].T, exact, atol=2e-5)
