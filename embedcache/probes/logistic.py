@@ -25,13 +25,11 @@ from embedcache.probes.base import (
 )
 from embedcache.probes.eigenbasis import Eigenbasis
 from embedcache.probes.logistic_path import LogisticSolution, Start, solve_logistic
+from embedcache.probes.rows import SAMPLE, far_means
 from embedcache.probes.side_by_side import threads_for
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))
 """DINOv2's grid."""
-_FAR = 3.0
-"""Deviations between a feature's mean and 0 from which rows are centred before they are scored."""
-_MEAN_ROWS = 1000
 _BLOCK_VALUES = 2_000_000
 """Features and scores of the rows that a thread scores at a time: 8 MB in float32."""
 
@@ -162,16 +160,10 @@ class LogisticProbe:
             device=self.device,
             start=start,
         )
-        centre = _centre(X)
+        middle = far_means(widened(X[:: max(1, len(X) // SAMPLE)]).astype(np.float64))
+        centre = np.zeros(X.shape[1]) if middle is None else middle
         told = diagnostics(found, self.device)
         return FittedLogistic(values, kind, found.coef, found.intercept, centre, told, found.basis)
-
-
-def _centre(X: Features) -> Matrix:
-    """(d,): about the mean of X (n, d), by some of its rows; zeros where no feature's mean dwarfs its deviation."""
-    some = widened(X[:: max(1, len(X) // _MEAN_ROWS)]).astype(np.float64)
-    middle: Matrix = some.mean(axis=0)
-    return middle if (np.abs(middle) > _FAR * some.std(axis=0)).any() else np.zeros_like(middle)
 
 
 def diagnostics(found: LogisticSolution, device: str) -> Diagnostics:
