@@ -1,195 +1,195 @@
-"""Neighbours by upper bounds: most rows are ruled out by a short product, and what is left is compared exactly.
+"""Neighbours by upper bounds: most rows are ruled out by a short product, and what is left is compared.
 
-In an orthonormal basis whose first w axes hold most of the rows' spread about their mean m,
+What a row must reach to be near is guessed for each query from a sample of the rows, so that somewhat more than k reach it.
+Rows whose bound (`bounds`) lies below are out; of the others the product with the query is made, of those that may be among
+the k highest the exact similarity. The answer is certain if the k-th of these reaches the guess, for then no row that is out
+does: about one query in a hundred was guessed too high, and is searched again with a lower guess, or at last without any.
 
-    q·x = q·m + m·(x-m) + (q-m)·(x-m) <= q·m + m·(x-m) + p_q·p_x + r_q r_x
-
-where p are the w coordinates of q-m and x-m and r the lengths of what they leave over (Cauchy-Schwarz). The last three terms
-are one product of w+2 numbers. The k rows of the highest bounds are compared exactly; the least of these similarities is
-what a row must reach to be among the k nearest, so rows whose bound lies below it are out: none is lost, whatever the
-spectrum. Rounding is bounded too (`slack`). How wide the short product is decides the time alone.
+Tile by tile of the rows, for some hundred queries at once: what is made of a tile stays in a core's cache.
 """
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from embedcache.probes.base import Matrix
-from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, ranked, rounding
-from embedcache.probes.side_by_side import cores
+from embedcache.probes.bounds import GUESSES, Bounds, Guess
+from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, rounding
+from embedcache.probes.pair_products import pair_products
+from embedcache.probes.side_by_side import Team, cores, one_blas_thread
 
-WIDTHS = (62, 126, 254, 382, 510)
-_BOUNDS = 2**25
-"""Bounds held at a time by all threads: 128 MB of float32."""
-_CONVERTED = 4096
-"""Rows projected at a time, in float64."""
-_SAMPLE_ROWS = 8192
-"""Rows that the basis is learned from."""
-_TRIED_ROWS = 2048
-_TRIED_QUERIES = 64
-_SMALL = 2**36
-"""Products of a search below which a basis does not pay: some seconds of work."""
-_EXACT_COST = 40
-"""An exact comparison against a term of a matrix product of the same length: rows are fetched one by one."""
+_TILE = 2048
+"""Rows at a time."""
+_QUERIES = 384
+"""Queries at a time, by each thread."""
+_SAMPLED = 2**24
+"""Products with the sample that a thread holds: 64 MB of float32, and as much again to find the k-th."""
+_FEW_ROWS = 4096
+"""Rows that are all in the sample, up to here."""
+_HELD = 2**21
+"""Pairs that a thread holds before it settles which of them are near: some 50 MB."""
 _FLOOR = np.float32(-np.inf)
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What gives upper bounds for all rows: `left` of the queries times `right` of the rows, plus a shift per query."""
-
-    right: Rows
-    """(n_rows, w + 2), or the rows themselves."""
-    mean: Matrix | None
-    basis: Matrix | None
-    """(d, w), orthonormal, with the mean; None: the product is whole."""
-    longest: float
-    """Length of the longest row, and with a basis of the longest centred one."""
-    longest_centred: float
-
-    @classmethod
-    def whole(cls, rows: Rows) -> "Bounds":
-        """No basis: the similarity itself, up to rounding."""
-        longest = float(np.sqrt(np.vecdot(rows, rows).max(initial=0.0)))
-        return cls(rows, None, None, longest, longest)
-
-    @classmethod
-    def projected(cls, rows: Rows, mean: Matrix, basis: Matrix) -> "Bounds":
-        """Project the rows once."""
-        right = np.empty((len(rows), basis.shape[1] + 2), dtype=np.float32)
-        greatest = 0.0
-        for start in range(0, len(rows), _CONVERTED):
-            block = slice(start, start + _CONVERTED)
-            centred = rows[block] - mean
-            right[block, :-2], right[block, -2], length = _split(centred, basis)
-            right[block, -1] = centred @ mean
-            greatest = max(greatest, float(length.max()))
-        return cls(right, mean, basis, cls.whole(rows).longest, greatest)
-
-    def of(self, queries: Rows) -> tuple[Rows, Matrix, Matrix]:
-        """`left` (n, w + 2); what to add to left·right per query (n,); and the slack (n,): no similarity is higher."""
-        d = queries.shape[1]
-        length = np.linalg.norm(queries.astype(np.float64), axis=1)
-        if self.mean is None or self.basis is None:
-            return queries, np.zeros(len(queries)), 2.02 * rounding(d) * length * self.longest
-        centred = queries - self.mean
-        coordinates, over, centred_length = _split(centred, self.basis)
-        left = np.column_stack([coordinates, over, np.ones(len(queries), dtype=np.float32)])
-        # Of the exact comparison; of the short product; of storing its terms as float32.
-        slack = rounding(d) * length * self.longest + (rounding(left.shape[1]) + 2.0**-22) * self.longest_centred * (
-            centred_length + float(np.linalg.norm(self.mean))
-        )
-        return left, queries @ self.mean, 1.01 * slack
-
-
 def bounded_nearest(rows: Rows, queries: Rows, k: int, members: Members, bounds: Bounds) -> Nearest:
-    """The k nearest rows of each query, but for the rows that `members` leaves out.
+    """The k nearest rows of each query, but for the rows that `members` leaves out; k is at most the number of rows."""
+    found = Nearest(
+        np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
+    )
+    still_open = np.arange(len(queries))
+    guesses = GUESSES if len(rows) > _FEW_ROWS or bounds.basis is not None else ()
+    for guess in guesses:
+        if len(still_open):
+            still_open = _Search(rows, queries, members, bounds, guess, found).fill(still_open)
+    if len(still_open):  # nothing is guessed then: the k-th highest product of all rows
+        _Search(rows, queries, members, Bounds.whole(rows), Guess(1, 0.0), found).fill(still_open)
+    return found
 
-    A thread takes a block of queries and does all of it, products too: while one waits for memory, the other multiplies.
-    """
-    similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    row = np.full((len(queries), k), -1, dtype=np.int64)
-    left_out = members.counts()
-    workers = min(cores(), max(1, len(queries) // 32))
-    block = max(16, min(1024, _BOUNDS // workers // max(1, len(rows))))
-    own = threading.local()
 
-    def decide(start: int) -> None:
-        some = queries[start : start + block]
-        left, shift, slack = bounds.of(some)
-        if not hasattr(own, "room"):
-            own.room = np.empty((min(block, len(queries)), len(rows)), dtype=np.float32)
-        upper = np.matmul(left, bounds.right.T, out=own.room[: len(some)])
-        below = shift + slack
+@dataclass(frozen=True)
+class _Pairs:
+    """Rows that may be near to queries of a block, in ascending order of the rows."""
+
+    query: npt.NDArray[np.uint16]
+    """(p,), of the block; numbers this short are sorted without comparisons."""
+    row: Numbers
+    product: Rows
+
+    @classmethod
+    def joined(cls, parts: list["_Pairs"]) -> "_Pairs":
+        return cls(
+            np.concatenate([part.query for part in parts]),
+            np.concatenate([part.row for part in parts]),
+            np.concatenate([part.product for part in parts]),
+        )
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> "_Pairs":
+        at = np.flatnonzero(chosen)
+        return _Pairs(self.query[at], self.row[at], self.product[at])
+
+    def by_query(self, order: Numbers, n: int) -> tuple[Numbers, Numbers]:
+        """`order` brought into that of the queries, else unchanged; and where each query's pairs start in it (n + 1,)."""
+        start = np.zeros(n + 1, dtype=np.int64)
+        np.cumsum(np.bincount(self.query, minlength=n), out=start[1:])
+        return order[np.argsort(self.query[order], kind="stable")], start
+
+
+class _Search:
+    """A look at all rows, by bounds of them."""
+
+    def __init__(
+        self, rows: Rows, queries: Rows, members: Members, bounds: Bounds, guess: Guess, found: Nearest
+    ) -> None:
+        self._rows, self._queries, self._members, self._bounds, self._found = rows, queries, members, bounds, found
+        self._guess_by = guess
+        self._k = found.row.shape[1]
+        self._left_out = members.counts()
+        self._sample = np.ascontiguousarray(bounds.right[:: guess.step])
+        length = np.sqrt(np.vecdot(queries, queries).astype(np.float64))
+        # Between the exact similarity and a float32 product in any order: each lies within `rounding` of the true one.
+        self._slack = 2.02 * rounding(rows.shape[1]) * bounds.longest * length
+
+    def fill(self, asked: Numbers) -> Numbers:
+        """Find the neighbours of the queries `asked`. Returns those of them that are not certain."""
+        if not self._k:
+            return asked[:0]
+        asked = asked[self._bounds.alike(self._queries[asked])]
+        workers = min(cores(), max(1, len(asked) // 32))
+        each = max(1, min(_QUERIES, _SAMPLED // len(self._sample), -(-len(asked) // workers)))
+        blocks = [asked[start : start + each] for start in range(0, len(asked), each)]
+        with one_blas_thread(Team(size=workers)), ThreadPoolExecutor(workers) as pool:
+            certain = np.concatenate(list(pool.map(self._decide, blocks)))
+        still_open: Numbers = asked[~certain]
+        return still_open
+
+    def _decide(self, some: Numbers) -> npt.NDArray[np.bool_]:
+        """Fill in a block of queries. Returns which of them are certain."""
+        products = None if self._bounds.basis is None else pair_products()
+        queries, slack = self._queries[some], self._slack[some]
+        left, shift, above = self._bounds.of(queries)
+        wanted = np.minimum(self._k, len(self._rows) - self._left_out[some])
+        least = np.where(wanted < self._k, -np.inf, self._guess(left, some) + shift - slack)
+        upper = np.empty((min(_TILE, len(self._rows)), len(some)), dtype=np.float32)
+        reaches = np.empty(upper.shape, dtype=np.bool_)
+        held: list[_Pairs] = []
+        for start in range(0, len(self._rows), _TILE):
+            right = self._bounds.right[start : start + _TILE]
+            np.matmul(right, left.T, out=upper[: len(right)])
+            np.greater_equal(upper, _below(least - shift - above), out=reaches)
+            passed = np.flatnonzero(reaches[: len(right)])
+            row, query = np.divmod(passed, len(some))
+            if products is None:
+                product = upper.ravel()[passed]
+            else:
+                product = products(self._rows[start : start + _TILE], row, queries, query)
+            pairs = _Pairs(query.astype(np.uint16), row + start, product)
+            held.append(pairs.take(product >= _below(least - slack)[query]))
+            if sum(len(pairs.row) for pairs in held) > _HELD:
+                best = self._settle(some, _Pairs.joined(held))
+                least = np.maximum(least, best.similarity[:, -1])
+                held = [_again(best)]
+        best = self._settle(some, _Pairs.joined(held))
+        self._found.similarity[some], self._found.row[some] = best.similarity, best.row
+        certain: npt.NDArray[np.bool_] = (wanted == 0) | (best.similarity[np.arange(len(some)), wanted - 1] >= least)
+        return certain
+
+    def _guess(self, left: Rows, some: Numbers) -> Rows:
+        """What the similarity of a near row surely reaches, less the shift, or nearly so: from the sample."""
+        whole, step = self._bounds.basis is None, self._guess_by.step
+        if not whole:
+            left = left.copy()
+            left[:, -2] = 0.0  # without the lengths left over a bound is an estimate
+        estimate = left @ self._sample.T
+        for i in np.flatnonzero(self._left_out[some]):
+            out = self._members.of(some[i])
+            estimate[i, out[out % step == 0] // step] = _FLOOR
+        rank = self._guess_by.rank(self._k)
+        if rank > len(self._sample):
+            return np.full(len(some), _FLOOR)
+        return np.partition(estimate, len(self._sample) - rank, axis=1)[:, len(self._sample) - rank].copy()
+
+    def _settle(self, some: Numbers, pairs: _Pairs) -> Nearest:
+        """The k nearest of the pairs, by exact similarity."""
+        n, k = len(some), self._k
+        pairs = self._allowed(some, pairs)
+        order, start = pairs.by_query(np.argsort(-pairs.product), n)
+        count = np.diff(start)
+        kth = np.full(n, -np.inf)
+        kth[count > k] = pairs.product[order[start[:-1][count > k] + k - 1]]
+        pairs = pairs.take(pairs.product >= _below(kth - 2 * self._slack[some])[pairs.query])
+        order, start = pairs.by_query(np.arange(len(pairs.row)), n)
+        similarity = np.empty(len(order), dtype=np.float32)
         for i, query in enumerate(some):
-            upper[i, members.of(start + i)] = _FLOOR
-            found = min(k, len(rows) - int(left_out[start + i]))
-            if found > 0:
-                best = _best(rows, query, upper[i], float(below[i]), found)
-                similarity[start + i, :found], row[start + i, :found] = best
+            its = order[start[i] : start[i + 1]]
+            similarity[its] = exact(self._rows, pairs.row[its], self._queries[query])
+        order, _ = pairs.by_query(np.argsort(-similarity, kind="stable"), n)
+        best = Nearest(np.full((n, k), -np.inf, dtype=np.float32), np.full((n, k), -1))
+        rank = np.arange(len(order)) - np.repeat(start[:-1], np.diff(start))
+        order, rank = order[rank < k], rank[rank < k]
+        query = pairs.query[order]
+        best.similarity[query, rank], best.row[query, rank] = similarity[order], pairs.row[order]
+        return best
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(decide, range(0, len(queries), block)):
-            pass
-    return Nearest(similarity, row)
-
-
-def _best(rows: Rows, query: Rows, upper: Rows, below: float, k: int) -> tuple[Rows, Numbers]:
-    """The k nearest of the rows whose bound is not -inf: compare until no bound reaches the k-th similarity."""
-    chosen = _highest(upper, k)
-    similarity = exact(rows, chosen, query)
-    upper[chosen] = _FLOOR
-    pending: Numbers | None = None
-    while True:
-        kth = float(np.partition(similarity, len(similarity) - k)[len(similarity) - k])
-        reach = np.nextafter(np.float32(kth - below), _FLOOR)
-        pending = np.flatnonzero(upper >= reach) if pending is None else pending[upper[pending] >= reach]
-        if not len(pending):
-            return ranked(chosen, similarity, k)
-        step = len(chosen)
-        if len(pending) > 2 * step:  # the highest bounds first: they raise the k-th similarity
-            cut = np.argpartition(upper[pending], len(pending) - step)
-            now, pending = pending[cut[-step:]], pending[cut[:-step]]
-        else:
-            now, pending = pending, pending[:0]
-        chosen = np.concatenate([chosen, now])
-        similarity = np.concatenate([similarity, exact(rows, now, query)])
+    def _allowed(self, some: Numbers, pairs: _Pairs) -> _Pairs:
+        """Without the rows that are left out."""
+        if not self._left_out[some].any():
+            return pairs
+        n = len(self._rows)
+        out = np.concatenate([i * n + self._members.of(query) for i, query in enumerate(some)])  # ascending
+        pair = pairs.query.astype(np.int64) * n + pairs.row
+        return pairs.take(out[np.minimum(np.searchsorted(out, pair), len(out) - 1)] != pair)
 
 
-def _highest(upper: Rows, k: int) -> Numbers:
-    """Rows of the k highest bounds. Every 16th of them tells about where the k-th lies, which spares a partition of all."""
-    sample = upper[::16]
-    rank = k // 16 + 12
-    if 2 * rank < len(sample):
-        above = np.flatnonzero(upper >= np.partition(sample, len(sample) - rank)[len(sample) - rank])
-        if len(above) >= k:
-            return above[np.argpartition(upper[above], len(above) - k)[len(above) - k :]]
-    return np.argpartition(upper, len(upper) - k)[len(upper) - k :]
+def _below(value: Matrix) -> Rows:
+    """float32 numbers that are surely no higher."""
+    return np.nextafter(value.astype(np.float32), _FLOOR)
 
 
-def is_large(rows: Rows, queries: Rows) -> bool:
-    """Whether the search takes seconds, so that a look at a sample first costs little."""
-    return bool(len(rows) * len(queries) * rows.shape[1] >= _SMALL)
-
-
-def choose_bounds(rows: Rows, queries: Rows, k: int) -> Bounds:
-    """The width that takes the least time by a sample of queries and rows; the whole product where none saves any."""
-    (n, d), m = rows.shape, len(queries)
-    widths = [w for w in WIDTHS if 2 * w <= d]
-    if not widths:
-        return Bounds.whole(rows)
-    sample = rows[_evenly(n, _SAMPLE_ROWS)]
-    mean = sample.mean(axis=0, dtype=np.float64)
-    centred = sample - mean.astype(np.float32)
-    basis = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, : -max(widths) - 1 : -1]
-    sample = sample[:: max(1, len(sample) // _TRIED_ROWS)]
-    near = max(1, round(k * len(sample) / n))
-    few = queries[_evenly(m, _TRIED_QUERIES)]
-    kth = np.partition(few @ sample.T, len(sample) - near, axis=1)[:, len(sample) - near]
-    # Per query, in terms of matrix products: the product, the exact comparisons, and the projections of all.
-    cost = {0: d * (n + _EXACT_COST * k)}
-    for width in widths:
-        bounds = Bounds.projected(sample, mean, basis[:, :width])
-        left, shift, slack = bounds.of(few)
-        reach = (kth - shift - slack).astype(np.float32)
-        left_over = float(np.mean(left @ bounds.right.T >= reach[:, None])) * n
-        cost[width] = n * width + _EXACT_COST * d * max(k, left_over) + 2 * (n + m) * d * width / m
-    width = min(cost, key=lambda w: cost[w])
-    return Bounds.projected(rows, mean, basis[:, :width]) if width else Bounds.whole(rows)
-
-
-def _split(centred: Matrix, basis: Matrix) -> tuple[Rows, Rows, Matrix]:
-    """Coordinates, the length of what they leave over (rounded up), and the whole length."""
-    coordinates = centred @ basis
-    square = np.vecdot(centred, centred)
-    # In float64, so what cancels is below 1e-12 of the square; the coordinates' own rounding to float32 is below 2.4e-7.
-    over = np.sqrt(np.maximum(square - np.vecdot(coordinates, coordinates), 0.0) + 2.5e-7 * square)
-    return coordinates.astype(np.float32), np.nextafter(over.astype(np.float32), np.float32(np.inf)), np.sqrt(square)
-
-
-def _evenly(n: int, most: int) -> npt.NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+def _again(best: Nearest) -> _Pairs:
+    """What was settled, as pairs."""
+    query, at = np.nonzero(best.row >= 0)
+    order = np.argsort(best.row[query, at], kind="stable")
+    query, at = query[order], at[order]
+    return _Pairs(query.astype(np.uint16), best.row[query, at], best.similarity[query, at])

@@ -91,7 +91,8 @@ def nearest(
     Every search finds the same rows, with the same similarities, in the same order. Raises InputError where `search` or
     `device` is not there.
     """
-    from embedcache.probes import by_bound
+    from embedcache.probes.bounds import Bounds, choose_bounds, is_large
+    from embedcache.probes.by_bound import bounded_nearest
     from embedcache.probes.by_faiss import faiss_nearest
 
     members = apart.members() if apart is not None else Members.none(len(queries))
@@ -103,12 +104,12 @@ def nearest(
         return torch_nearest(rows, queries, k, members, device)
     if by == "faiss":
         return faiss_nearest(rows, queries, k, members, device)
-    bounds = by_bound.Bounds.whole(rows)
-    if search == "auto" and by_bound.is_large(rows, queries):
-        bounds = by_bound.choose_bounds(rows, queries, k)
+    bounds = Bounds.whole(rows)
+    if search == "auto" and is_large(rows, queries):
+        bounds = choose_bounds(rows, queries, k)
         if bounds.basis is None and importlib.util.find_spec("faiss") is not None:
             return faiss_nearest(rows, queries, k, members, device)
-    return by_bound.bounded_nearest(rows, queries, k, members, bounds)
+    return bounded_nearest(rows, queries, k, members, bounds)
 
 
 def check_device(device: Device) -> None:
@@ -174,13 +175,3 @@ def rounding(d: int) -> float:
     """
     u = 2.0**-24
     return d * u / (1 - d * u)
-
-
-def ranked(chosen: Numbers, similarity: Rows, k: int) -> tuple[Rows, Numbers]:
-    """The k most similar, equal ones by row number."""
-    if len(chosen) > k:
-        least = np.partition(similarity, len(chosen) - k)[len(chosen) - k]
-        inside = similarity >= least
-        chosen, similarity = chosen[inside], similarity[inside]
-    order = np.lexsort((chosen, -similarity))[:k]
-    return similarity[order], chosen[order]

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from embedcache.probes.by_bound import Bounds, bounded_nearest
+from embedcache.probes.bounds import Bounds
+from embedcache.probes.by_bound import bounded_nearest
 from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, rounding
 from embedcache.probes.side_by_side import cores
 

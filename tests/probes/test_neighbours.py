@@ -1,6 +1,7 @@
 """Every search finds the rows that a sort of exact similarities finds, in that order."""
 
 import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.errors import InputError
-from embedcache.probes import by_bound
-from embedcache.probes.by_bound import Bounds
-from embedcache.probes.neighbours import Apart, Members, Nearest, Search, exact, nearest, normalized
+from embedcache.probes import bounds as bounds_module
+from embedcache.probes import by_bound, pair_products
+from embedcache.probes.bounds import Bounds, Guess
+from embedcache.probes.neighbours import Apart, Members, Nearest, Search, exact, nearest, normalized, rounding
 
 SEARCHES: tuple[Search, ...] = ("auto", "numpy", "faiss", "torch")
 
@@ -95,6 +97,108 @@ def test_any_bounds_and_blocks_find_the_same(seed: int, n: int, d: int, k: int, 
         assert_same(nearest(rows, queries, k, apart, "faiss"), expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(1, 40), st.booleans(), st.booleans())
+def test_any_guess_tile_and_room_find_the_same(seed: int, n: int, k: int, grouped: bool, coarse: bool) -> None:
+    random = np.random.default_rng(seed)
+    d = int(random.integers(2, 24))
+    draw = (lambda m: random.integers(-1, 2, (m, d))) if coarse else (lambda m: random.normal(size=(m, d)))
+    rows, queries = normalized(draw(n).astype(np.float32)), normalized(draw(37).astype(np.float32))
+    k = min(k, n)
+    apart = Apart(random.integers(0, 4, n), random.integers(-1, 5, 37)) if grouped else None
+    expected = sorted_all(rows, queries, k, apart)
+    members = apart.members() if apart else Members.none(37)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_bound, "_FEW_ROWS", 0)
+        patch.setattr(by_bound, "_TILE", int(random.integers(1, 200)))
+        patch.setattr(by_bound, "_QUERIES", int(random.integers(1, 40)))
+        patch.setattr(by_bound, "_HELD", int(random.integers(1, 400)))
+        guesses = (Guess(int(random.integers(1, 9)), random.normal()), Guess(2, 2 * random.normal()))
+        patch.setattr(by_bound, "GUESSES", guesses)
+        for bounds in (Bounds.whole(rows), projected(rows, random.integers(1, d + 1), seed)):
+            assert_same(by_bound.bounded_nearest(rows, queries, k, members, bounds), expected)
+
+
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many queries each look at the rows was asked for."""
+    asked: list[int] = []
+    fill = by_bound._Search.fill
+
+    def spy(self: Any, some: np.ndarray) -> np.ndarray:
+        asked.append(len(some))
+        return fill(self, some)
+
+    monkeypatch.setattr(by_bound._Search, "fill", spy)
+    return asked
+
+
+def test_a_guess_that_is_too_high_costs_another_search_and_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, queries = spread(6000, 64), spread(200, 64, seed=1)
+    expected = sorted_all(rows, queries, 50)
+    asked = searches(monkeypatch)
+    assert_same(by_bound.bounded_nearest(rows, queries, 50, Members.none(200), Bounds.whole(rows)), expected)
+    assert asked[0] == 200
+    assert sum(asked) < 220
+    asked.clear()
+    monkeypatch.setattr(by_bound, "GUESSES", (Guess(16, -1.0), Guess(16, 0.0)))
+    assert_same(by_bound.bounded_nearest(rows, queries, 50, Members.none(200), Bounds.whole(rows)), expected)
+    assert asked[0] == 200
+    assert 150 < asked[1] < 200
+    assert 20 < asked[2] < 180
+
+
+def test_most_rows_are_ruled_out_by_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, queries = spread(6000, 256, slope=2.5), spread(100, 256, seed=1, slope=2.5)
+    monkeypatch.setattr(bounds_module, "_SMALL", 0)
+    compared = {"pairs": 0, "exact": 0}
+    plain_exact, plain_pairs = by_bound.exact, pair_products.pair_products
+
+    def count_exact(rows: np.ndarray, chosen: np.ndarray, query: np.ndarray) -> np.ndarray:
+        compared["exact"] += len(chosen)
+        return plain_exact(rows, chosen, query)
+
+    def count_pairs() -> pair_products.PairProducts:
+        products = plain_pairs()
+
+        def counting(rows: np.ndarray, row: np.ndarray, queries: np.ndarray, query: np.ndarray) -> np.ndarray:
+            compared["pairs"] += len(row)
+            return products(rows, row, queries, query)
+
+        return counting
+
+    monkeypatch.setattr(by_bound, "exact", count_exact)
+    monkeypatch.setattr(by_bound, "pair_products", count_pairs)
+    chosen = bounds_module.choose_bounds(rows, np.tile(queries, (30, 1)), 20)
+    assert chosen.basis is not None
+    by_bound.bounded_nearest(rows, queries, 20, Members.none(100), chosen)
+    assert 20 * 100 <= compared["exact"] < 22 * 100  # those that rounding leaves open, beside the nearest
+    assert compared["pairs"] < 200 * 100  # of 6,000 a query
+
+
+@pytest.mark.parametrize("by", ["faiss", "numpy"])
+def test_products_of_pairs_are_those_of_float64(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "faiss":
+        pytest.importorskip("faiss")
+    else:
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        monkeypatch.setattr(pair_products, "_COPIED", 500)
+    rows, queries = spread(300, 70), spread(40, 70, seed=1)
+    random = np.random.default_rng(0)
+    row, query = random.integers(0, 300, 2000), random.integers(0, 40, 2000)
+    products = pair_products.pair_products()(rows, row, queries, query)
+    true = (rows[row].astype(float) * queries[query]).sum(axis=1)
+    assert products.dtype == np.float32
+    np.testing.assert_allclose(products, true, atol=rounding(70))
+    assert len(pair_products.pair_products()(rows, row[:0], queries, query[:0])) == 0
+
+
+def test_without_faiss_bounds_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, queries = spread(5000, 64), spread(60, 64, seed=1)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    found = by_bound.bounded_nearest(rows, queries, 30, Members.none(60), projected(rows, 20))
+    assert_same(found, sorted_all(rows, queries, 30))
+
+
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.5])
 def test_no_similarity_is_above_its_bound(slope: float) -> None:
     rows, queries = spread(500, 96, slope=slope), spread(40, 96, seed=1, slope=slope)
@@ -108,12 +212,12 @@ def test_no_similarity_is_above_its_bound(slope: float) -> None:
 
 
 def test_a_projection_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(by_bound, "_SMALL", 0)
+    monkeypatch.setattr(bounds_module, "_SMALL", 0)
     rows, queries = spread(6000, 256, slope=2.5), spread(3000, 256, seed=1, slope=2.5)
-    assert by_bound.choose_bounds(rows, queries, 20).basis is not None
-    assert by_bound.choose_bounds(rows, queries[:1], 20).basis is None  # one query never pays for it
+    assert bounds_module.choose_bounds(rows, queries, 20).basis is not None
+    assert bounds_module.choose_bounds(rows, queries[:1], 20).basis is None  # one query never pays for it
     flat, flat_queries = spread(6000, 256, slope=0), spread(3000, 256, seed=1, slope=0)
-    assert by_bound.choose_bounds(flat, flat_queries, 20).basis is None
+    assert bounds_module.choose_bounds(flat, flat_queries, 20).basis is None
     # Then FAISS, or the whole product, finds the same.
     assert_same(nearest(flat, flat_queries[:200], 20), nearest(flat, flat_queries[:200], 20, search="numpy"))
 
@@ -121,7 +225,7 @@ def test_a_projection_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -
 def test_a_chosen_projection_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, queries = spread(6000, 256, slope=2.5), spread(3000, 256, seed=1, slope=2.5)
     plain = nearest(rows, queries, 20, search="numpy")
-    monkeypatch.setattr(by_bound, "_SMALL", 0)
+    monkeypatch.setattr(bounds_module, "_SMALL", 0)
     seen: list[int] = []
     search = by_bound.bounded_nearest
 
