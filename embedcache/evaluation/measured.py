@@ -48,6 +48,12 @@ def read_measured(path: str | Path) -> Measured:
         raise InputError(
             f"{name} is of a {result.task.kind} task; only results of classes and of numbers are measured again."
         )
+    lacking = [key for key in ("threshold", "scores_are") if key not in result.chosen]
+    if lacking:
+        raise InputError(
+            f"{name} does not say what it chose as {' and '.join(lacking)}, so it can not be measured again; run the probe "
+            "again with --force."
+        )
     predictions = read_predictions(result)
     test, validation = _test_rows(predictions, name), predictions.of("validation")
     without = WITHOUT.get(result.inputs["config"].get("select", ""), "")

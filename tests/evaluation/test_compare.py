@@ -188,6 +188,15 @@ def test_predictions_without_patients_are_refused(made: Any) -> None:
         read_measured(a.path)
 
 
+@pytest.mark.parametrize("key", ["threshold", "scores_are"])
+def test_a_result_that_lacks_what_it_chose_is_one_clear_line(made: Any, key: str) -> None:
+    a = probed(made)
+    older = replace(a, chosen={name: value for name, value in a.chosen.items() if name != key})
+    Path(a.path).write_text(encode_result(older))
+    with pytest.raises(InputError, match=f"{key}.*--force"):
+        read_measured(a.path)
+
+
 def test_results_that_differ_in_nothing_but_their_files_are_called_by_those(made: Any) -> None:
     a = probed(made)
     b = replace(a, path=str(Path(a.path).with_name("other.json")))
