@@ -132,11 +132,11 @@ def choose_bounds(rows: Rows, queries: Rows, k: int) -> Bounds:
     # Per query, in terms of matrix products: the product, the products of pairs, and the projections of all.
     pair = pair_cost() * d
     cost = {0: float(d * n)}
+    widest = Bounds.projected(sample, mean, basis)
+    left, shift, slack = widest.of(few)
+    reach = (least - shift - slack).astype(np.float32)[:, None]
     for width in widths:
-        bounds = Bounds.projected(sample, mean, basis[:, :width])
-        left, shift, slack = bounds.of(few)
-        reach = (least - shift - slack).astype(np.float32)
-        left_over = float(np.mean(left @ bounds.right.T >= reach[:, None])) * n
+        left_over = float(np.mean(_narrowed(left, width) @ _narrowed(widest.right, width).T >= reach)) * n
         cost[width] = n * width + pair * left_over + 2 * (n + m) * d * width / m
     width = min(cost, key=lambda w: cost[w])
     return Bounds.projected(rows, mean, basis[:, :width]) if width else Bounds.whole(rows)
@@ -149,6 +149,12 @@ def _split(centred: Matrix, basis: Matrix) -> tuple[Rows, Rows, Matrix]:
     # In float64, so what cancels is below 1e-12 of the square; the coordinates' own rounding to float32 is below 2.4e-7.
     over = np.sqrt(np.maximum(square - np.vecdot(coordinates, coordinates), 0.0) + 2.5e-7 * square)
     return coordinates.astype(np.float32), np.nextafter(over.astype(np.float32), np.float32(np.inf)), np.sqrt(square)
+
+
+def _narrowed(side: Rows, width: int) -> Rows:
+    """`left` or `right` as fewer axes would give it, to float32's rounding."""
+    over = np.sqrt(np.square(side[:, width:-1]).sum(axis=1))
+    return np.column_stack([side[:, :width], over, side[:, -1]])
 
 
 def _evenly(n: int, most: int) -> npt.NDArray[np.int64]:

@@ -2,8 +2,7 @@
 
 The similarity of a row and a query, both of length 1, is one float32 number, which depends on these two alone (`exact`).
 Neighbours are ordered by it, the nearest first, equal ones by row number. A search may find candidates in any way that
-provably misses none; `ranked` puts them in order. So neither the block size, nor threads, nor FAISS, nor a GPU change an
-answer.
+provably misses none. So neither the block size, nor threads, nor FAISS, nor a GPU change an answer.
 """
 
 import importlib.util

@@ -211,6 +211,14 @@ def test_no_similarity_is_above_its_bound(slope: float) -> None:
     np.testing.assert_allclose(upper, similarity, atol=1e-3)
 
 
+def test_bounds_of_fewer_axes_are_read_off_those_of_more() -> None:
+    rows, queries = spread(300, 96), spread(20, 96, seed=1)
+    wide, narrow = projected(rows, 60), projected(rows, 20)
+    left, *_ = wide.of(queries)
+    np.testing.assert_allclose(bounds_module._narrowed(wide.right, 20), narrow.right, atol=1e-6)
+    np.testing.assert_allclose(bounds_module._narrowed(left, 20), narrow.of(queries)[0], atol=1e-6)
+
+
 def test_a_projection_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds_module, "_SMALL", 0)
     rows, queries = spread(6000, 256, slope=2.5), spread(3000, 256, seed=1, slope=2.5)
