@@ -148,7 +148,7 @@ def minimize_all(
         over = value - work.value - work.step * work.descent
         with np.errstate(all="ignore"):
             shorter = -work.descent * work.step**2 / (2 * over)
-        shorter = np.clip(np.nan_to_num(shorter, nan=0.0), 0.1 * work.step, 0.5 * work.step)
+        shorter = np.clip(np.where(np.isnan(shorter), 0.0, shorter), 0.1 * work.step, 0.5 * work.step)
         work.cuts = np.where(fresh, 0, work.cuts + 1)
         work.step = np.where(fresh, 1.0, shorter)
         work.gained = np.where(fresh, work.value - value, work.gained)

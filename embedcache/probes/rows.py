@@ -16,7 +16,7 @@ import numpy as np
 
 from embedcache.probes.base import Features, Matrix
 from embedcache.probes.place import HERE, Place
-from embedcache.probes.side_by_side import ALONE, Team
+from embedcache.probes.side_by_side import ALONE, Team, shares
 
 _BLOCK_ROWS = 8192
 """At most: a product sums the rows of a block in float32, and its error grows with them; over blocks sums are float64."""
@@ -88,11 +88,10 @@ class Rows:
 
     def blocks(self, columns: int) -> list[slice]:
         """Blocks of rows, equal but for one row, beside which one of `columns` scores fits; as many for each of the team."""
-        most = int(np.clip(self.place.block_values // (self.d + columns), 64, _BLOCK_ROWS))
+        most = max(64, min(self.place.block_values // (self.d + columns), _BLOCK_ROWS))
         each = -(-self.n // (most * self.team.size))
         count = max(1, min(each * self.team.size, self.n // 64))
-        cuts = np.linspace(0, self.n, count + 1).round().astype(int).tolist()
-        return [slice(a, b) for a, b in pairwise(cuts)]
+        return [slice(a, b) for a, b in pairwise(shares(0, self.n, count))]
 
     def _means(self) -> Matrix:
         alike = bool((self.weight == self.weight[:1]).all())

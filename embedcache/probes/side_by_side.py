@@ -13,7 +13,6 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _SMALL = 50_000_000
@@ -26,7 +25,7 @@ Outcome = TypeVar("Outcome")
 
 
 class Team:
-    """Threads that stay for a whole solve: to start them anew takes longer than a pass over few rows."""
+    """The caller and threads that stay for a whole solve: to start them anew takes longer than a pass over few rows."""
 
     def __init__(self, pool: ThreadPoolExecutor | None = None, size: int = 1) -> None:
         self._pool = pool
@@ -47,14 +46,22 @@ class Team:
         """What `work` makes of each item, several at once. It must not call the team, whose threads may all be taken."""
         if self._pool is None or len(items) < 2:
             return [work(item) for item in items]
-        return list(self._pool.map(work, items))
+        waiting = [self._pool.submit(work, item) for item in items[1:]]
+        # The caller works too, on what no thread has begun: to wake one takes as long as a small piece.
+        return [
+            work(items[0]),
+            *(
+                work(item) if future.cancel() else future.result()
+                for item, future in zip(items[1:], waiting, strict=True)
+            ),
+        ]
 
 
 def shares(start: int, stop: int, count: int) -> list[int]:
     """Where to cut `start` to `stop` into `count` shares, or fewer of one each; with both ends."""
     count = max(1, min(count, stop - start))
-    cuts: list[int] = np.linspace(start, stop, count + 1).round().astype(int).tolist()
-    return cuts
+    step = (stop - start) / count
+    return [*(round(start + i * step) for i in range(count)), stop]
 
 
 ALONE = Team()
@@ -74,7 +81,7 @@ def threads_for(products: int) -> Iterator[Team]:
         return
     with (
         one_blas_thread(Team(size=cores())),
-        ThreadPoolExecutor(cores(), thread_name_prefix="embedcache-sum") as pool,
+        ThreadPoolExecutor(cores() - 1, thread_name_prefix="embedcache-sum") as pool,
     ):
         yield Team(pool, cores())
 

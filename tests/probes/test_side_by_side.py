@@ -32,6 +32,24 @@ def test_each_block_is_summed_once(size: int) -> None:
     assert (len(calls), sum(calls)) == (min(size, len(blocks)), len(blocks))
 
 
+def test_the_caller_works_on_what_no_thread_has_begun() -> None:
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(free.wait)  # its only thread is busy
+        found = Team(pool, 2).each(lambda item: (item, threading.get_ident()), [1, 2, 3])
+        free.set()
+    assert found == [(item, threading.get_ident()) for item in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("start", "stop", "count"), [(0, 11, 2), (3, 10, 4), (0, 2, 5), (0, 1, 1)])
+def test_shares_are_equal_but_for_one_and_leave_nothing_out(start: int, stop: int, count: int) -> None:
+    cuts = side_by_side.shares(start, stop, count)
+    assert (cuts[0], cuts[-1], len(cuts)) == (start, stop, min(count, stop - start) + 1)
+    sizes = np.diff(cuts)
+    assert sizes.min() >= 1
+    assert sizes.max() - sizes.min() <= 1
+
+
 def test_blas_keeps_to_one_thread_inside_and_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     def of_blas() -> list[int]:
         return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
