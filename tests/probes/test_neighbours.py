@@ -70,19 +70,25 @@ def test_similarities_are_those_of_float64(search: Search) -> None:
     np.testing.assert_allclose(found.similarity, true, atol=40 * 2**-24)
 
 
+def drawn(
+    random: np.random.Generator, n: int, d: int, grouped: bool, coarse: bool
+) -> tuple[np.ndarray, np.ndarray, Apart | None, Members]:
+    """n rows and 37 queries; coarse: of few distinct numbers, which make duplicates, ties and rows of zeros."""
+    draw = (lambda m: random.integers(-1, 2, (m, d))) if coarse else (lambda m: random.normal(size=(m, d)))
+    rows, queries = normalized(draw(n).astype(np.float32)), normalized(draw(37).astype(np.float32))
+    apart = Apart(random.integers(0, 4, n), random.integers(-1, 5, 37)) if grouped else None
+    return rows, queries, apart, apart.members() if apart else Members.none(37)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 130), st.integers(1, 24), st.integers(1, 40), st.booleans(), st.booleans()
 )
 def test_any_bounds_and_blocks_find_the_same(seed: int, n: int, d: int, k: int, grouped: bool, coarse: bool) -> None:
     random = np.random.default_rng(seed)
-    # Few distinct numbers make duplicates, ties and rows of zeros.
-    draw = (lambda m: random.integers(-1, 2, (m, d))) if coarse else (lambda m: random.normal(size=(m, d)))
-    rows, queries = normalized(draw(n).astype(np.float32)), normalized(draw(37).astype(np.float32))
+    rows, queries, apart, members = drawn(random, n, d, grouped, coarse)
     k = min(k, n)
-    apart = Apart(random.integers(0, 4, n), random.integers(-1, 5, 37)) if grouped else None
     expected = sorted_all(rows, queries, k, apart)
-    members = apart.members() if apart else Members.none(37)
     for bounds in (Bounds.whole(rows), projected(rows, random.integers(1, d + 1), seed)):
         assert_same(by_bound.bounded_nearest(rows, queries, k, members, bounds), expected)
         one_by_one = [
@@ -102,12 +108,9 @@ def test_any_bounds_and_blocks_find_the_same(seed: int, n: int, d: int, k: int, 
 def test_any_guess_tile_and_room_find_the_same(seed: int, n: int, k: int, grouped: bool, coarse: bool) -> None:
     random = np.random.default_rng(seed)
     d = int(random.integers(2, 24))
-    draw = (lambda m: random.integers(-1, 2, (m, d))) if coarse else (lambda m: random.normal(size=(m, d)))
-    rows, queries = normalized(draw(n).astype(np.float32)), normalized(draw(37).astype(np.float32))
+    rows, queries, apart, members = drawn(random, n, d, grouped, coarse)
     k = min(k, n)
-    apart = Apart(random.integers(0, 4, n), random.integers(-1, 5, 37)) if grouped else None
     expected = sorted_all(rows, queries, k, apart)
-    members = apart.members() if apart else Members.none(37)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_bound, "_FEW_ROWS", 0)
         patch.setattr(by_bound, "_TILE", int(random.integers(1, 200)))
