@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache.probes.base import Matrix
-from embedcache.probes.neighbours import Rows, rounding
+from embedcache.probes.neighbours import Rows, product_slack, rounding
 from embedcache.probes.pair_products import pair_cost
 from embedcache.probes.side_by_side import Team, cores, one_blas_thread
 
@@ -91,7 +91,7 @@ class Bounds:
         d = queries.shape[1]
         length = np.linalg.norm(queries.astype(np.float64), axis=1)
         if self.mean is None or self.basis is None:
-            return queries, np.zeros(len(queries)), 2.02 * rounding(d) * length * self.longest
+            return queries, np.zeros(len(queries)), product_slack(d, length, self.longest)
         centred = queries - self.mean
         coordinates, over, centred_length = _split(centred, self.basis)
         left = np.column_stack([coordinates, over, np.ones(len(queries), dtype=np.float32)])

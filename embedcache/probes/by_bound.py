@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedcache.probes.base import Matrix
 from embedcache.probes.bounds import GUESSES, Bounds, Guess
-from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, rounding
+from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, product_slack
 from embedcache.probes.pair_products import pair_products
 from embedcache.probes.side_by_side import Team, cores, one_blas_thread
 
@@ -88,8 +88,7 @@ class _Search:
         self._left_out = members.counts()
         self._sample = np.ascontiguousarray(bounds.right[:: guess.step])
         length = np.sqrt(np.vecdot(queries, queries).astype(np.float64))
-        # Between the exact similarity and a float32 product in any order: each lies within `rounding` of the true one.
-        self._slack = 2.02 * rounding(rows.shape[1]) * bounds.longest * length
+        self._slack = product_slack(rows.shape[1], length, bounds.longest)
 
     def fill(self, asked: Numbers) -> Numbers:
         """Find the neighbours of the queries `asked`. Returns those of them that are not certain."""

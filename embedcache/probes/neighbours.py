@@ -174,3 +174,11 @@ def rounding(d: int) -> float:
     """
     u = 2.0**-24
     return d * u / (1 - d * u)
+
+
+def product_slack(d: int, length: npt.NDArray[np.float64], longest: float) -> npt.NDArray[np.float64]:
+    """How far a float32 product over d terms, in any order, may lie from the `exact` similarity, for queries of these lengths.
+
+    longest: of the rows. Each of the two lies within `rounding` of the true one; what these are rounded to is in it too.
+    """
+    return 2.02 * rounding(d) * longest * length

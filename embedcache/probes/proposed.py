@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from embedcache.probes.bounds import Bounds
 from embedcache.probes.by_bound import bounded_nearest
-from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, rounding
+from embedcache.probes.neighbours import Members, Nearest, Numbers, Rows, exact, product_slack
 from embedcache.probes.side_by_side import cores
 
 _SPARE = (64, 1024)
@@ -70,7 +70,7 @@ class _Search:
         self._left_out: Numbers = members.counts()
         longest = float(np.sqrt(np.vecdot(rows, rows).max(initial=0.0)))
         length = np.sqrt(np.vecdot(queries, queries).astype(np.float64))
-        self._slack = 2.02 * rounding(rows.shape[1]) * longest * length
+        self._slack = product_slack(rows.shape[1], length, longest)
 
     def fill(self, asked: Numbers, spare: int) -> Mask:
         """Find the neighbours of the queries `asked`. Returns which of these are certain."""

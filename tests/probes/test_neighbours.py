@@ -152,7 +152,6 @@ def test_a_guess_that_is_too_high_costs_another_search_and_no_neighbour(monkeypa
 
 def test_most_rows_are_ruled_out_by_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, queries = spread(6000, 256, slope=2.5), spread(100, 256, seed=1, slope=2.5)
-    monkeypatch.setattr(bounds_module, "_SMALL", 0)
     compared = {"pairs": 0, "exact": 0}
     plain_exact, plain_pairs = by_bound.exact, pair_products.pair_products
 
