@@ -1,5 +1,6 @@
 """The stores of a cache: listed, shown, removed."""
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -179,9 +180,10 @@ def remove_store(path: str | Path) -> int:
 
 
 def disk_use(path: Path) -> int:
-    """Bytes that the files below `path` occupy on disk."""
+    """Bytes that the files below `path` occupy on disk; one that goes away meanwhile occupies none."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
-            total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
     return total

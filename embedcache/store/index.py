@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from embedcache.store.objects import Objects
 from embedcache.store.root import Root
 from embedcache.store.tokens import missing
 from embedcache.types import Commit, Plan, StringArray
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -60,16 +57,20 @@ def is_ours(objects: Objects) -> bool:
 
 
 def read_manifest(objects: Objects) -> dict[str, Any]:
-    """The store's manifest, from the first copy that holds. Raises FileNotFoundError if there is none."""
+    """The store's manifest, from the first copy that holds. Raises StoreError, or FileNotFoundError if there is no copy."""
+    lost: FileNotFoundError | None = None
     damage: StoreError | None = None
     for copy in range(2):
         name = layout.chunk_name("manifest", copy)
         try:
             return decode_manifest(objects.get(name), name)
+        except FileNotFoundError as error:
+            lost = error
         except StoreError as error:
             damage = error
-    assert damage is not None
-    raise damage
+    problem = damage or lost
+    assert problem is not None
+    raise problem
 
 
 def decode_manifest(data: bytes, name: str) -> dict[str, Any]:
@@ -107,8 +108,12 @@ def vouchers(manifest: Mapping[str, Any]) -> Vouchers:
 
 
 def read_index(objects: Objects, root: Root) -> StoredIndex:
-    """The index arrays, each object checked against the manifest and the whole against the plan's digest."""
-    vouched = vouchers(read_manifest(objects))
+    """The index arrays, each object checked against the manifest and the whole against the plan's digest. Raises StoreError."""
+    try:
+        manifest = read_manifest(objects)
+    except FileNotFoundError:
+        raise missing("manifest", objects.root.name) from None
+    vouched = vouchers(manifest)
     plan = Plan(
         sample_id=_read_text(objects, vouched, "sample_id", root.samples),
         patient_id=_read_text(objects, vouched, "patient_id", root.samples),

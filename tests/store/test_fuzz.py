@@ -1,5 +1,6 @@
 """A store that one received is not believed: what it says of itself is refused in one line, or true."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -329,3 +330,51 @@ def test_names_lead_nowhere_else(store: Path) -> None:
             with pytest.raises(StoreError, match="points outside"):
                 act(name)
     assert layout.ROOT_DOCUMENT in set(objects.walk())
+
+
+def objects_of(store: Path) -> list[str]:
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("how", ["lost", "empty", "a folder"])
+def test_each_object_in_turn_is_not_there(store: Path, how: str) -> None:
+    def read() -> None:
+        cache = FeatureCache.open(store)
+        cache.samples()
+        cache.features("cls")
+
+    names = objects_of(store)
+    assert {"zarr.json", "manifest/c/0", "row_status/c/0"} <= set(names)
+    for name in names:
+        path = store / name
+        data = path.read_bytes()
+        path.unlink()
+        if how == "empty":
+            path.write_bytes(b"")
+        elif how == "a folder":
+            path.mkdir()
+        assert not verify_store(store).intact or name == "zarr.json"
+        assert len(list_stores(store)) == 1  # whatever is wrong, the others of a cache are listed beside it
+        for job in (read, lambda: show_store(store)):
+            with contextlib.suppress(EmbedcacheError):
+                job()
+        if how == "a folder":
+            path.rmdir()
+        path.write_bytes(data)
+    assert verify_store(store).intact
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_one_copy_of_the_manifest_is_enough_to_read(store: Path, copy: int) -> None:
+    whole = FeatureCache.open(store).features("cls").X
+    (store / "manifest" / "c" / str(copy)).unlink()
+    assert (whole == FeatureCache.open(store).features("cls").X).all()
+    (line,) = list_stores(store)
+    assert line.state == "complete"
+    (damage,) = verify_store(store).damage
+    assert (damage.object, damage.reason) == (f"manifest/c/{copy}", "is missing")
+    (store / "manifest" / "c" / str(1 - copy)).unlink()
+    with pytest.raises(StoreError, match=r"object manifest of x\.zarr is missing; run `embedcache verify`"):
+        FeatureCache.open(store).features("cls")
+    (line,) = list_stores(store)
+    assert "manifest of x.zarr is missing" in line.state
