@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from embedcache.backbones.catalogue import BackboneCard
     from embedcache.types import BackboneInfo, VolumeInput
 
-NAME = "backbones"
 app = typer.Typer(help="Which backbones there are, and what one of them is.")
 
 

@@ -14,8 +14,6 @@ OF_MASKS = ("dice", "jaccard")
 if TYPE_CHECKING:
     from embedcache import ComparedResults
 
-NAME = "compare"
-
 
 def command(
     results: Annotated[list[str], typer.Argument(help="JSONs of two results or more, on the same test rows.")],

@@ -11,7 +11,6 @@ from embedcache_cli.output import Json, counted, print_json, print_records
 if TYPE_CHECKING:
     from embedcache import Audit, DatasetEntry, DatasetOptions
 
-NAME = "datasets"
 MOST_PROBLEMS = 20
 """Lines that are printed; `--json` has them all."""
 app = typer.Typer(help="Which datasets can be read, and whether a folder holds one.")

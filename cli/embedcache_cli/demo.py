@@ -7,8 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, print_json, silent, tell
 
-NAME = "demo"
-
 
 def command(
     out: Annotated[str, typer.Option("--out", "-o", help="Folder for the demo's cache and page.")] = "demo-output",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from embedcache.extraction.device_check import BackboneOnDevice, DeviceReport
     from embedcache.extraction.doctor import DoctorReport
 
-NAME = "doctor"
-
 
 def command(
     cache: Annotated[

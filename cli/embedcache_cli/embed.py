@@ -8,8 +8,6 @@ import embedcache
 from embedcache_cli.asking import WEIGHTS_HELP
 from embedcache_cli.output import Json, ProgressLine, counted, print_json, silent, tell
 
-NAME = "embed"
-
 
 def command(
     images: Annotated[list[str], typer.Argument(help="Files, folders or globs; a folder's DICOM series are volumes.")],

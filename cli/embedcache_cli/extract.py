@@ -9,8 +9,6 @@ from embedcache_cli.output import Json, ProgressLine, counted, duration, print_j
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
 
-NAME = "extract"
-
 
 @takes(extract_config)
 def command(config: "ExtractConfig", json: Json = False) -> int:

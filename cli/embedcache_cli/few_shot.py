@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from embedcache import FewShotResult
     from embedcache.evaluation.few_shot_result import CurvePoint
 
-NAME = "few-shot"
 SHARED = (
     "task", "pool", "strict_volumes", "labels", "join_on", "split", "classes", "validation", "seed", "results", "force",
 )  # fmt: skip

@@ -7,7 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, counted, print_json
 
-NAME = "figure"
 app = typer.Typer(help="Pictures from a cache.", no_args_is_help=True)
 
 

@@ -7,8 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, print_json, print_table, size, tell
 
-NAME = "gc"
-
 
 def command(
     path: Annotated[str, typer.Argument(help="A .zarr store, or a folder above stores.")],

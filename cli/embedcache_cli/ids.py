@@ -8,7 +8,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, print_json
 
-NAME = "ids"
 app = typer.Typer(help="The key of the pseudonyms, and what a pseudonym stands for.", no_args_is_help=True)
 key = typer.Typer(help="Carry the key to another machine of yours.", no_args_is_help=True)
 app.add_typer(key, name="key")

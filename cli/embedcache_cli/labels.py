@@ -11,7 +11,6 @@ from embedcache_cli.output import Json, counted, print_json, print_records, prin
 if TYPE_CHECKING:
     from embedcache import DatasetOptions, ExtractConfig
 
-NAME = "labels"
 app = typer.Typer(help="What a table or dataset says of its samples.", no_args_is_help=True)
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from embedcache.evaluation.leaks import LeakReport, TwinPair
     from embedcache.evaluation.shared import SharedReport
 
-NAME = "leaks"
 _MOST = 20
 """Lines of a table of two stores, which may share all they have; --json has them all."""
 

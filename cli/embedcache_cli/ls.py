@@ -7,8 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, size
 
-NAME = "ls"
-
 
 def command(
     cache: Annotated[str, typer.Argument(help="A cache, or any folder above stores.")] = "cache", json: Json = False

@@ -4,55 +4,14 @@ Nothing heavy is imported here: each command reaches embedcache through its lazy
 """
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import embedcache
-from embedcache.errors import EmbedcacheError, suggest
-from embedcache_cli import (
-    backbones,
-    compare,
-    datasets,
-    demo,
-    doctor,
-    embed,
-    extract,
-    few_shot,
-    figure,
-    gc,
-    ids,
-    labels,
-    leaks,
-    ls,
-    plan,
-    probe,
-    probe_all,
-    probe_heads,
-    probe_linear,
-    probe_patch,
-    relocate,
-    repair,
-    results,
-    rm,
-    show,
-    splits,
-    subgroups,
-    verify,
-    weights,
-)
+from embedcache.errors import EmbedcacheError
+from embedcache_cli.commands import AllCommands
 from embedcache_cli.output import fail, fail_of_system, fail_unexpectedly, wants_json
-
-
-class Commands(TyperGroup):
-    """A group of commands that names the nearest one, and all that there are, when one is unknown."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first argument names. Raises UnknownNameError."""
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            raise suggest("command", args[0], self.commands)
-        return super().resolve_command(ctx, args)
 
 
 def tell_version(asked: bool) -> None:
@@ -63,15 +22,12 @@ def tell_version(asked: bool) -> None:
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=AllCommands,
     name="embedcache",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ALONE = (
-    plan, extract, embed, ls, show, rm, verify, repair, gc, leaks, relocate, results, few_shot, compare, subgroups, doctor, demo,
-)  # fmt: skip
 
 
 @app.callback()
@@ -81,16 +37,6 @@ def whole(
     ] = False,
 ) -> None:
     """Run a frozen vision backbone once over medical images, keep its tokens, probe them on a laptop."""
-
-
-for module in ALONE:
-    app.command(module.NAME)(module.command)
-for module in (datasets, backbones, weights, labels, probe, figure, splits, ids):
-    app.add_typer(module.app, name=module.NAME, cls=Commands)
-for command in (probe_all, probe_linear, probe_patch):
-    probe.app.command(command.NAME)(command.command)
-for name, head in probe_heads.COMMANDS.items():
-    probe.app.command(name)(head)
 
 
 def main() -> None:

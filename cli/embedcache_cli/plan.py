@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from embedcache import ExtractConfig
     from embedcache.extraction.plan import PlanReport
 
-NAME = "plan"
-
 
 @takes(extract_config)
 def command(

@@ -11,7 +11,6 @@ from embedcache_cli.asking import numbers, place, takes
 from embedcache_cli.output import Json, print_json, tell_stage
 from embedcache_cli.probe_printing import print_repetition, print_result
 
-NAME = "probe"
 app = typer.Typer(help="Fit a cheap head on cached features and measure it.", no_args_is_help=True)
 
 

@@ -7,8 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, tell
 
-NAME = "relocate"
-
 
 def command(
     dataset: Annotated[str, typer.Argument(help="A dataset's folder in a cache: CACHE/DATASET.")],

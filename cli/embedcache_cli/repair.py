@@ -11,8 +11,6 @@ from embedcache_cli.output import Json, ProgressLine, counted, print_json, silen
 if TYPE_CHECKING:
     from embedcache import ExtractConfig
 
-NAME = "repair"
-
 
 @takes(sources)
 def command(

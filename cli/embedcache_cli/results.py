@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from embedcache.evaluation.few_shot_result import CurveFigure
     from embedcache.evaluation.result_table import ResultLine, ResultTable
 
-NAME = "results"
-
 
 def command(
     folder: Annotated[str, typer.Argument(help="A cache, or a folder of results.")] = "cache",

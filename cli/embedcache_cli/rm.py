@@ -9,8 +9,6 @@ import embedcache
 from embedcache.errors import InputError
 from embedcache_cli.output import Json, counted, print_json, size
 
-NAME = "rm"
-
 
 def command(
     store: Annotated[str, typer.Argument(help="A .zarr store.")],

@@ -8,8 +8,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, counted, plain, print_json, print_records, print_table, size, tell, whose_ids
 
-NAME = "show"
-
 
 def command(
     store: Annotated[str, typer.Argument(help="A .zarr store.")],

@@ -11,7 +11,6 @@ from embedcache_cli.output import Json, counted, print_json, print_table
 if TYPE_CHECKING:
     from embedcache import ShownSplit
 
-NAME = "splits"
 app = typer.Typer(help="Which samples train, validate and test, as files.", no_args_is_help=True)
 Store = Annotated[str, typer.Argument(help="A .zarr store.")]
 Out = Annotated[str, typer.Option("--out", "-o", help="The CSV to write.")]

@@ -12,8 +12,6 @@ from embedcache_cli.probe_printing import SHOWN, figure
 if TYPE_CHECKING:
     from embedcache import DatasetOptions
 
-NAME = "subgroups"
-
 
 @takes(label_options, only=("id_column", "path_column", "patient_column", "root_dir"))
 def command(

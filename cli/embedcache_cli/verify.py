@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from embedcache import ExtractConfig
     from embedcache.store.verify import Damage, VerifyReport
 
-NAME = "verify"
-
 
 @takes(sources)
 def command(

@@ -7,7 +7,6 @@ import typer
 import embedcache
 from embedcache_cli.output import Json, counted, print_json, silent, size, tell
 
-NAME = "weights"
 app = typer.Typer(help="Carry weights to a machine without a network.", no_args_is_help=True)
 
 
