@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
+# The tests start many processes, which would compile the package each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow test-gpu lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/embedcache demo --out demo-output
 
+# Two tests at a time, one thread of BLAS and OpenMP each: four would stand in each other's way on two cores.
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
 test: $(STAMP) lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

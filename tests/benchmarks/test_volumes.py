@@ -3,9 +3,12 @@
 import csv
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.test_quick import last_line
 
 
+@pytest.mark.slow
 def test_volumes(shared_data: Path, tmp_path: Path) -> None:
     line = last_line("volumes.py", "--quick", "--work", str(tmp_path), "--data", str(shared_data))
     assert {"name", "ours", "baseline", "baseline_name", "ratio", "table"} <= set(line)

@@ -52,6 +52,7 @@ def said(out: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in lines}
 
 
+@pytest.mark.slow
 def test_encoders_of_whole_volumes(cli: Cli, vit3d: Path, swin3d: Path) -> None:
     done = cli("backbones", "show", vit3d, "--size", 48)
     assert done.code == 0, done.err

@@ -12,10 +12,14 @@ from tests.docs.parsing import EXTRAS, fault_of, fault_of_arguments
 
 BLOCKS = {str(page.name): blocks_of(page) for page in PAGES}
 RUNNABLE = [name for name, blocks in BLOCKS.items() if any(b.language in (*COMMANDS, "python") for b in blocks)]
+LONG = {"index.md", "gpu.md", "extending.md", "offline.md"}
+"""Their blocks take half a minute each, and more: they run in the slow suite."""
 
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # string index arrays, see FORMAT.md
-@pytest.mark.parametrize("page", RUNNABLE)
+@pytest.mark.parametrize(
+    "page", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in RUNNABLE]
+)
 def test_every_block_of_a_page_runs(page: str, session: Session) -> None:
     for block in BLOCKS[page]:
         if not block.reason:

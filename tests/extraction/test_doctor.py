@@ -152,6 +152,7 @@ def test_the_wheels_are_those_of_this_installation() -> None:
 # --- a device -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the command's own test, in tests/cli, is in the main suite
 def test_the_cpu_against_itself_where_the_gpu_is_not_there(tiny: Path, vit3d: Path, empty_home: Path) -> None:
     import torch
 

@@ -63,8 +63,9 @@ def small_shards(config: ExtractConfig) -> ExtractConfig:
     return replace(config, rows_per_shard=2, batch_size=2)
 
 
-def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(
-    small_shards: ExtractConfig, make_table: MakeTable
+@pytest.mark.parametrize(("kills", "halfway"), [(5, 2), pytest.param(20, 8, marks=pytest.mark.slow)])
+def test_kills_lose_nothing_and_the_store_ends_bit_identical(
+    small_shards: ExtractConfig, make_table: MakeTable, kills: int, halfway: int
 ) -> None:
     """SIGKILL at random moments, of the process or of its whole group, each followed by a resume.
 
@@ -75,10 +76,12 @@ def test_twenty_kills_lose_nothing_and_the_store_ends_bit_identical(
     config = replace(small_shards, root=str(make_table(96, folder="many")))
     calm = elsewhere(config, "calm")
     assert finished(run_in_fork(calm))
-    report = kill_and_resume(config, only_store(calm), kills=20, rng=random.Random(0))
+    report = kill_and_resume(config, only_store(calm), kills=kills, rng=random.Random(0))
     assert report.faults == ()
-    assert report.kills == report.held == 20
-    assert report.halfway >= 8, "too few kills fell between the first and the last commit for the test to mean anything"
+    assert report.kills == report.held == kills
+    assert report.halfway >= halfway, (
+        "too few kills fell between the first and the last commit for the test to mean anything"
+    )
 
 
 def test_a_store_of_other_images_is_not_taken_for_the_undisturbed_one(

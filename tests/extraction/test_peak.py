@@ -69,6 +69,7 @@ def volume(config: ExtractConfig, tmp_path: Path) -> ExtractConfig:
     return replace(config, root=str(folder / "cases.csv"))
 
 
+@pytest.mark.slow
 def test_a_large_volume_is_forecast(volume: ExtractConfig) -> None:
     memory = embedcache.plan(volume).memory
     # another worker may hold such a volume too

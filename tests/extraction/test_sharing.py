@@ -218,6 +218,7 @@ def test_when_every_process_fails_the_reason_is_told(
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_signal_ends_all_processes_and_the_run_resumes(small_leases: ExtractConfig) -> None:
     both = replace(small_leases, devices="cpu:2", device="auto")
 

@@ -14,6 +14,7 @@ from embedcache.testing import check_probe
 from embedcache.testing.probe_contract import breaches_of
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "attention": [{"weight_decay": (1.0, 1e-2), "epochs": 80}],
     "linear": [{"iterations": 300}, {"preset": "dinov2", "iterations": 100}],
     "prototypes": [{}, {"shrink": (2.0, 0.5, 0.0), "metric": "euclidean"}],
     "knn": [{}, {"votes": "ml-knn"}, {"search": "numpy"}],
