@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, io_orientation
 
 from embedcache.errors import ImageError
 from embedcache.images.files import form_of, is_series, open_file, series_files, split_path
 from embedcache.images.options import ImageOptions
 from embedcache.images.parsed import Parsed, plain_calibration
-from embedcache.images.planes import in_plane
+from embedcache.images.planes import in_plane, orientations
 from embedcache.images.source import count_slices
 
 HALF_A_VOXEL = 0.5
@@ -91,13 +90,13 @@ def lay(values: npt.NDArray[Any], mask: Grid | None, image: Grid | None) -> tupl
 
 def _turned(values: npt.NDArray[Any], way: Affine) -> npt.NDArray[Any]:
     """`values` in the order that `way` asks for: it maps a voxel of the result to one of `values`."""
-    turn = io_orientation(np.linalg.inv(way))
-    return np.ascontiguousarray(apply_orientation(values, turn))
+    turn = orientations().io_orientation(np.linalg.inv(way))
+    return np.ascontiguousarray(orientations().apply_orientation(values, turn))
 
 
 def _is_one_grid(way: Affine, shape: tuple[int, ...], there: tuple[int, ...]) -> bool:
     """Whether `way` takes the voxels of `shape` to those of an array of shape `there`, each to within half a voxel."""
-    turn = io_orientation(np.linalg.inv(way))
+    turn = orientations().io_orientation(np.linalg.inv(way))
     if np.isnan(turn).any():
         return False
     exact = np.zeros((4, 4))

@@ -13,12 +13,11 @@ along the positive axes of RAS, and each is shown as a radiologist sees it:
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from embedcache.errors import ImageError
 from embedcache.images.options import Plane
@@ -34,6 +33,17 @@ _AXES: Mapping[Plane, str] = MappingProxyType({"axial": "SPL", "coronal": "AIL",
 
 Orientation = npt.NDArray[np.float64]
 """nibabel's (3, 2) table: for each axis of an array the axis that it becomes, and -1 where it is turned round."""
+
+
+@cache
+def orientations() -> ModuleType:
+    """`nibabel.orientations`, imported where a volume is turned: with nibabel comes pydicom, half a second that decode processes
+    of radiographs, and probes, do without.
+    """
+    from nibabel import orientations as module
+
+    found: ModuleType = module
+    return found
 
 
 def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True, uneven: bool = False) -> Parsed:
@@ -65,24 +75,26 @@ def in_plane(parsed: Parsed, plane: Plane, note_obliqueness: bool = True, uneven
     shape = (parsed.n_slices, rows, columns)
     source = [int(np.flatnonzero(turn[:, 0] == axis)[0]) for axis in range(3)]
     spacing = parsed.spacing
+    moved = orientations().inv_ornt_aff(turn, shape)
     return replace(
         parsed,
         n_slices=shape[source[0]],
         calibration=_across(parsed, shape[source[0]]) if across else _along(parsed.calibration, turned=turn[0, 1] < 0),
         decode=_cut_across(parsed, turn) if across else _cut_along(parsed, turn),
         spacing=None if spacing is None else (spacing[source[0]], spacing[source[1]], spacing[source[2]]),
-        affine=None if parsed.affine is None else parsed.affine @ inv_ornt_aff(turn, shape),
-        leaning=None if parsed.leaning is None else parsed.leaning @ inv_ornt_aff(turn, shape),
+        affine=None if parsed.affine is None else parsed.affine @ moved,
+        leaning=None if parsed.leaning is None else parsed.leaning @ moved,
         grid=(shape[source[1]], shape[source[2]]),
         warnings=(*parsed.warnings, *(_obliqueness(pose, plane) if note_obliqueness else ())),
     )
 
 
 def _turn(affine: npt.NDArray[np.float64], plane: Plane) -> Orientation:
-    orientation = io_orientation(affine) if np.all(np.isfinite(affine)) else np.full((3, 2), np.nan)
+    known = orientations()
+    orientation = known.io_orientation(affine) if np.all(np.isfinite(affine)) else np.full((3, 2), np.nan)
     if np.any(np.isnan(orientation)):
         raise ImageError("the affine in its header is no geometry: axes are missing in it.", "open")
-    turn: Orientation = ornt_transform(orientation, axcodes2ornt(tuple(_AXES[plane])))
+    turn: Orientation = known.ornt_transform(orientation, known.axcodes2ornt(tuple(_AXES[plane])))
     return turn
 
 
@@ -101,7 +113,7 @@ def _cut_along(parsed: Parsed, turn: Orientation) -> Callable[[int, int], npt.ND
     def decode(start: int, stop: int) -> npt.NDArray[Any]:
         if turn[0, 1] < 0:
             start, stop = parsed.n_slices - stop, parsed.n_slices - start
-        return np.ascontiguousarray(apply_orientation(parsed.decode(start, stop), turn))
+        return np.ascontiguousarray(orientations().apply_orientation(parsed.decode(start, stop), turn))
 
     return decode
 
@@ -129,7 +141,7 @@ def _cut_across(parsed: Parsed, turn: Orientation) -> Callable[[int, int], npt.N
             values = physical(pixels, parsed.calibration).astype(np.float32)
             values[is_padding(pixels, parsed.calibration)] = np.nan
             pixels = values
-        return np.asarray(apply_orientation(pixels, turn))
+        return np.asarray(orientations().apply_orientation(pixels, turn))
 
     return lambda start, stop: whole()[start:stop].copy(order="C")
 

@@ -313,5 +313,8 @@ def test_no_torch_is_imported_by_a_probe_and_no_solver_by_a_rerun(made: Any, for
     loaded = set(json.loads(done.stdout))
     assert "embedcache.evaluation.probe" in loaded
     assert not loaded & {"torch", "transformers", "sklearn", "faiss", "matplotlib", "embedcache.backbones"}
+    assert not loaded & {"nibabel", "pydicom", "PIL", "requests"}, (
+        "half a second of each probe, for images that it reads none of"
+    )
     # pyarrow imports pandas, where there is one, for what there are other ways to do: half a second of each probe
     assert not loaded & ({"pandas"} if force else {"pandas", "zarr"})

@@ -59,6 +59,16 @@ def test_the_room_starts_without_any_decoder():
     assert run.stdout.strip() == "[]"
 
 
+def test_a_decode_process_starts_without_any_decoder():
+    """There are as many as cores, in every extraction; with nibabel comes pydicom, which takes longer than all else."""
+    script = (
+        "import sys, embedcache.extraction.decoder, embedcache.images.resample, embedcache.images.grids\n"
+        "print(sorted({'PIL', 'pydicom', 'nibabel', 'torch', 'scipy'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_a_reader_of_png_loads_pillow_alone(tmp_path):
     path = str(write_png(tmp_path / "a.png", PIXELS))
     script = (
