@@ -36,6 +36,7 @@ def test_every_family_holds_to_the_contract(part: int, tmp_path: Path) -> None:
     check_backbone(*(make_tiny_backbone(family, tmp_path / family) for family in FAMILIES[part::PARTS]))
 
 
+@pytest.mark.slow  # four kinds are in the main suite: test_timm_parity.py
 @pytest.mark.parametrize("part", range(2))
 def test_every_kind_of_timms_models_holds_to_the_contract(part: int, tmp_path: Path) -> None:
     pytest.importorskip("timm", reason="timm is an extra of its own")

@@ -33,6 +33,7 @@ def test_the_list(cli: Cli) -> None:
     assert sum(known["study"] for known in document["known"]) == 12
 
 
+@pytest.mark.slow  # the function's own test, in tests/backbones, is in the main suite
 def test_one_that_is_here(cli: Cli, carried: Path) -> None:
     done = cli("backbones", "show", "org/tiny", "--weights", carried, "--size", 28)
     assert done.code == 0, done.err

@@ -12,8 +12,8 @@ from tests.docs.parsing import EXTRAS, fault_of, fault_of_arguments
 
 BLOCKS = {str(page.name): blocks_of(page) for page in PAGES}
 RUNNABLE = [name for name, blocks in BLOCKS.items() if any(b.language in (*COMMANDS, "python") for b in blocks)]
-LONG = {"index.md", "gpu.md", "extending.md", "offline.md"}
-"""Their blocks take half a minute each, and more: they run in the slow suite."""
+LONG = {"index.md", "gpu.md", "extending.md", "offline.md", "extracting.md"}
+"""Their blocks take 20 seconds each, and more: they run in the slow suite."""
 
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # string index arrays, see FORMAT.md

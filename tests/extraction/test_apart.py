@@ -56,6 +56,7 @@ def mats(tmp_path: Path, config: ExtractConfig) -> ExtractConfig:
     return replace(config, root=str(folder / "cases.csv"), decode_timeout=6.0, allow_bad="2")
 
 
+@pytest.mark.slow
 def test_a_reader_that_crashes_or_hangs_ends_neither_plan_nor_extraction(
     mats: ExtractConfig, in_children: Callable[[str], None]
 ) -> None:

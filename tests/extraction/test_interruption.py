@@ -95,7 +95,9 @@ def test_a_store_of_other_images_is_not_taken_for_the_undisturbed_one(
         kill_and_resume(config, only_store(calm), kills=1, rng=random.Random(0))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_commits_what_is_whole_and_the_same_command_resumes(
     small_shards: ExtractConfig, number: signal.Signals, code: int
 ) -> None:
