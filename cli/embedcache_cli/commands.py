@@ -134,6 +134,9 @@ class Loaded(Mapping[str, Any]):
         group: Any = get_command(around)
         return group.commands[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS  # a Mapping's own would make the command to see whether there is one
+
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
 

@@ -10,7 +10,7 @@ from typing import Any
 import embedcache_cli
 import pytest
 import typer
-from embedcache_cli.commands import COMMANDS
+from embedcache_cli.commands import COMMANDS, Loaded
 from embedcache_cli.main import app
 
 from embedcache.extraction.config import TOKEN_WORDS
@@ -74,3 +74,16 @@ def test_no_command_is_imported_that_is_not_asked_for(arguments: list[str], comm
     modules = {listed.module for listed in COMMANDS.values()}
     assert {name for name in modules if f"embedcache_cli.{name}" in imported} == commands
     assert not {"numpy", "torch", "zarr", "sklearn", "transformers"} & imported
+
+
+def test_a_command_is_made_once_and_only_when_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    make = Loaded.__getitem__
+    monkeypatch.setattr(Loaded, "__getitem__", lambda self, name: made.append(name) or make(self, name))
+    group: Any = typer.main.get_command(app)
+    with typer.Context(group) as context:
+        assert "ls" in group.commands
+        assert group.get_command(context, "ls").name == "ls"
+        assert made == []
+        assert group.resolve_command(context, ["ls", "cache"])[::2] == ("ls", ["cache"])
+    assert made == ["ls"]
